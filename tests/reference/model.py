@@ -27,7 +27,7 @@ from transformers.models.siglip.image_processing_pil_siglip import SiglipImagePr
 
 HERE = Path(__file__).resolve().parent
 FIXTURES = HERE.parent / "fixtures"
-PAD = 1  # `</s>`: SigLIP ends and pads with the same token
+PAD = 1  # `</s>`: SigLIP ends and pads with the same token, SigLIP 2 ends with 1 (`<eos>`) too
 TEMPLATE = "This is a photo of {}."
 
 SMALL = dict(hidden_size=64, intermediate_size=160, num_hidden_layers=2, num_attention_heads=4)
@@ -227,11 +227,15 @@ def canonical(text):
 def label_ids(folder, labels, context, template=TEMPLATE):
     """The ids of `template` filled with each label, as [label, context]."""
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    gemma = "Gemma" in json.loads((folder / "tokenizer_config.json").read_text()).get("tokenizer_class", "")
+    pad, clean = (0, str.lower) if gemma else (PAD, canonical)  # SigLIP 2 keeps punctuation and has a pad of its own
     rows = []
     for label in labels:
-        ids = tokenizer.encode(canonical(template.replace("{}", label))).ids
-        ids = ids if len(ids) <= context else ids[: context - 1] + [PAD]
-        rows.append(ids + [PAD] * (context - len(ids)))
+        ids = tokenizer.encode(clean(template.replace("{}", label))).ids
+        ids = ids if len(ids) <= context else ids[: context - 1] + [PAD]  # the end token stays
+        rows.append(ids + [pad] * (context - len(ids)))
     return torch.tensor(rows)
 
 
@@ -252,6 +256,15 @@ def draw_picture(path, seed=3, size=(45, 37)):
         x0, y0 = rng.integers(0, width), rng.integers(0, height)
         rgb[y0:y0 + height // 4, x0:x0 + width // 4] = rng.integers(0, 256, 3)
     Image.fromarray(rgb.round().astype(np.uint8)).save(path, optimize=True)
+
+
+def draw_pictures(folder):
+    """Three pictures: to be shrunk, of the usual size, and tall."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{i}.png" for i in range(3)]
+    for i, (path, size) in enumerate(zip(paths, [(640, 480), (224, 224), (97, 401)])):
+        draw_picture(path, seed=i, size=size)
+    return paths
 
 
 def classify(model, folder, pictures, labels, template=TEMPLATE):
@@ -316,16 +329,19 @@ def write_true_size(a):
         shutil.copyfile(a.tokenizer / name, a.out / name)
     pictures = a.images
     if not pictures:
-        pictures = [a.out / "images" / f"{i}.png" for i in range(3)]
-        pictures[0].parent.mkdir(exist_ok=True)
-        for i, (path, size) in enumerate(zip(pictures, [(640, 480), (224, 224), (97, 401)])):
-            draw_picture(path, seed=i, size=size)
+        pictures = draw_pictures(a.out / "images")
     labels = [label.strip() for label in a.labels.split(",")]
     goldens = classify(load(a.out), a.out, pictures, labels)
     small = {k: v for k, v in goldens.items() if not re.search(r"hidden|head\.attention", k)}
     save_file(small, a.out / "goldens.safetensors")
     write_json(a.out / "goldens.json", {"images": [str(p) for p in pictures], "labels": labels, "template": TEMPLATE})
     print(f"{a.out}: {summary(goldens['logits_per_image'])}")
+
+
+def quiet():
+    """No progress bars and no remarks on token ids that SigLIP doesn't use."""
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
 
 
 def main():
@@ -337,9 +353,7 @@ def main():
     parser.add_argument("--labels", default="a cat, two dogs, a red house, San Francisco, Zürich, the real mountain view")
     parser.add_argument("--seed", type=int, default=7)
     a = parser.parse_args()
-    torch.set_num_threads(2)
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    quiet()
     if not a.preset:
         write_fixtures()
         import configs

@@ -1,0 +1,106 @@
+#!/usr/bin/env python3
+"""Compares the native example with transformers, live, stage by stage; exits with 1 past a bound.
+
+    python tests/reference/parity.py --model DIR [--images FILE...] [--labels "a, b"] [--backend cpu|wgpu]
+
+DIR is any checkpoint folder (a true-size one: `model.py --preset base-patch16-224 --out DIR --tokenizer DIR`).
+Decoders of JPEG and WebP may differ by a level or two, which is no error of the model: the towers are
+compared on the pixels that the example itself made, and the way from the file to the logits is bounded only
+where the pixels agree. Packages: requirements.txt beside this file.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+import model as reference
+
+LABELS = "a cat, two dogs, a slice of pizza, San Francisco, Zürich, the real mountain view"
+LOSSY = {".jpg", ".jpeg", ".webp"}
+
+
+def run_example(a, pictures, dump):
+    """The example's answers as [image, label] logits and scores, and the tensors it dumped."""
+    command = [a.example] if a.example else ["cargo", "run", "--release", "--quiet", "--example", "classify", "--"]
+    command += ["--model", str(a.model), "--image", *map(str, pictures), "--labels", ", ".join(a.labels),
+                "--backend", a.backend, "--template", reference.TEMPLATE, "--json", "--dump", str(dump)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, cwd=reference.HERE.parent.parent)
+    if done.returncode:
+        sys.exit(f"failed with {done.returncode}: {' '.join(command)}")
+    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    if [Path(line["image"]) for line in lines] != list(map(Path, pictures)):
+        sys.exit(f"one line for each of {len(pictures)} pictures expected, got {[line['image'] for line in lines]}")
+    by_label = [{r["label"]: r for r in line["results"]} for line in lines]
+    table = lambda key: torch.tensor([[row[label][key] for label in a.labels] for row in by_label])
+    files = sorted(Path(dump).glob("*.safetensors"))
+    if len(files) != 1:
+        sys.exit(f"--dump should write one safetensors file, found {[f.name for f in files]}")
+    return table("logit"), table("score"), load_file(files[0])
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--images", type=Path, nargs="*", help="default: three drawn PNGs")
+    parser.add_argument("--labels", default=LABELS)
+    parser.add_argument("--backend", choices=["cpu", "wgpu"], default="cpu")
+    parser.add_argument("--bound", type=float, default=1e-3, help="for logits (default 1e-3)")
+    parser.add_argument("--example", help="a built example to run instead of `cargo run`")
+    a = parser.parse_args()
+    a.model = a.model.resolve()
+    a.labels = [label.strip() for label in a.labels.split(",")]
+    reference.quiet()
+    with tempfile.TemporaryDirectory() as scratch:
+        pictures = [p.resolve() for p in a.images or []]
+        if not pictures:
+            pictures = reference.draw_pictures(Path(scratch) / "images")
+        dump = Path(scratch) / "dump"
+        dump.mkdir()
+        logits, scores, ours = run_example(a, pictures, dump)
+
+        torch_model = reference.load(a.model)
+        whole = reference.classify(torch_model, a.model, pictures, a.labels)  # from the files
+        pixels = ours["pixel_values"].float()
+        same = reference.run(torch_model, pixels, whole["input_ids"])  # from the example's pixels
+
+    rows = []
+
+    def compare(stage, got, want, bound):
+        if tuple(got.shape) != tuple(want.shape):
+            rows.append((stage, f"{tuple(got.shape)} for {tuple(want.shape)}", "shape", bound, False))
+            return
+        worst = (got.double() - want.double()).abs().max().item()
+        rows.append((stage, "×".join(map(str, got.shape)), f"{worst:.1e}", bound, bound is None or worst <= bound))
+
+    lossless = [i for i, p in enumerate(pictures) if p.suffix.lower() not in LOSSY]
+    lossy = [i for i in range(len(pictures)) if i not in lossless]
+    if lossless:
+        compare("pixel_values, lossless files", pixels[lossless], whole["pixel_values"][lossless], 0.0)
+    if lossy:
+        compare("pixel_values, lossy files", pixels[lossy], whole["pixel_values"][lossy], None)
+    compare("input_ids", ours["input_ids"], whole["input_ids"], 0.0)
+    compare("image_embeds", ours["image_embeds"], same["image_embeds"], a.bound / 100)
+    compare("text_embeds", ours["text_embeds"], same["text_embeds"], a.bound / 100)
+    compare("logits", logits, same["logits_per_image"], a.bound)
+    compare("scores (sigmoid)", scores, same["probs"], a.bound / 4)
+    if lossless:
+        compare("logits from lossless files", logits[lossless], whole["logits_per_image"][lossless], a.bound)
+    if lossy:
+        compare("logits from lossy files", logits[lossy], whole["logits_per_image"][lossy], None)
+
+    print(f"{a.model.name}, {a.backend}, {len(pictures)} pictures × {len(a.labels)} labels, "
+          f"{reference.summary(whole['logits_per_image'])}\n")
+    print("| stage | shape | max abs difference | bound | |\n|---|---|---|---|---|")
+    for stage, shape, worst, bound, good in rows:
+        print(f"| {stage} | {shape} | {worst} | {'–' if bound is None else f'{bound:g}'} | {'ok' if good else 'FAIL'} |")
+    sys.exit(0 if all(row[-1] for row in rows) else 1)
+
+
+if __name__ == "__main__":
+    main()
