@@ -2,7 +2,7 @@
 """Checkpoints of the true SigLIP architecture with random weights, and what transformers computes with them.
 
     python tests/reference/model.py                                 # writes tests/fixtures/{model,configs}
-    python tests/reference/model.py --preset base-patch16-224 --out DIR --tokenizer DIR [--images FILE...] [--labels "a, b"]
+    python tests/reference/model.py --preset base-patch16-224 --out DIR [--tokenizer DIR] [--images FILE...] [--labels "a, b"]
 
 The first form makes the small models that the tests read, and resolves the Hub's `config.json` files; the
 second makes a true-size folder outside git. Packages: requirements.txt beside this file.
@@ -14,7 +14,6 @@ import math
 import re
 import shutil
 import string
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -218,6 +217,12 @@ def small_tokenizer(context):
     return tokenizer, config
 
 
+def save_tokenizer(folder, context):
+    tokenizer, config = small_tokenizer(context)
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer, ensure_ascii=False))
+    write_json(folder / "tokenizer_config.json", config)
+
+
 def canonical(text):
     """What SigLIP's Python tokenizer does before SentencePiece sees the text."""
     text = text.lower().translate(str.maketrans("", "", string.punctuation))
@@ -296,10 +301,7 @@ def write_fixtures():
         folder = FIXTURES / "model" / name
         save_checkpoint(random_model(spec), folder, spec["dtype"], spec["shards"])
         context = spec["text"]["max_position_embeddings"]
-        tokenizer, tokenizer_config = small_tokenizer(context)
-        (folder / "tokenizer.json").write_text(json.dumps(tokenizer, ensure_ascii=False))
-        write_json(folder / "tokenizer_config.json", tokenizer_config)
-
+        save_tokenizer(folder, context)
         model = load(folder)
         pixels = random_pixels(3, spec["vision"]["image_size"], spec["seed"])
         ids = random_ids(5, spec["text"]["vocab_size"], context, spec["seed"])
@@ -321,12 +323,14 @@ def write_fixtures():
 
 
 def write_true_size(a):
-    if not a.tokenizer:
-        sys.exit("--tokenizer: the folder of a real SigLIP tokenizer (tokenizer.json, tokenizer_config.json) is needed")
-    spec = PRESETS[a.preset]
-    save_checkpoint(random_model(dict(spec, seed=a.seed)), a.out)
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copyfile(a.tokenizer / name, a.out / name)
+    model = random_model(dict(PRESETS[a.preset], seed=a.seed))
+    save_checkpoint(model, a.out)
+    if a.tokenizer:
+        for name in ("tokenizer.json", "tokenizer_config.json"):
+            shutil.copyfile(a.tokenizer / name, a.out / name)
+    else:
+        save_tokenizer(a.out, model.config.text_config.max_position_embeddings)
+    del model
     pictures = a.images
     if not pictures:
         pictures = draw_pictures(a.out / "images")
@@ -348,7 +352,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", choices=PRESETS, help="make one true-size checkpoint instead of the fixtures")
     parser.add_argument("--out", type=Path, help="its folder")
-    parser.add_argument("--tokenizer", type=Path, help="folder of a real tokenizer.json and tokenizer_config.json")
+    parser.add_argument("--tokenizer", type=Path, help="folder of a real tokenizer.json and tokenizer_config.json (default: a small one of our own)")
     parser.add_argument("--images", type=Path, nargs="*", help="pictures for the goldens (default: drawn)")
     parser.add_argument("--labels", default="a cat, two dogs, a red house, San Francisco, Zürich, the real mountain view")
     parser.add_argument("--seed", type=int, default=7)
