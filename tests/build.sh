@@ -1,0 +1,313 @@
+#!/usr/bin/env bash
+# Tests of build.sh that build nothing: what it says and returns, and which tools it would choose or install.
+# Programs are replaced by stubs in a folder that is the whole PATH.
+# Code for other shells stands in single quotes; lists of packages split into words.
+# shellcheck disable=SC2016,SC2086
+set -uo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+script=$root/build.sh
+scratch=$(mktemp -d)
+node=$(command -v node)
+background=()
+finish() {
+  ((${#background[@]} == 0)) || kill "${background[@]}" 2>/dev/null
+  rm -rf "$scratch"
+}
+trap finish EXIT
+passed=0 failed=0
+
+# check NAME: counts a test; call it right after the condition.
+check() {
+  local status=$?
+  if ((status == 0)); then
+    ((passed += 1))
+    printf 'ok   %s\n' "$1"
+  else
+    ((failed += 1))
+    printf 'FAIL %s\n' "$1"
+    sed 's/^/     | /' "$scratch/out" 2>/dev/null
+  fi
+}
+
+# run COMMAND...: its exit status in $status, what it said in $out.
+run() {
+  "$@" >"$scratch/out" 2>&1 </dev/null
+  status=$?
+  out=$(<"$scratch/out")
+}
+
+# stub NAME BODY: a program NAME.
+stub() {
+  printf '#!/bin/bash\necho "%s $*" >>"%s/calls"\n%s\n' "$1" "$scratch" "$2" >"$scratch/bin/$1"
+  chmod +x "$scratch/bin/$1"
+}
+
+# fresh: a PATH with the shell's own tools and nothing to build with; no calls recorded.
+fresh() {
+  local tool
+  rm -rf "${scratch:?}/bin" "$scratch/target" "$scratch/sysroot" "$scratch/calls"
+  mkdir -p "$scratch/bin" "$scratch/target" "$scratch/sysroot/lib/rustlib/host/bin"
+  touch "$scratch/calls" "$scratch/sysroot/lib/rustlib/host/bin/rust-lld"
+  for tool in bash env cat cut awk sed tr head grep sha256sum mkdir rm find sort xargs dirname basename cp mv tee timeout touch; do
+    ln -s "$(command -v "$tool")" "$scratch/bin/$tool"
+  done
+}
+
+# with_rust std|bare: rustc and cargo, with or without the wasm32 standard library.
+with_rust() {
+  local libs=$scratch/sysroot/lib/rustlib/wasm32-unknown-unknown/lib
+  mkdir -p "$libs"
+  [[ $1 == bare ]] || touch "$libs/libstd-0.rlib"
+  stub rustc "case \$2 in sysroot) echo $scratch/sysroot ;; target-libdir) echo $libs ;; esac"
+  stub cargo ''
+  stub cc ''
+}
+
+# with_debian PACKAGE...: a Debian where these packages are installed; apt-get installs what it is asked for.
+with_debian() {
+  printf '%s\n' "$@" >"$scratch/packages"
+  stub dpkg-query "grep -qx -- \"\${@: -1}\" $scratch/packages && printf installed"
+  stub apt-get "[[ \$1 == update ]] || printf '%s\\n' \"\$@\" | grep -v -e '^-' -e '^install\$' >>$scratch/packages"
+  stub sudo '[[ $2 == true ]] || shift; [[ $1 == -n ]] && shift; "$@"'
+}
+
+# inside CODE: CODE with build.sh's functions, the stubs alone in PATH, and $scratch/target.
+inside() {
+  run env -i HOME="$scratch" PATH="$scratch/bin" CARGO_TARGET_DIR="$scratch/target" ${SIGLIP_WEB_STD:+SIGLIP_WEB_STD=$SIGLIP_WEB_STD} \
+    "$BASH" -c "source '$script'; $1"
+}
+calls() { grep -q -- "$1" "$scratch/calls"; }
+
+# --- What users type ---
+
+run "$script" nonsense
+((status == 2)) && [[ $out == *'unknown verb "nonsense"'* && $out == *usage:* ]]
+check "an unknown verb shows the usage and exits with 2"
+
+run "$script" help
+((status == 0)) && [[ $out == *serve*test*bench*package*SIGLIP_WEB_STD* ]]
+check "help names the verbs and the variables"
+
+run "$script" test extra
+((status == 2)) && [[ $out == *"takes no arguments"* ]]
+check "a verb without arguments refuses one"
+
+for port in 0x50 -1 65536 99999 "80 81" http; do
+  run "$script" serve "$port"
+  ((status == 1)) && [[ $out == *"\"$port\" is no port"* ]]
+  check "serve refuses \"$port\" as a port"
+done
+
+# --- The server ---
+
+mkdir -p "$scratch/www/pkg"
+printf '0123456789' >"$scratch/www/model.bin"
+printf '\0asm' >"$scratch/www/pkg/module.wasm"
+printf 'export {}' >"$scratch/www/module.js"
+printf '<!doctype html>' >"$scratch/www/index.html"
+coproc SERVER { exec "$node" "$root/tests/browser/server.mjs" "$scratch/www" 0 2>&1; }
+background+=("$SERVER_PID")
+read -r -t 60 line <&"${SERVER[0]}"
+url=$(grep -o 'http://127.0.0.1:[0-9]*/' <<<"$line")
+[[ $url ]]
+check "serve prints its address"
+port=${url%/} port=${port##*:}
+
+# ask METHOD PATH [HEADER VALUE]: the status, then the headers, then the body.
+ask() {
+  run "$node" -e '
+    const [url, method, name, value] = process.argv.slice(1);
+    fetch(url, { method, headers: name ? { [name]: value } : {} }).then(async (response) => {
+      console.log(response.status);
+      for (const [key, value] of response.headers) console.log(`${key}: ${value}`);
+      console.log(await response.text());
+    });' "$url${2#/}" "$1" "${@:3}"
+}
+ask GET /pkg/module.wasm
+[[ $out == 200* && $out == *"content-type: application/wasm"* ]]
+check "wasm is served as application/wasm"
+[[ $out == *"access-control-allow-origin: *"* && $out == *"cache-control: no-store"* ]]
+check "other origins may read, and nothing is cached"
+ask GET /module.js
+[[ $out == *"content-type: text/javascript"* || $out == *"content-type: application/javascript"* ]]
+check "modules are served as JavaScript"
+ask GET /
+[[ $out == 200* && $out == *"content-type: text/html"* ]]
+check "the folder's address serves its page"
+ask GET /model.bin Range bytes=4-
+[[ $out == 206* && $out == *"content-range: bytes 4-9/10"* && $out == *$'\n456789' ]]
+check "a range is answered with just that part"
+ask GET /model.bin Range bytes=20-
+[[ $out == 416* ]]
+check "a range past the end is answered with 416"
+ask HEAD /model.bin
+[[ $out == 200* && $out == *"content-length: 10"* ]]
+check "HEAD tells the size"
+ask GET /absent.json
+[[ $out == 404* ]]
+check "an absent file is a 404"
+ask GET /%2e%2e/out
+[[ $out == 403* || $out == 404* ]]
+check "nothing outside the folder is served"
+ask POST /model.bin
+[[ $out == 405* ]]
+check "only reading is allowed"
+
+run "$script" serve "$port"
+((status == 1)) && [[ $out == *"port $port is taken"*"choose another port"* && $out != *Compiling* ]]
+check "serve says before the build that the port is taken"
+
+# --- What is missing ---
+
+fresh
+inside need_rust
+((status == 1)) && [[ $out == *"Rust is missing"*rustup* ]]
+check "without Rust it names rustup"
+
+fresh
+inside need_node
+((status == 1)) && [[ $out == *"Node.js is missing"*nodejs.org* ]]
+check "without Node.js it says where to get it"
+
+fresh
+stub node 'echo 18.19.0'
+inside need_node
+((status == 1)) && [[ $out == *"18.19.0 is too old"*20* ]]
+check "an old Node.js is refused with both versions"
+
+fresh
+stub node 'echo 22.1.0'
+inside need_node
+((status == 1)) && [[ $out == *"npm is missing"* ]]
+check "without npm it says how to get it"
+
+fresh
+inside 'need_packages "a reason" chromium'
+((status == 1)) && [[ $out == *chromium*"no Debian"* ]]
+check "without apt-get it names the package"
+
+fresh
+with_debian chromium
+inside 'need_packages "a reason" chromium'
+((status == 0)) && ! calls apt-get
+check "an installed package is left alone"
+
+fresh
+with_debian
+inside 'need_packages "a reason" chromium libvulkan1'
+((status == 0)) && calls 'apt-get install -y --no-install-recommends --no-remove chromium libvulkan1'
+check "missing packages are installed without a question"
+
+fresh
+with_debian
+stub apt-get 'exit 100'
+inside 'need_packages "a reason" chromium'
+((status == 1)) && [[ $out == *"could not install chromium"*"sudo apt-get install"* ]]
+check "a package that cannot be installed is named with the command to type"
+
+# Users without a password-less sudo get the command. A process' user id cannot be faked for a root shell.
+fresh
+with_debian
+stub sudo 'exit 1'
+if ((EUID == 0)); then
+  chmod 755 "$scratch" "$scratch/bin"
+  chmod 666 "$scratch/calls"
+  cp "$script" "$scratch/build.sh"
+  run setpriv --reuid=65534 --clear-groups env -i HOME="$scratch" PATH="$scratch/bin" "$BASH" -c \
+    "source '$scratch/build.sh'; need_packages 'a reason' chromium"
+else
+  inside 'need_packages "a reason" chromium'
+fi
+((status == 1)) && [[ $out == *"type: sudo apt-get install -y --no-install-recommends --no-remove chromium"* ]] && ! calls 'apt-get install'
+check "without root it prints the exact command"
+
+# --- Where the wasm32 standard library comes from ---
+
+debian="rustc-web cargo-web rust-web-src"
+
+fresh
+with_rust std
+stub rustup 'exit 1'
+inside 'need_wasm_std; echo "std: $std"'
+((status == 0)) && [[ $out == *"std: rustup"* ]] && ! calls rustup
+check "a standard library that is there is used, without asking rustup"
+
+fresh
+with_rust bare
+stub rustup "touch $scratch/sysroot/lib/rustlib/wasm32-unknown-unknown/lib/libstd-0.rlib"
+inside 'need_wasm_std; echo "std: $std"'
+((status == 0)) && [[ $out == *"std: rustup"* ]] && calls 'rustup target add wasm32-unknown-unknown'
+check "rustup fetches it where it can"
+
+fresh
+with_rust bare
+with_debian
+stub rustup 'exit 1'
+inside 'need_wasm_std; echo "std: $std"'
+((status == 0)) && [[ $out == *"std: debian"* ]] && calls "apt-get install .*$debian"
+check "Debian's sources serve where rustup cannot"
+
+: >"$scratch/calls"
+inside 'need_wasm_std; echo "std: $std"'
+((status == 0)) && [[ $out == *"std: debian"* ]] && ! calls rustup && ! calls apt-get
+check "the second run asks neither rustup nor apt-get again"
+
+fresh
+with_rust std
+with_debian
+SIGLIP_WEB_STD=debian inside 'need_wasm_std; echo "std: $std"'
+((status == 0)) && [[ $out == *"std: debian"* ]] && calls "apt-get install .*$debian"
+check "SIGLIP_WEB_STD=debian forces Debian's sources"
+
+stub debian-cargo "printf '%s\n' \"\$RUSTC|\$RUSTC_BOOTSTRAP|\$CARGO_UNSTABLE_BUILD_STD|\$CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER|\$RUSTFLAGS|\$*\""
+mkdir -p "$scratch/debian"
+cp "$scratch/bin/debian-cargo" "$scratch/debian/cargo"
+inside "export RUSTFLAGS=-Dwarnings; debian_bin=$scratch/debian std=debian; wasm_cargo build"
+[[ $out == "$scratch/debian/rustc|1|std,panic_abort|$scratch/sysroot/lib/rustlib/host/bin/rust-lld||build" ]]
+check "Debian's cargo builds the standard library, links with rust-lld and ignores RUSTFLAGS"
+
+fresh
+with_rust bare
+with_debian $debian
+stub rustup 'exit 1'
+SIGLIP_WEB_STD=rustup inside need_wasm_std
+((status == 1)) && [[ $out == *"rustup target add wasm32-unknown-unknown"*SIGLIP_WEB_STD=debian* ]]
+check "SIGLIP_WEB_STD=rustup fails with what to do where rustup cannot fetch"
+
+fresh
+with_rust std
+SIGLIP_WEB_STD=fedora inside need_wasm_std
+((status == 1)) && [[ $out == *'"fedora"'*"auto, rustup or debian"* ]]
+check "any other SIGLIP_WEB_STD is refused"
+
+# --- wasm-bindgen ---
+
+locked=$(awk '$3 == "\"wasm-bindgen\"" {getline; gsub(/"/, "", $3); print $3; exit}' "$root/Cargo.lock")
+fresh
+with_rust std
+stub wasm-bindgen "echo 'wasm-bindgen $locked'"
+stub wasm-bindgen-test-runner ''
+inside 'need_wasm_bindgen; echo "from: $bindgen"'
+((status == 0)) && [[ $out == *"from: $scratch/bin"* ]] && ! calls cargo
+check "wasm-bindgen of Cargo.lock's version is used where it is"
+
+stub wasm-bindgen 'echo wasm-bindgen 0.2.1'
+inside 'need_wasm_bindgen; echo "from: $bindgen"'
+((status == 0)) && calls "cargo install wasm-bindgen-cli --version =$locked" && [[ $out == *"from: $scratch/target/tools/bin"* ]]
+check "any other version is not: Cargo.lock's is installed"
+
+# --- The summary ---
+
+fresh
+printf '\nrunning 4 tests\ntest result: ok. 3 passed; 0 failed; 1 ignored; 0 measured\n\e[34mℹ pass 5\e[39m\nℹ fail 2\nℹ skipped 1\n' >"$scratch/log"
+inside "count $scratch/log"
+[[ $out == "8 2 2" ]]
+check "the counts of libtest and node:test are summed"
+
+inside "logs=$scratch; step good true; step bad false; step broken eval 'echo \"test result: ok. 2 passed; 0 failed\"; exit 3'; echo \"\$passed \$failed \${failures[*]}\""
+[[ $out == *"3 2 bad broken" ]]
+check "a step that breaks counts as failed, whatever it had counted"
+
+printf '\ntest result: %d passed; %d failed\n' "$passed" "$failed"
+((failed == 0))
