@@ -26,6 +26,7 @@ const { values: options } = parseArgs({
 for (const name of ["model", "onnx", "npm"]) {
   if (!options[name]) throw new Error(`--${name} DIR is missing: ./build.sh bench gives it`);
 }
+for (const name of ["www", "model", "onnx", "npm"]) options[name] = path.resolve(options[name]);
 const { chromium } = await import(pathToFileURL(path.join(root, "tests/browser/node_modules/playwright-core/index.mjs")).href);
 
 const MIME = { ".js": "text/javascript", ".mjs": "text/javascript", ".wasm": "application/wasm", ".json": "application/json" };
