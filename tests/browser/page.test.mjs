@@ -1,0 +1,513 @@
+// The page, as people use it: mouse, touch, keyboard, screen reader. Every test also fails on a script error, on a
+// violation of the page's Content-Security-Policy and on a request that leaves this machine unasked.
+import assert from 'node:assert/strict';
+import { readFile } from 'node:fs/promises';
+import { after, before, describe, test } from 'node:test';
+import { launch, www } from './harness.mjs';
+import { serve } from './server.mjs';
+
+const sample = (name) => readFile(`${www}samples/${name}.png`);
+const png = async (name, sampleName = name) => ({ name: `${name}.png`, mimeType: 'image/png', buffer: await sample(sampleName) });
+
+// What no sample shows, and what keeps the small model busy for long.
+const NONE = ['a telephone bill', 'a traffic jam'];
+const SLOW = Array.from({ length: 4000 }, (_, i) => `slow thing number ${i}`).join(', '); // on lines, Chromium takes ages to type it
+
+let site;
+let browser;
+let hold; // {path, release}: requests that the server keeps waiting
+
+before(async () => {
+  site = await serve(www, { handle: async ({ url }) => { if (hold && hold.path.test(url)) await hold.gate; return false; } });
+  browser = await launch({ args: ['--use-fake-device-for-media-stream', '--use-fake-ui-for-media-stream'] });
+});
+
+after(async () => {
+  await browser?.close();
+  await site?.close();
+});
+
+/** Keeps matching files back until the function given back is called. */
+function keepBack(path) {
+  let release;
+  hold = { path, gate: new Promise((resolve) => (release = resolve)) };
+  return () => {
+    hold = undefined;
+    release();
+  };
+}
+
+/** A test with a page of its own. `wait: false` does not wait for the first answer. */
+function onPage(name, body, { wait = true, expected = /^$/, ...options } = {}) {
+  test(name, { timeout: 120_000 }, async () => {
+    const context = await browser.context.browser().newContext({ viewport: { width: 1280, height: 900 }, ...options });
+    const page = await context.newPage();
+    const troubles = [];
+    const requests = [];
+    page.on('pageerror', (error) => troubles.push(`script error: ${error.message}`));
+    page.on('console', (message) => {
+      if (message.type() === 'error' && !expected.test(`${message.text()} ${message.location().url}`)) troubles.push(`console: ${message.text()}`);
+    });
+    context.on('request', (request) => requests.push(request.url()));
+    await context.route(/^https:\/\//, (route) => route.abort());
+    await page.addInitScript(() => {
+      window.violations = [];
+      document.addEventListener('securitypolicyviolation', (event) => window.violations.push(`${event.violatedDirective}: ${event.blockedURI} ${event.sample}`));
+    });
+    try {
+      await page.goto(site.url);
+      if (wait) await answered(page);
+      await body(page, requests);
+      assert.deepEqual(await page.evaluate(() => window.violations), [], 'the page keeps to its Content-Security-Policy');
+      assert.deepEqual(troubles, [], 'the browser reports no errors');
+    } catch (error) {
+      const status = await page.locator('#status').textContent().catch(() => '(no page)');
+      error.message += `\n  the status was: ${status}${troubles.length ? `\n  ${troubles.join('\n  ')}` : ''}`;
+      throw error;
+    } finally {
+      hold = undefined;
+      await context.close();
+    }
+  });
+}
+
+const image = (page) => page.getByLabel('Image');
+const labels = (page) => page.getByRole('textbox', { name: 'Labels' });
+const results = (page) => page.getByRole('list', { name: 'Results' });
+const model = (page) => page.getByRole('combobox', { name: 'Model' });
+const status = (page) => page.getByRole('status');
+const preview = (page) => page.getByRole('img', { name: 'The chosen picture' });
+
+const says = (page, pattern) => status(page).filter({ hasText: pattern }).waitFor();
+const shows = (page, name) => page.getByRole('img', { name: `The chosen picture: ${name}` }).waitFor();
+
+/** Waits until the results on the page answer what is asked now, and for these labels if given. */
+async function answered(page, wanted) {
+  await page.waitForFunction((labels) => {
+    const names = [...document.querySelectorAll('#results .name')].map((node) => node.textContent);
+    const fresh = document.querySelector('#results-card').dataset.stale === 'false' && document.querySelector('#results').ariaBusy === 'false';
+    return fresh && names.length > 0 && (!labels || [...labels].sort().join('\n') === names.sort().join('\n'));
+  }, wanted);
+  return read(page);
+}
+
+async function read(page) {
+  const items = await results(page).getByRole('listitem').all();
+  return Promise.all(items.map(async (item) => {
+    const text = (await item.innerText()).replace(/\s+/g, ' ').trim();
+    const [, label, , value, alone] = /^(.*?) (<?)([\d.]+)%(?: on its own <?([\d.]+)%)?$/.exec(text) ?? assert.fail(`no label and percentage in “${text}”`);
+    return { label, percent: Number(value), alone: alone === undefined ? undefined : Number(alone) };
+  }));
+}
+
+const type = async (page, text) => {
+  await labels(page).fill(text);
+  return answered(page, [...new Set(text.split(/[,\n]/).map((label) => label.trim()).filter(Boolean))]);
+};
+
+/** Drops or pastes files as the browser would hand them over. */
+const hand = (page, kind, { name, mimeType, buffer }) => page.evaluate(({ kind, name, mimeType, bytes }) => {
+  const transfer = new DataTransfer();
+  transfer.items.add(new File([new Uint8Array(bytes)], name, { type: mimeType }));
+  const options = { bubbles: true, cancelable: true };
+  if (kind === 'paste') document.body.dispatchEvent(new ClipboardEvent('paste', { ...options, clipboardData: transfer }));
+  else for (const type of kind) document.body.dispatchEvent(new DragEvent(type, { ...options, dataTransfer: transfer }));
+}, { kind, name, mimeType, bytes: [...buffer] });
+
+/** The page works: it takes a new picture and new labels and answers. */
+async function stillWorks(page) {
+  await image(page).setInputFiles(await png('afterwards', 'boat'));
+  await shows(page, 'afterwards.png');
+  const rows = await type(page, 'a boat, a spoon');
+  assert.equal(rows.length, 2);
+  await says(page, /boat|spoon/);
+}
+
+describe('first sight', () => {
+  onPage('opens with a sample already classified, from its own origin alone', async (page, requests) => {
+    const rows = await read(page);
+    assert.deepEqual(rows.map(({ label }) => label).sort(), ['a bowl of soup', 'a car', 'a house', 'a tree']);
+    assert.equal(rows[0].label, 'a house');
+    assert.deepEqual(rows.map(({ percent }) => percent), rows.map(({ percent }) => percent).sort((a, b) => b - a));
+    await shows(page, 'A house');
+    assert.equal(await model(page).inputValue(), 'demo');
+    for (const text of ['Why there', 'clip-art drawings only', 'million parameters', 'The picture never leaves this page.']) await page.getByText(text).waitFor();
+    await page.getByText(/Picture .*ms|Picture .* s/).waitFor();
+    assert.deepEqual(requests.filter((url) => !url.startsWith(site.url) && !url.startsWith('blob:')), []);
+  });
+
+  onPage('has the names and roles that a screen reader tells', async (page) => {
+    for (const locator of [image(page), labels(page), results(page), model(page), status(page)]) assert.equal(await locator.count(), 1);
+    assert.equal(await image(page).getAttribute('type'), 'file');
+    assert.equal(await status(page).getAttribute('aria-live'), 'polite');
+    const tree = await page.locator('body').ariaSnapshot();
+    for (const line of ['heading "What is in the picture?" [level=1]', 'combobox "Model"', 'button "Image"', 'button "Camera"', 'list "Or try a drawing"', 'button "A house" [pressed]',
+      'button "A cat’s face"', 'textbox "Labels"', 'status', 'list "Results"', 'checkbox "Compare with CLIP (softmax)"']) assert.ok(tree.includes(line), `${line} is in\n${tree}`);
+    assert.doesNotMatch(tree, /button(?! ")|textbox(?! ")|combobox(?! ")|img(?! ")/, 'everything has a name');
+    const ids = await page.evaluate(() => [...document.querySelectorAll('[aria-describedby], [aria-labelledby], [aria-controls]')].flatMap((node) => ['aria-describedby', 'aria-labelledby', 'aria-controls']
+      .flatMap((name) => (node.getAttribute(name) ?? '').split(' ').filter(Boolean))).filter((id) => !document.getElementById(id)));
+    assert.deepEqual(ids, []);
+  });
+});
+
+describe('pictures', () => {
+  onPage('from a file', async (page) => {
+    await image(page).setInputFiles(await png('my apple', 'apple'));
+    await shows(page, 'my apple.png');
+    await answered(page);
+    await type(page, 'an apple, a house');
+    assert.equal((await read(page))[0].label, 'an apple');
+  });
+
+  onPage('by dropping anywhere, with a sign that it may be dropped', async (page) => {
+    const cat = await png('dropped', 'cat');
+    await hand(page, ['dragenter', 'dragover'], cat);
+    await page.getByText('Drop the picture anywhere').waitFor();
+    await hand(page, ['dragover', 'drop'], cat);
+    await page.getByText('Drop the picture anywhere').waitFor({ state: 'hidden' });
+    await shows(page, 'dropped.png');
+    await answered(page);
+  });
+
+  onPage('by pasting, also while typing labels', async (page) => {
+    await labels(page).focus();
+    await hand(page, 'paste', await png('pasted', 'tree'));
+    await shows(page, 'pasted.png');
+    await answered(page);
+  });
+
+  onPage('from a sample, whose labels come along unless one has typed', async (page) => {
+    await page.getByRole('button', { name: 'A red car' }).click();
+    await answered(page, ['a car', 'a bus', 'an airplane', 'a banana']);
+    assert.equal(await page.getByRole('button', { name: 'A red car' }).getAttribute('aria-pressed'), 'true');
+    await type(page, 'my own words');
+    await page.getByRole('button', { name: 'An apple' }).click();
+    await answered(page, ['my own words']);
+    await page.getByRole('button', { name: 'Use an apple, a banana' }).click();
+    await answered(page, ['an apple', 'a banana', 'a cherry', 'a hammer']);
+  });
+
+  onPage('from the camera', async (page) => {
+    await page.getByRole('button', { name: 'Camera' }).click();
+    await page.getByRole('dialog', { name: 'Camera' }).waitFor();
+    await page.getByRole('button', { name: 'Take the picture' }).click(); // waits until it is enabled
+    await shows(page, 'Picture from the camera');
+    await answered(page);
+    assert.equal(await page.evaluate(() => document.querySelector('video').srcObject), null, 'the camera is off again');
+  });
+
+  onPage('from a web address that allows it; otherwise it says why not', async (page) => {
+    const fish = await sample('fish');
+    const open = { 'Access-Control-Allow-Origin': '*' };
+    const answers = {
+      '/fish.png': { contentType: 'image/png', body: fish, headers: open },
+      '/page.html': { contentType: 'text/html', body: '<p>', headers: open },
+    };
+    await page.route('https://pictures.test/**', (route) => {
+      const { pathname } = new URL(route.request().url());
+      if (pathname === '/closed.png') return route.abort('accessdenied'); // to a page, a site that forbids reading looks like this
+      return route.fulfill(answers[pathname] ?? { status: 404, headers: open });
+    });
+    await page.getByRole('button', { name: 'Link' }).click();
+    const address = page.getByRole('textbox', { name: 'Web address of a picture' });
+    for (const [text, answer] of [['https://pictures.test/closed.png', /does not let other pages read/], ['https://pictures.test/page.html', /address of a web page/],
+      ['pictures.test/none.png', /answered 404/], ['http://', /is not a web address/], ['ftp://pictures.test/cat.png', /Use one that starts with https/], ['', /Type or paste the web address/]]) {
+      await address.fill(text);
+      await page.getByRole('button', { name: 'Get it' }).click();
+      await says(page, answer);
+      await shows(page, 'A house');
+    }
+    await address.fill('http://pictures.test/fish.png');
+    await address.press('Enter');
+    await shows(page, 'fish.png');
+    await answered(page);
+    await stillWorks(page);
+  }, { expected: /pictures\.test/ });
+
+  onPage('that are none: the reason is said, the old picture stays, the page goes on', async (page) => {
+    const house = await sample('house');
+    const before = await read(page);
+    for (const [name, mimeType, buffer] of [['notes.txt', 'text/plain', Buffer.from('shopping list')], ['photo.jpg', 'image/jpeg', Buffer.from('not a photo at all')],
+      ['empty.png', 'image/png', Buffer.alloc(0)], ['cut.png', 'image/png', house.subarray(0, 700)]]) {
+      await image(page).setInputFiles({ name, mimeType, buffer });
+      await says(page, new RegExp(`“${name.replace('.', '\\.')}” can’t be used\\. .{20,} The picture you had is kept`));
+      await shows(page, 'A house');
+      assert.deepEqual(await answered(page), before, 'its results stand');
+    }
+    await stillWorks(page);
+  });
+});
+
+describe('labels', () => {
+  onPage('are answered as one types, between commas and on lines', async (page) => {
+    await labels(page).fill('');
+    await says(page, /Type at least one label/);
+    assert.equal(await results(page).getByRole('listitem').count(), 0);
+    await labels(page).pressSequentially('a house');
+    await answered(page, ['a house']);
+    await labels(page).pressSequentially(',a ship\na tree,, ,');
+    await answered(page, ['a house', 'a ship', 'a tree']);
+  });
+
+  onPage('named twice count once, with a note', async (page) => {
+    await labels(page).fill('a cat, A  Cat, a dog, a cat');
+    await answered(page, ['a cat', 'a dog']);
+    await page.getByText('counted once: “a cat”').waitFor();
+    await type(page, 'a cat, a dog');
+    await page.getByText('counted once').waitFor({ state: 'hidden' });
+  });
+
+  onPage('are text, whatever they hold', async (page) => {
+    const markup = '<img src=x onerror=alert(1)>';
+    await type(page, `${markup}, <b>bold</b>, $&`);
+    assert.ok((await read(page)).some(({ label }) => label === markup));
+    assert.equal(await results(page).locator('img, b').count(), 0);
+  });
+
+  onPage('may be very long or very many', async (page) => {
+    await type(page, `${'long '.repeat(1999)}label, short`);
+    assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth));
+    const many = Array.from({ length: 120 }, (_, i) => `thing number ${i}`);
+    assert.equal((await type(page, many.join('\n'))).length, 120);
+    await stillWorks(page);
+  });
+
+  onPage('go into a template that can be changed, and a template without {} is refused', async (page) => {
+    await page.getByText('Advanced').click();
+    const template = page.getByRole('textbox', { name: 'Template' });
+    assert.equal(await template.inputValue(), 'This is a photo of {}.');
+    const before = await read(page);
+    await template.fill('a drawing');
+    await says(page, /\{\}/);
+    assert.equal(await page.locator('#results-card').getAttribute('data-stale'), 'true', 'what still stands there is marked as old');
+    await template.fill('no drawing shows {}');
+    await answered(page);
+    await template.fill('This is a photo of {}.');
+    assert.deepEqual(await answered(page), before);
+  });
+});
+
+describe('verdict', () => {
+  onPage('says so when nothing fits, and softmax shows how it would have chosen a winner all the same', async (page) => {
+    await type(page, NONE.join(', '));
+    await says(page, /^None of these fits/);
+    const alone = await read(page);
+    const toggle = page.getByRole('checkbox', { name: 'Compare with CLIP (softmax)' });
+    await toggle.check();
+    await says(page, /^Softmax picks .*None of these fits/);
+    await page.getByText('one must win even when none fits').waitFor();
+    const shares = await read(page);
+    const sum = shares.reduce((total, { percent }) => total + percent, 0);
+    assert.ok(Math.abs(sum - 100) < 0.5, `the shares add up to ${sum}`);
+    for (const { label, alone: own } of shares) assert.equal(own, alone.find((row) => row.label === label).percent);
+    await toggle.uncheck();
+    await says(page, /^None of these fits/);
+    assert.deepEqual(await read(page), alone);
+  });
+
+  onPage('asks nobody: no request leaves the page while it classifies', async (page, requests) => {
+    await page.getByRole('button', { name: 'A laughing sun' }).click();
+    await answered(page);
+    const before = site.requests.length;
+    requests.length = 0;
+    await image(page).setInputFiles(await png('private', 'fish'));
+    await shows(page, 'private.png');
+    await answered(page);
+    await type(page, 'a fish, a secret');
+    await page.getByRole('checkbox').check();
+    await page.getByRole('button', { name: 'A tree' }).click();
+    await answered(page);
+    await hand(page, 'paste', await png('pasted', 'tree'));
+    await shows(page, 'pasted.png');
+    await answered(page);
+    assert.deepEqual(requests.filter((url) => !url.startsWith('blob:')), []);
+    assert.equal(site.requests.length, before);
+  });
+});
+
+describe('keyboard only', () => {
+  onPage('reaches and works everything in reading order', async (page) => {
+    const sun = await png('by keyboard', 'sun');
+    page.on('filechooser', (chooser) => chooser.setFiles(sun));
+    const focused = () => page.evaluate(() => document.activeElement.id || document.activeElement.querySelector('img')?.alt || document.activeElement.textContent.trim());
+    const order = [];
+    for (let i = 0; i < 18 && order.at(-1) !== 'softmax'; i++) {
+      await page.keyboard.press('Tab');
+      order.push(await focused());
+    }
+    assert.deepEqual(order.filter((name) => name !== 'paste'), ['Skip to the words to compare', 'model', 'image', 'camera', 'link', 'A house', 'A cat’s face', 'A tree', 'A red car',
+      'A laughing sun', 'A sailing boat', 'An apple', 'A striped fish', 'labels', 'softmax']);
+    const ring = await page.evaluate(() => getComputedStyle(document.querySelector('#softmax + .track')).outlineStyle);
+    assert.equal(ring, 'solid', 'what has the focus is seen');
+    await page.keyboard.press('Space');
+    await says(page, /^Softmax/);
+    await page.keyboard.press('Space');
+
+    await page.keyboard.press('Shift+Tab');
+    await page.keyboard.press('Shift+Tab');
+    await page.keyboard.press('Enter');
+    await shows(page, 'A striped fish');
+    await answered(page);
+    await page.keyboard.press('Tab');
+    await page.keyboard.press('Control+A');
+    await page.keyboard.type('a fish, a lamp');
+    const rows = await answered(page, ['a fish', 'a lamp']);
+    await says(page, new RegExp(rows[0].label));
+
+    await image(page).focus();
+    await page.keyboard.press('Enter');
+    await shows(page, 'by keyboard.png');
+    await answered(page);
+  });
+
+  onPage('skips to the labels', async (page) => {
+    await page.keyboard.press('Tab');
+    await page.keyboard.press('Enter');
+    await page.keyboard.type('a key, ');
+    assert.match(await labels(page).inputValue(), /a key/);
+  });
+});
+
+describe('waiting', () => {
+  onPage('for the model: progress in bytes, Cancel, and again', async (page) => {
+    let release = keepBack(/demo\/model\.safetensors/);
+    await page.reload();
+    await says(page, /demo model…/);
+    await page.getByRole('progressbar', { name: 'Progress' }).waitFor();
+    await page.getByRole('button', { name: 'Cancel' }).click();
+    await says(page, /Stopped loading the demo model/);
+    await page.getByRole('progressbar').waitFor({ state: 'hidden' });
+    release();
+    await page.getByRole('button', { name: 'Try again' }).click();
+    await answered(page);
+    assert.equal(await page.getByRole('button', { name: 'Try again' }).isVisible(), false);
+    await stillWorks(page);
+  });
+
+  onPage('for an answer: Cancel keeps the page usable and passes nothing old off as new', async (page) => {
+    const first = await read(page);
+    await labels(page).fill(SLOW);
+    await page.getByRole('button', { name: 'Cancel' }).click();
+    await says(page, /^Stopped\./);
+    assert.equal(await page.locator('#results-card').getAttribute('data-stale'), 'true');
+    await page.getByText('Earlier results').waitFor();
+    assert.deepEqual(await read(page), first);
+    assert.equal(await page.evaluate(() => document.activeElement.id), 'labels', 'the focus does not fall off the page');
+    await type(page, 'a house, a tree');
+    await page.getByText('Earlier results').waitFor({ state: 'hidden' });
+
+    await labels(page).fill(SLOW);
+    await page.getByRole('button', { name: 'Cancel' }).waitFor();
+    await page.keyboard.press('Escape');
+    await says(page, /^Stopped\./);
+    await stillWorks(page);
+  });
+});
+
+describe('models', () => {
+  onPage('from the Hub are asked for only when chosen; a failure is explained and the demo goes on', async (page, requests) => {
+    const sizes = (await model(page).locator('option').allTextContents()).join(' | ');
+    for (const size of ['813 MB', '1.5 GB', '3.5 GB', 'A folder on this computer']) assert.ok(sizes.includes(size), sizes);
+    assert.deepEqual(requests.filter((url) => url.includes('huggingface')), []);
+    const before = await read(page);
+    await model(page).selectOption('google/siglip-base-patch16-224');
+    await says(page, /could not be loaded\. .{20,} The demo model is still in use/s);
+    assert.equal(await model(page).inputValue(), 'demo');
+    assert.deepEqual(await answered(page), before);
+    await page.getByRole('button', { name: 'Try again' }).waitFor();
+    await stillWorks(page);
+  }, { expected: /ERR_FAILED/ });
+
+  onPage('from a folder on this computer', async (page) => {
+    await page.locator('#folder').setInputFiles(`${www}models/demo`);
+    await page.getByText('read from a folder on this computer').waitFor();
+    await answered(page);
+    assert.equal(await model(page).inputValue(), 'folder');
+    await stillWorks(page);
+    await page.locator('#folder').setInputFiles(`${www}samples`);
+    await says(page, /could not be loaded\. .*The demo model is in use again/s);
+    await answered(page);
+    assert.equal(await model(page).inputValue(), 'demo');
+    await stillWorks(page);
+  });
+
+  onPage('by a name that is none: said, and the demo goes on', async (page) => {
+    await model(page).selectOption('other');
+    const dialog = page.getByRole('dialog', { name: 'Another SigLIP checkpoint' });
+    await dialog.getByRole('textbox').fill('no such name');
+    await dialog.getByRole('button', { name: 'Load' }).click();
+    await says(page, /could not be loaded/);
+    await stillWorks(page);
+    await model(page).selectOption('other');
+    await page.keyboard.press('Escape');
+    await dialog.waitFor({ state: 'hidden' });
+    assert.equal(await model(page).inputValue(), 'demo');
+  });
+
+  onPage('run on the backend that is chosen', async (page) => {
+    await page.getByText('Advanced').click();
+    const before = await read(page);
+    await page.getByRole('combobox', { name: 'Backend' }).selectOption('cpu');
+    await page.locator('#facts').getByText('CPU', { exact: true }).waitFor();
+    assert.deepEqual(await answered(page), before);
+    await stillWorks(page);
+  });
+});
+
+describe('looks', () => {
+  for (const width of [320, 360]) {
+    onPage(`fits a phone of ${width} px, with fingers' room on everything`, async (page) => {
+      await page.getByText('Advanced').tap();
+      await page.getByRole('button', { name: 'Link' }).tap();
+      await type(page, `${'w'.repeat(300)}, a house, ${'longish words '.repeat(20)}`.trim());
+      await page.getByText('Compare with CLIP').tap();
+      assert.equal(await page.evaluate(() => document.documentElement.scrollWidth), width);
+      const small = await page.evaluate(() => [...document.querySelectorAll('button, input, select, textarea, summary, .switch')]
+        .filter((node) => node.checkVisibility() && node.type !== 'checkbox').map((node) => [node.id || node.className || node.tagName, node.getBoundingClientRect()])
+        .filter(([, box]) => box.width < 44 || box.height < 43.5).map(([name, box]) => `${name} ${box.width} × ${box.height}`));
+      assert.deepEqual(small, []);
+      const box = await status(page).boundingBox();
+      assert.ok(box.y < 740, 'the answer is in sight without scrolling');
+    }, { viewport: { width, height: 740 }, hasTouch: true, isMobile: true });
+  }
+
+  for (const colorScheme of ['light', 'dark']) {
+    onPage(`text is legible in ${colorScheme} colours`, async (page) => {
+      await type(page, 'a house, a pencil');
+      await page.evaluate(() => Promise.all(document.getAnimations().map(({ finished }) => finished)));
+      const faint = await page.evaluate(() => {
+        const canvas = new OffscreenCanvas(1, 1).getContext('2d', { willReadFrequently: true });
+        const rgb = (color) => {
+          canvas.clearRect(0, 0, 1, 1);
+          canvas.fillStyle = color;
+          canvas.fillRect(0, 0, 1, 1);
+          return [...canvas.getImageData(0, 0, 1, 1).data];
+        };
+        const light = ([r, g, b]) => [r, g, b].map((v) => v / 255).map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)).reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+        const behind = (node) => {
+          for (let at = node; at; at = at.parentElement) {
+            const color = rgb(getComputedStyle(at).backgroundColor);
+            if (color[3] > 200) return color;
+          }
+          return [255, 255, 255];
+        };
+        const found = [];
+        const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+        while (walker.nextNode()) {
+          const node = walker.currentNode.parentElement;
+          if (!walker.currentNode.data.trim() || !node.checkVisibility() || node.closest('.skip, noscript, .drop, dialog')) continue;
+          const [a, b] = [light(rgb(getComputedStyle(node).color)), light(behind(node))].sort((x, y) => y - x);
+          const ratio = (a + 0.05) / (b + 0.05);
+          if (ratio < 4.5) found.push(`${ratio.toFixed(2)} “${walker.currentNode.data.trim().slice(0, 40)}”`);
+        }
+        return found;
+      });
+      assert.deepEqual(faint, []);
+    }, { colorScheme });
+  }
+
+  onPage('keeps still for those who ask for it', async (page) => {
+    await type(page, 'a tree, a house, a cup');
+    assert.equal(await page.evaluate(() => document.getAnimations().filter((animation) => animation.playState === 'running').length), 0);
+  }, { reducedMotion: 'reduce' });
+});

@@ -1,0 +1,174 @@
+// Labels as people type them, scores as people read them.
+
+const separators = /[,\n\r\uFF0C\u3001]+/; // ASCII comma, new lines, and the commas of Chinese and Japanese
+
+/**
+ * Splits what was typed into labels. The model reads lower case, so "Cat" and "cat" are one label.
+ * @param {string} text
+ * @returns {{labels: string[], repeated: string[]}}
+ */
+export function parseLabels(text) {
+  const seen = new Map();
+  const repeated = new Set();
+  for (const part of text.split(separators)) {
+    const label = part.replace(/\s+/g, ' ').trim();
+    if (!label) continue;
+    const key = label.toLowerCase();
+    if (seen.has(key)) repeated.add(seen.get(key));
+    else seen.set(key, label);
+  }
+  return { labels: [...seen.values()], repeated: [...repeated] };
+}
+
+/** The probability of one label on its own. */
+export const sigmoid = (logit) => 1 / (1 + Math.exp(-logit));
+
+/** The same logits as CLIP would read them: shares that add up to one. */
+export function softmax(logits) {
+  const top = Math.max(...logits);
+  const powers = logits.map((logit) => Math.exp(logit - top));
+  const sum = powers.reduce((a, b) => a + b, 0);
+  return powers.map((power) => power / sum);
+}
+
+/** 0.9312 → "93.1%", 0.00021 → "0.02%", 1e-9 → "<0.01%". */
+export function percent(score) {
+  const value = score * 100;
+  if (value < 0.01) return '<0.01%';
+  if (value < 1) return `${value.toFixed(2)}%`;
+  if (value > 99.9 && value < 100) return '99.9%';
+  return `${value.toFixed(1)}%`;
+}
+
+export function bytes(count) {
+  if (count >= 1e9) return `${(count / 1e9).toFixed(1)} GB`;
+  if (count >= 1e7) return `${Math.round(count / 1e6)} MB`;
+  if (count >= 1e6) return `${(count / 1e6).toFixed(1)} MB`;
+  return `${Math.max(count > 0 ? 1 : 0, Math.round(count / 1e3))} kB`;
+}
+
+export function duration(ms) {
+  if (ms < 1) return '<1 ms';
+  if (ms < 1000) return `${Math.round(ms)} ms`;
+  return `${(ms / 1000).toFixed(ms < 10000 ? 2 : 1)} s`;
+}
+
+/** A label short enough for a sentence, in quotation marks. */
+export const quote = (label) => `“${label.length > 60 ? `${label.slice(0, 59).trimEnd()}…` : label}”`;
+
+function join(parts) {
+  return parts.length < 2 ? parts.join('') : `${parts.slice(0, -1).join(', ')} and ${parts.at(-1)}`;
+}
+
+// SigLIP is strict: a right label often gets only 10 to 30 %, a wrong one far below 1 %. Hence two steps below "fits".
+const FITS = 0.5;
+const MAYBE = 0.1;
+const FAINT = 0.01;
+
+/**
+ * One honest sentence about sigmoid probabilities, best first.
+ * @param {{label: string, score: number}[]} scores
+ * @returns {{state: "good" | "unsure" | "none", text: string}}
+ */
+export function verdict(scores) {
+  const [best] = scores;
+  const fitting = scores.filter(({ score }) => score >= FITS);
+  if (fitting.length > 3) {
+    return { state: 'good', text: `${fitting.length} labels fit; the best is ${quote(best.label)}, ${percent(best.score)}.` };
+  }
+  if (fitting.length > 0) {
+    if (fitting.length === 1) return { state: 'good', text: `${quote(best.label)} fits, at ${percent(best.score)}.` };
+    return { state: 'good', text: `${join(fitting.map(({ label, score }) => `${quote(label)} (${percent(score)})`))} fit.` };
+  }
+  if (best.score >= MAYBE) {
+    return { state: 'unsure', text: `Perhaps ${quote(best.label)}, at ${percent(best.score)}. The model is not sure.` };
+  }
+  if (best.score >= FAINT) {
+    return { state: 'none', text: `None of these fits well. Closest is ${quote(best.label)}, at ${percent(best.score)}.` };
+  }
+  return { state: 'none', text: `None of these fits. Even the closest, ${quote(best.label)}, gets only ${percent(best.score)}.` };
+}
+
+/** The same for softmax: it names the forced winner, then what the winner is worth on its own. */
+export function softmaxVerdict(rows) {
+  const [best] = rows;
+  const alone = verdict(rows.map(({ label, alone: score }) => ({ label, score })).sort((a, b) => b.score - a.score));
+  const winner = `Softmax picks ${quote(best.label)}, ${percent(best.score)}.`;
+  if (alone.state === 'good') return { state: 'good', text: winner };
+  const truth = alone.state === 'none' ? 'None of these fits:' : 'The model is not sure:';
+  return { state: alone.state, text: `${winner} ${truth} on its own that label gets ${percent(best.alone)}.` };
+}
+
+function element(name, className, text) {
+  const node = document.createElement(name);
+  if (className) node.className = className;
+  if (text !== undefined) node.textContent = text;
+  return node;
+}
+
+function row() {
+  const item = element('li');
+  const fill = element('span', 'fill');
+  const bar = element('span', 'bar');
+  bar.setAttribute('aria-hidden', 'true');
+  bar.append(fill);
+  const parts = { item, name: element('span', 'name'), value: element('span', 'value'), fill, alone: element('span', 'alone') };
+  item.append(parts.name, ' ', parts.value, bar, parts.alone);
+  return parts;
+}
+
+/** The list of results. Items live on from one answer to the next, so bars grow and rows change places smoothly. */
+export class ResultList {
+  #list;
+  #rows = new Map();
+  #calm = matchMedia('(prefers-reduced-motion: reduce)');
+
+  constructor(list) {
+    this.#list = list;
+  }
+
+  /** @param {{label: string, score: number, alone?: number}[]} results best first; `alone` is shown beside a softmax share */
+  show(results) {
+    const moving = !this.#calm.matches && results.length <= 40;
+    const before = new Map();
+    if (moving) for (const [label, { item }] of this.#rows) before.set(label, item.offsetTop);
+
+    const rows = new Map();
+    const fresh = [];
+    for (const { label, score, alone } of results) {
+      let parts = this.#rows.get(label);
+      if (!parts) {
+        parts = row();
+        parts.name.textContent = label;
+        parts.name.title = label.length > 80 ? label.slice(0, 400) : '';
+        fresh.push([parts, score]);
+      } else {
+        parts.fill.style.transform = `scaleX(${score})`;
+      }
+      parts.value.textContent = percent(score);
+      parts.alone.textContent = alone === undefined ? '' : `on its own ${percent(alone)}`;
+      parts.alone.hidden = alone === undefined;
+      parts.item.dataset.fit = (alone ?? score) >= FITS ? 'yes' : (alone ?? score) >= MAYBE ? 'maybe' : 'no';
+      rows.set(label, parts);
+    }
+    this.#rows = rows;
+    this.#list.replaceChildren(...[...rows.values()].map(({ item }) => item));
+
+    if (moving) {
+      for (const [label, { item }] of rows) {
+        const from = before.get(label);
+        if (from === undefined) item.animate([{ opacity: 0 }, { opacity: 1 }], { duration: 200, easing: 'ease-out' });
+        else if (from !== item.offsetTop) {
+          item.animate([{ transform: `translateY(${from - item.offsetTop}px)` }, { transform: 'none' }], { duration: 260, easing: 'cubic-bezier(.2,.7,.2,1)' });
+        }
+      }
+      void this.#list.offsetHeight; // new bars start at zero, then grow
+    }
+    for (const [parts, score] of fresh) parts.fill.style.transform = `scaleX(${score})`;
+  }
+
+  clear() {
+    this.#rows.clear();
+    this.#list.replaceChildren();
+  }
+}
