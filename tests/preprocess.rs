@@ -1,0 +1,548 @@
+//! Pictures against transformers' PIL image processor, and pictures that can't be used.
+//!
+//! `tests/reference/preprocess.py` makes the fixtures.
+
+use std::fs;
+use std::path::Path;
+
+use serde::Deserialize;
+use siglip_web::preprocess::{Image, Preprocessor, decode};
+
+const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/preprocess");
+
+#[derive(Deserialize)]
+struct Goldens {
+    pictures: Vec<Picture>,
+    resized: Vec<Resized>,
+    configs: Vec<Levels>,
+}
+
+#[derive(Deserialize)]
+struct Picture {
+    file: String,
+    width: u32,
+    height: u32,
+    offset: usize,
+}
+
+#[derive(Deserialize)]
+struct Resized {
+    from: (u32, u32),
+    to: (usize, usize),
+    resample: u32,
+    seed: u64,
+    resized_crc32: u32,
+    pixel_values_crc32: u32,
+}
+
+#[derive(Deserialize)]
+struct Levels {
+    config: serde_json::Value,
+    bits: Vec<Vec<u32>>,
+}
+
+fn goldens() -> Goldens {
+    serde_json::from_slice(&fs::read(format!("{FIXTURES}/goldens.json")).unwrap()).unwrap()
+}
+
+/// A picture file, and the reference's pixels with their width and height.
+struct Fixture {
+    file: String,
+    bytes: Vec<u8>,
+    size: (u32, u32),
+    rgb: Vec<u8>,
+}
+
+fn pictures() -> Vec<Fixture> {
+    let decoded = fs::read(format!("{FIXTURES}/decoded.bin")).unwrap();
+    let pictures = goldens().pictures;
+    assert!(pictures.len() > 60);
+    pictures
+        .into_iter()
+        .map(|picture| {
+            let bytes = fs::read(format!("{FIXTURES}/pictures/{}", picture.file)).unwrap();
+            let size = (picture.width, picture.height);
+            let rgb = decoded[picture.offset..][..(size.0 * size.1 * 3) as usize].to_vec();
+            Fixture {
+                file: picture.file,
+                bytes,
+                size,
+                rgb,
+            }
+        })
+        .collect()
+}
+
+/// Whether all decoders agree on the samples. 5 bits become 8 by one rule or another.
+fn exact(file: &str) -> bool {
+    !file.ends_with(".jpg") && file != "rgb555.bmp"
+}
+
+/// The script's `noise`.
+fn noise(width: u32, height: u32, seed: u64) -> Vec<u8> {
+    let mut samples = Vec::with_capacity((width * height * 3) as usize);
+    for y in 0..u64::from(height) {
+        for x in 0..u64::from(width) {
+            for channel in 0..3 {
+                let mut key = if (x / 16 + y / 16) % 2 == 1 {
+                    ((y / 16) * 65536 + x / 16) * 3 + channel
+                } else {
+                    (y * u64::from(width) + x) * 3 + channel
+                };
+                key = key.wrapping_add(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+                key = (key ^ (key >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+                key = (key ^ (key >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+                samples.push((key >> 56) as u8);
+            }
+        }
+    }
+    samples
+}
+
+fn opaque(width: u32, height: u32, rgb: &[u8]) -> Image {
+    let rgba: Vec<u8> = rgb
+        .as_chunks::<3>()
+        .0
+        .iter()
+        .flat_map(|&[r, g, b]| [r, g, b, 255])
+        .collect();
+    Image::from_rgba(width, height, &rgba).unwrap()
+}
+
+fn crc32(bytes: &[u8]) -> u32 {
+    let table: [u32; 256] = std::array::from_fn(|index| {
+        (0..8).fold(index as u32, |crc, _| {
+            (crc >> 1) ^ (0xEDB8_8320 * (crc & 1))
+        })
+    });
+    !bytes.iter().fold(!0, |crc, &byte| {
+        table[usize::from(crc as u8 ^ byte)] ^ (crc >> 8)
+    })
+}
+
+/// A 24-bit BMP of RGB pixels.
+fn bmp(width: u32, height: u32, rgb: &[u8]) -> Vec<u8> {
+    let mut file = bmp_header(width, height);
+    for row in rgb.chunks_exact(width as usize * 3).rev() {
+        let start = file.len();
+        file.extend(
+            row.as_chunks::<3>()
+                .0
+                .iter()
+                .flat_map(|&[r, g, b]| [b, g, r]),
+        );
+        file.resize(start + row.len().next_multiple_of(4), 0);
+    }
+    file
+}
+
+fn bmp_header(width: u32, height: u32) -> Vec<u8> {
+    let mut file = b"BM\0\0\0\0\0\0\0\0\x36\0\0\0\x28\0\0\0".to_vec();
+    file.extend([width.to_le_bytes(), height.to_le_bytes()].as_flattened());
+    file.extend(b"\x01\0\x18\0");
+    file.resize(54, 0);
+    file
+}
+
+/// A PNG's signature, header and an empty IDAT.
+fn png_header(width: u32, height: u32, depth: u8, color_type: u8) -> Vec<u8> {
+    let mut file = b"\x89PNG\r\n\x1a\n\0\0\0\x0d".to_vec();
+    let mut chunk = b"IHDR".to_vec();
+    chunk.extend([width.to_be_bytes(), height.to_be_bytes()].as_flattened());
+    chunk.extend([depth, color_type, 0, 0, 0]);
+    file.extend(&chunk);
+    file.extend(crc32(&chunk).to_be_bytes());
+    file.extend(b"\0\0\0\0IDAT\x35\xaf\x06\x1e");
+    file
+}
+
+/// The code of the error that `bytes` give, after a look at its message.
+fn code(bytes: &[u8]) -> &'static str {
+    let error = decode(bytes).expect_err("this must not decode");
+    assert!(
+        error.message().len() > 20 && error.message().len() < 300,
+        "{error}"
+    );
+    error.code().as_str()
+}
+
+#[test]
+fn pictures_have_the_references_pixels() {
+    for Fixture {
+        file,
+        bytes,
+        size,
+        rgb,
+    } in pictures()
+    {
+        if !exact(&file) {
+            continue;
+        }
+        let image = decode(&bytes).unwrap_or_else(|error| panic!("{file}: {error}"));
+        assert_eq!((image.width(), image.height()), size, "{file}");
+        let different = image.rgb().iter().zip(&rgb).filter(|(a, b)| a != b).count();
+        assert_eq!(different, 0, "{file}: samples that differ");
+    }
+}
+
+#[test]
+fn jpeg_pictures_are_within_a_few_levels_of_the_reference() {
+    for Fixture {
+        file,
+        bytes,
+        size,
+        rgb,
+    } in pictures()
+    {
+        if exact(&file) {
+            continue;
+        }
+        let image = decode(&bytes).unwrap_or_else(|error| panic!("{file}: {error}"));
+        assert_eq!((image.width(), image.height()), size, "{file}");
+        let differences = image.rgb().iter().zip(&rgb).map(|(a, b)| a.abs_diff(*b));
+        let largest = differences.clone().max().unwrap();
+        let mean = differences.map(f64::from).sum::<f64>() / rgb.len() as f64;
+        println!("{file}: largest {largest}, mean {mean:.3}");
+        assert!(
+            largest <= 4 && mean <= 0.5,
+            "{file}: largest {largest}, mean {mean:.3}"
+        );
+    }
+}
+
+#[test]
+fn pixel_values_are_the_references_bit_for_bit() {
+    for case in goldens().resized {
+        let ((width, height), (out_width, out_height)) = (case.from, case.to);
+        let image = opaque(width, height, &noise(width, height, case.seed));
+        let name = format!(
+            "{width} × {height} to {out_width} × {out_height}, filter {}",
+            case.resample
+        );
+        let preprocessor = |normalize: bool| {
+            let config = serde_json::json!({
+                "size": {"height": out_height, "width": out_width},
+                "resample": case.resample,
+                "do_rescale": normalize,
+                "do_normalize": normalize,
+            });
+            Preprocessor::from_json(config.to_string().as_bytes()).unwrap()
+        };
+        let levels = preprocessor(false).pixel_values(&image);
+        assert_eq!(levels.len(), 3 * out_height * out_width);
+        let area = out_height * out_width;
+        let resized: Vec<u8> = (0..area * 3)
+            .map(|i| levels[i % 3 * area + i / 3] as u8)
+            .collect();
+        assert_eq!(crc32(&resized), case.resized_crc32, "{name}");
+        let values = preprocessor(true).pixel_values(&image);
+        let bytes: Vec<u8> = values
+            .iter()
+            .flat_map(|value| value.to_le_bytes())
+            .collect();
+        assert_eq!(crc32(&bytes), case.pixel_values_crc32, "{name}");
+    }
+}
+
+#[test]
+fn every_level_is_rescaled_and_normalised_as_numpy_does() {
+    let levels: Vec<u8> = (0..=255).flat_map(|level| [level; 3]).collect();
+    let image = opaque(16, 16, &levels);
+    for case in goldens().configs {
+        let preprocessor = Preprocessor::from_json(case.config.to_string().as_bytes()).unwrap();
+        assert_eq!(preprocessor.size(), (16, 16));
+        let values = preprocessor.pixel_values(&image);
+        let bits: Vec<u32> = values.into_iter().map(f32::to_bits).collect();
+        assert_eq!(bits, case.bits.concat(), "{}", case.config);
+    }
+}
+
+#[test]
+fn the_configuration_has_the_processors_defaults() {
+    let size = |json: &str| Preprocessor::from_json(json.as_bytes()).unwrap().size();
+    assert_eq!(size("{}"), (224, 224));
+    assert_eq!(
+        size(r#"{"size": null, "resample": null, "image_mean": null}"#),
+        (224, 224)
+    );
+    assert_eq!(size(r#"{"size": {"width": 20, "height": 30}}"#), (30, 20));
+    assert_eq!(size(r#"{"size": [30, 20]}"#), (30, 20));
+    assert_eq!(
+        size(r#"{"image_processor": {"size": {"height": 8, "width": 9}}}"#),
+        (8, 9)
+    );
+    let image = opaque(1, 1, &[0, 128, 255]);
+    let defaults = Preprocessor::from_json(b"{}").unwrap().pixel_values(&image);
+    assert_eq!(defaults.first(), Some(&-1.0));
+    assert_eq!(defaults.last(), Some(&1.0));
+}
+
+#[test]
+fn configurations_that_cannot_be_followed_are_refused() {
+    for (json, code) in [
+        ("", "bad-model"),
+        ("<!doctype html>", "bad-model"),
+        ("[]", "bad-model"),
+        (r#"{"size": 224}"#, "bad-model"),
+        (r#"{"size": {"shortest_edge": 224}}"#, "bad-model"),
+        (r#"{"size": {"height": 224}}"#, "bad-model"),
+        (r#"{"size": {"height": 0, "width": 224}}"#, "bad-model"),
+        (r#"{"size": {"height": -1, "width": 224}}"#, "bad-model"),
+        (
+            r#"{"size": {"height": 1e9, "width": 1000000000}}"#,
+            "bad-model",
+        ),
+        (r#"{"image_mean": [0.5, 0.5]}"#, "bad-model"),
+        (r#"{"image_std": [0.5, 0.0, 0.5]}"#, "bad-model"),
+        (r#"{"rescale_factor": "1/255"}"#, "bad-model"),
+        (r#"{"resample": 9}"#, "unsupported"),
+        (r#"{"do_resize": false}"#, "unsupported"),
+        (r#"{"do_center_crop": true}"#, "unsupported"),
+        (r#"{"do_pad": true}"#, "unsupported"),
+        (
+            r#"{"image_processor_type": "Siglip2ImageProcessor"}"#,
+            "unsupported",
+        ),
+        (
+            r#"{"image_processor_type": "CLIPImageProcessor"}"#,
+            "unsupported",
+        ),
+    ] {
+        let error = Preprocessor::from_json(json.as_bytes()).expect_err(json);
+        assert_eq!(error.code().as_str(), code, "{json}: {error}");
+        assert!(
+            error.message().contains("preprocessor_config.json"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn what_is_not_a_picture_is_a_bad_image() {
+    for bytes in [
+        &b""[..],
+        b"\0",
+        b"Hello",
+        b"<!DOCTYPE html><html><body>404</body></html>",
+        b"{\"error\": \"not found\"}",
+        b"%PDF-1.7\n",
+        b"PK\x03\x04",
+        b"\0\0\0\x18ftypmp42\0\0\0\0",
+        b"RIFF\x24\0\0\0WAVEfmt ",
+        b"BMW",
+        b"\xff\xd8",
+        b"\xff\xd8\xff\xd9",
+        b"\x89PNG\r\n\x1a\n",
+        b"GIF89a",
+        b"BM\0\0\0\0\0\0\0\0",
+        b"RIFF\x04\0\0\0WEBP",
+    ] {
+        assert_eq!(code(bytes), "bad-image", "{}", bytes.escape_ascii());
+    }
+}
+
+#[test]
+fn formats_that_only_a_browser_knows_are_unsupported_by_name() {
+    for (bytes, name) in [
+        (&b"\0\0\0\x20ftypavif\0\0\0\0avifmif1miaf"[..], "AVIF"),
+        (b"\0\0\0\x24ftypheic\0\0\0\0mif1heic", "HEIC"),
+        (b"<svg xmlns=\"http://www.w3.org/2000/svg\"/>", "SVG"),
+        (b"\n<?xml version=\"1.0\"?><!-- drawn --><svg/>", "SVG"),
+        (b"II*\0\x08\0\0\0", "TIFF"),
+        (b"\0\0\x01\0\x01\0\x10\x10", "ICO"),
+        (b"\xff\x0a\xfa\x7f", "JPEG XL"),
+        (b"8BPS\0\x01", "Photoshop"),
+    ] {
+        assert_eq!(code(bytes), "unsupported", "{name}");
+        assert!(
+            decode(bytes).unwrap_err().message().contains(name),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn files_cut_short_are_bad_images() {
+    for Fixture {
+        file,
+        bytes,
+        size,
+        rgb,
+    } in pictures()
+    {
+        let cuts = (0..24).chain((24..bytes.len()).step_by(bytes.len() / 40 + 1));
+        for end in cuts.chain(bytes.len().saturating_sub(16)..bytes.len()) {
+            match decode(&bytes[..end]) {
+                Err(error) => assert_eq!(
+                    error.code().as_str(),
+                    "bad-image",
+                    "{file} at {end}: {error}"
+                ),
+                // All pixels can be there without the last bytes, as Pillow finds too; but not made up.
+                Ok(image) => {
+                    assert!(
+                        !file.ends_with(".jpg") && !file.ends_with(".webp"),
+                        "{file} at {end}"
+                    );
+                    assert_eq!((image.width(), image.height()), size, "{file} at {end}");
+                    assert!(image.rgb() == rgb, "{file} at {end}: pixels made up");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn damaged_files_never_panic() {
+    let mut state = 1_u64;
+    let mut random = |below: usize| {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % below
+    };
+    let mut refused = 0;
+    let mut mutants = 0;
+    for Fixture { file, bytes, .. } in pictures() {
+        for _ in 0..60 {
+            let mut mutant = bytes.clone();
+            for _ in 0..=random(4) {
+                // Headers are hit more often than their share of the file.
+                let reach = if random(2) == 0 {
+                    mutant.len()
+                } else {
+                    mutant.len().min(64)
+                };
+                let at = random(reach);
+                match random(4) {
+                    0 => mutant[at] ^= 1 << random(8),
+                    1 => mutant[at] = [0, 1, 0x7f, 0x80, 0xff][random(5)],
+                    2 => mutant[at] = random(256) as u8,
+                    _ => {
+                        let other = random(mutant.len());
+                        mutant.swap(at, other);
+                    }
+                }
+            }
+            mutants += 1;
+            match decode(&mutant) {
+                Ok(image) => {
+                    let area = u64::from(image.width()) * u64::from(image.height());
+                    assert_eq!(image.rgb().len() as u64, area * 3, "{file}");
+                }
+                Err(error) => {
+                    refused += 1;
+                    let code = error.code().as_str();
+                    assert!(
+                        matches!(code, "bad-image" | "unsupported"),
+                        "{file}: {error}"
+                    );
+                }
+            }
+        }
+    }
+    println!("{refused} of {mutants} damaged files were refused");
+    assert!(refused > mutants / 10);
+}
+
+#[test]
+fn strips_and_panoramas_are_resized_as_the_reference_does() {
+    let preprocessor = Preprocessor::from_json(b"{}").unwrap();
+    let mut checked = 0;
+    for case in goldens().resized {
+        let (width, height) = case.from;
+        if width.max(height) < 20_000 {
+            continue;
+        }
+        let image = decode(&bmp(width, height, &noise(width, height, case.seed))).unwrap();
+        let values = preprocessor.pixel_values(&image);
+        let bytes: Vec<u8> = values
+            .iter()
+            .flat_map(|value| value.to_le_bytes())
+            .collect();
+        assert_eq!(crc32(&bytes), case.pixel_values_crc32, "{width} × {height}");
+        checked += 1;
+    }
+    assert_eq!(checked, 3);
+}
+
+#[test]
+fn decompression_bombs_are_refused_by_their_header() {
+    let jpeg = b"\xff\xd8\xff\xc0\0\x11\x08\xff\xff\xff\xff\x03\x01\x11\0\x02\x11\0\x03\x11\0\
+        \xff\xda\0\x0c\x03\x01\0\x02\0\x03\0\0\x3f\0\xff\xd9";
+    let gif = b"GIF89a\xff\xff\xff\xff\x80\0\0\0\0\0\xff\xff\xff,\0\0\0\0\xff\xff\xff\xff\0\x02\x02L\x01\0;";
+    let webp = b"RIFF\x16\0\0\0WEBPVP8X\x0a\0\0\0\0\0\0\0\xff\xff\x03\xff\xff\x03";
+    for (bytes, size) in [
+        (png_header(50_000, 50_000, 8, 2), "50000 × 50000"),
+        (png_header(u32::MAX >> 1, 1, 8, 0), "2147483647 × 1"),
+        (bmp_header(30_000, 30_000), "30000 × 30000"),
+        (jpeg.to_vec(), "65535 × 65535"),
+        (gif.to_vec(), "65535 × 65535"),
+    ] {
+        assert_eq!(code(&bytes), "bad-image", "{size}");
+        let message = decode(&bytes).unwrap_err().message().to_string();
+        assert!(
+            message.contains(size) && message.contains("limit"),
+            "{message}"
+        );
+    }
+    assert_eq!(code(webp), "bad-image");
+    // Few enough pixels, but of 16 bits and with alpha.
+    let deep = png_header(10_000, 9_999 + 1, 16, 6);
+    assert_eq!(code(&deep), "bad-image");
+    // A frame larger than its canvas.
+    let frame =
+        b"GIF89a\x01\0\x01\0\x80\0\0\0\0\0\xff\xff\xff,\0\0\0\0\xff\xff\xff\xff\0\x02\x02L\x01\0;";
+    assert_eq!(code(frame), "bad-image");
+}
+
+#[test]
+fn pixels_with_alpha_are_laid_over_white() {
+    let rgba = [10, 20, 30, 255, 10, 20, 30, 0, 0, 128, 255, 51];
+    let image = Image::from_rgba(3, 1, &rgba).unwrap();
+    assert_eq!((image.width(), image.height()), (3, 1));
+    assert_eq!(image.rgb(), [10, 20, 30, 255, 255, 255, 204, 230, 255]);
+    for (width, height, length) in [
+        (0, 1, 0),
+        (1, 0, 0),
+        (2, 2, 15),
+        (2, 2, 17),
+        (u32::MAX, u32::MAX, 4),
+    ] {
+        let error = Image::from_rgba(width, height, &vec![0; length]).unwrap_err();
+        assert_eq!(error.code().as_str(), "bad-image");
+    }
+}
+
+#[test]
+fn photographs_in_four_orientations_look_the_same() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data/exif");
+    let Ok(upright) = fs::read(folder.join("landscape_1.jpg")) else {
+        println!(
+            "no EXIF photographs here: orientation_*.jpg and orientation_*.png stand in for them"
+        );
+        return;
+    };
+    let preprocessor = Preprocessor::from_json(b"{}").unwrap();
+    let upright = decode(&upright).unwrap();
+    let expected = preprocessor.pixel_values(&upright);
+    for orientation in [3, 6, 8] {
+        let file = folder.join(format!("landscape_{orientation}.jpg"));
+        let image = decode(&fs::read(file).unwrap()).unwrap();
+        assert_eq!(
+            (image.width(), image.height()),
+            (upright.width(), upright.height())
+        );
+        let values = preprocessor.pixel_values(&image);
+        let sum: f32 = values
+            .iter()
+            .zip(&expected)
+            .map(|(a, b)| (a - b).abs())
+            .sum();
+        let mean = sum / values.len() as f32;
+        assert!(
+            mean < 0.03,
+            "orientation {orientation}: mean difference {mean}"
+        );
+    }
+}
