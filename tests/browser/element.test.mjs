@@ -1,0 +1,214 @@
+// <siglip-classifier> as a visitor and a page use it.
+import assert from "node:assert/strict";
+import { readFile } from "node:fs/promises";
+import { after, before, describe, test } from "node:test";
+import { html, mockEngine, openSite } from "./harness.mjs";
+
+const picture = { name: "cat.png", mimeType: "image/png", buffer: await readFile(new URL("../fixtures/model/picture.png", import.meta.url)) };
+const fixture = (file) => new URL(`../fixtures/model/tiny/${file}`, import.meta.url);
+const tiny = Object.fromEntries(["config.json", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"].map((file) => [`/tiny/${file}`, fixture(file)]));
+
+/** What a page that holds the tag may be allowed at most: nothing but our own files. */
+const STRICT = "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'; connect-src 'self'; img-src 'self' blob:; style-src 'none'";
+
+for (const engine of ["an engine that fails on command", "the real engine"]) {
+  const mocked = engine !== "the real engine";
+  describe(`the tag over ${engine}`, { timeout: 240_000 }, () => {
+    let site;
+    const close = [];
+    before(async () => {
+      site = await openSite(
+        { after: (hook) => close.push(hook) },
+        {
+          overlay: {
+            ...(mocked ? { ...mockEngine, "/tiny/config.json": "{}", "/models/demo/config.json": "{}", "/never/config.json": JSON.stringify({ cpu: "never" }) } : tiny),
+            // Events are kept from the first moment, by a script that a strict policy allows.
+            "/listen.js": `window.heard = []; for (const type of ["siglip-result", "siglip-error", "siglip-progress"]) {
+              document.addEventListener(type, (event) => heard.push({ type, code: event.detail.code, message: event.detail.message, stage: event.detail.stage, labels: Array.isArray(event.detail) ? event.detail.map((one) => one.label) : undefined }));
+            }`,
+          },
+        },
+      );
+    });
+    after(async () => {
+      for (const hook of close) await hook();
+    });
+
+    /** A page with this body, under the strictest policy. */
+    async function open(body, { origin = site.origin, policy = STRICT } = {}) {
+      const tag = `<!doctype html><meta charset="utf-8"><title>A page</title><script src="${site.origin}/listen.js"></script><script type="module" src="${site.origin}/siglip-classifier.js"></script>`;
+      site.overlay["/tag.html"] = html(tag + body, policy ? { "Content-Security-Policy": policy } : {});
+      const page = await site.page("/tag.html", { origin });
+      page.problems = [];
+      page.on("console", (message) => message.type() === "error" && page.problems.push(message.text()));
+      page.on("pageerror", (error) => page.problems.push(error.message));
+      return page;
+    }
+    const heard = (page, type) => page.evaluate((type) => heard.filter((event) => event.type === type), type);
+    /** Resolves when so many events of a type were heard. */
+    const hear = (page, type, count = 1) => page.waitForFunction(([type, count]) => heard.filter((event) => event.type === type).length >= count, [type, count]);
+
+    test("a chosen picture gives a list of labels with percentages, under a strict policy", async () => {
+      const page = await open('<siglip-classifier model="/tiny/" labels="a cat, a dog\n<b>bold</b>"></siglip-classifier>');
+      assert.equal(page.workers().length, 0, "nothing is loaded before the first use");
+      await page.getByLabel("Image").setInputFiles(picture);
+      await hear(page, "siglip-result");
+      const items = page.getByRole("list", { name: "Results" }).getByRole("listitem");
+      assert.equal(await items.count(), 3);
+      const texts = await items.allTextContents();
+      for (const text of texts) assert.match(text, / \d+\.\d %$/);
+      assert.ok(texts.some((text) => text.startsWith("<b>bold</b> ")), "labels are text");
+      const [{ labels }] = await heard(page, "siglip-result");
+      assert.deepEqual(texts.map((text) => text.replace(/ [\d.]+ %$/, "")), labels);
+      assert.match(await page.getByRole("status").textContent(), /./);
+      assert.ok((await heard(page, "siglip-progress")).some(({ stage }) => stage === "download"));
+      assert.equal(await page.locator("siglip-classifier img").evaluate((image) => image.naturalWidth > 0 && !image.hidden), true);
+      assert.deepEqual(page.problems.filter((text) => !/favicon/.test(text) && !/404/.test(text)), []);
+      await page.close();
+    });
+
+    test("from another origin", async () => {
+      const page = await open('<siglip-classifier model="' + site.origin + '/tiny/" labels="a cat, a dog"></siglip-classifier>', { origin: site.other, policy: null });
+      await page.getByLabel("Image").setInputFiles(picture);
+      await hear(page, "siglip-result");
+      assert.equal(page.workers().length, 1);
+      assert.equal(await page.getByRole("list", { name: "Results" }).getByRole("listitem").count(), 2);
+      await page.close();
+    });
+
+    test("a bad picture is told, and the next one works", async () => {
+      const page = await open(`<siglip-classifier model="/tiny/" labels="${mocked ? "reject, bad-image" : "a cat, a dog"}"></siglip-classifier>`);
+      await page.getByLabel("Image").setInputFiles({ name: "cat.jpg", mimeType: "image/jpeg", buffer: Buffer.from("no picture at all") });
+      await hear(page, "siglip-error");
+      const [error] = await heard(page, "siglip-error");
+      assert.equal(error.code, "bad-image");
+      assert.equal(await page.getByRole("status").textContent(), error.message);
+      await page.locator("siglip-classifier").evaluate((tag) => tag.setAttribute("labels", "a cat, a dog"));
+      await page.getByLabel("Image").setInputFiles(picture);
+      await hear(page, "siglip-result");
+      assert.equal(await page.getByRole("list", { name: "Results" }).getByRole("listitem").count(), 2);
+      await page.close();
+    });
+
+    if (!mocked) return;
+
+    test("bad labels and unknown models are errors, and changing the attribute mends them", async () => {
+      const page = await open('<siglip-classifier labels="a cat, a cat"></siglip-classifier>');
+      await page.getByLabel("Image").setInputFiles(picture);
+      await hear(page, "siglip-error");
+      await page.locator("siglip-classifier").evaluate((tag) => tag.removeAttribute("labels"));
+      await hear(page, "siglip-error", 2);
+      await page.locator("siglip-classifier").evaluate((tag) => { tag.setAttribute("labels", "a cat"); tag.setAttribute("model", "no model"); });
+      await hear(page, "siglip-error", 3);
+      await page.locator("siglip-classifier").evaluate((tag) => tag.setAttribute("model", "demo"));
+      await hear(page, "siglip-result");
+      const errors = await heard(page, "siglip-error");
+      assert.deepEqual(errors.map(({ code }) => code), ["bad-input", "bad-input", "bad-input"]);
+      assert.match(errors[0].message, /the same/);
+      assert.match(errors[1].message, /labels is empty/);
+      assert.match(errors[2].message, /"no model"/);
+      await page.close();
+    });
+
+    test("the image property takes any picture, labels may hold commas, and null clears", async () => {
+      const page = await open("<siglip-classifier></siglip-classifier>");
+      const labels = await page.evaluate(async () => {
+        const tag = document.querySelector("siglip-classifier");
+        const result = new Promise((resolve) => tag.addEventListener("siglip-result", (event) => resolve(event.detail)));
+        tag.labels = ["cats, dogs", "birds"];
+        tag.image = new ImageData(4, 4);
+        return (await result).map((one) => one.label);
+      });
+      assert.deepEqual(labels, ["cats, dogs", "birds"]);
+      await page.evaluate(() => { document.querySelector("siglip-classifier").image = null; });
+      const list = page.locator("siglip-classifier li");
+      await page.waitForFunction(() => document.querySelector("siglip-classifier").shadowRoot.querySelectorAll("li").length === 0);
+      assert.equal(await list.count(), 0);
+      await page.close();
+    });
+
+    test("dropped and pasted pictures are taken", async () => {
+      const page = await open('<siglip-classifier labels="a cat"></siglip-classifier>');
+      for (const [type, property] of [["drop", "dataTransfer"], ["paste", "clipboardData"]]) {
+        await page.locator("siglip-classifier").evaluate((tag, [type, property]) => {
+          const data = new DataTransfer();
+          data.items.add(new File(["x"], `${type}.png`, { type: "image/png" }));
+          const Kind = type === "drop" ? DragEvent : ClipboardEvent;
+          const event = new Kind(type, { [property]: data, bubbles: true, composed: true, cancelable: true });
+          tag.shadowRoot.querySelector("input").dispatchEvent(event);
+          if (!event.defaultPrevented) throw new Error(`${type} was left to the browser`);
+        }, [type, property]);
+        await hear(page, "siglip-result", type === "drop" ? 1 : 2);
+        assert.equal(await page.locator("siglip-classifier").evaluate((tag) => tag.image.name), `${type}.png`);
+      }
+      await page.close();
+    });
+
+    test("a newer picture or label list takes the place of what runs", async () => {
+      const page = await open('<siglip-classifier labels="never ends"></siglip-classifier>');
+      await page.getByLabel("Image").setInputFiles(picture);
+      await page.getByRole("status").getByText("Looking at the picture").waitFor();
+      await page.locator("siglip-classifier").evaluate((tag) => tag.setAttribute("labels", "a cat"));
+      await hear(page, "siglip-result");
+      assert.deepEqual((await heard(page, "siglip-result")).map(({ labels }) => labels), [["a cat"]]);
+      assert.deepEqual(await heard(page, "siglip-error"), []);
+      await page.close();
+    });
+
+    test("Stop ends a call and a load, by keyboard", async () => {
+      for (const model of ["demo", "/never/"]) {
+        const page = await open(`<siglip-classifier model="${model}" labels="never ends"></siglip-classifier>`);
+        await page.getByLabel("Image").setInputFiles(picture);
+        if (model === "demo") await page.getByRole("status").getByText("Looking at the picture").waitFor();
+        else await hear(page, "siglip-progress");
+        await page.getByRole("button", { name: "Stop" }).press("Enter");
+        await page.getByRole("status").getByText("Stopped.").waitFor();
+        assert.equal(await page.getByRole("button", { name: "Stop" }).count(), 0);
+        if (model !== "demo") await Promise.all(page.workers().map((worker) => worker.waitForEvent("close")));
+        await page.locator("siglip-classifier").evaluate((tag) => { tag.setAttribute("model", "demo"); tag.setAttribute("labels", "a cat"); });
+        await hear(page, "siglip-result");
+        assert.deepEqual(await heard(page, "siglip-error"), []);
+        await page.close();
+      }
+    });
+
+    test("tags share a model, and the last one to leave the page gives it back", async () => {
+      const page = await open('<siglip-classifier labels="a"></siglip-classifier><siglip-classifier labels="b"></siglip-classifier><div></div>');
+      await page.evaluate(() => document.querySelectorAll("siglip-classifier").forEach((tag) => { tag.image = new ImageData(1, 1); }));
+      await hear(page, "siglip-result", 2);
+      assert.equal(page.workers().length, 1);
+      const [worker] = page.workers();
+      const ended = worker.waitForEvent("close");
+      await page.evaluate(async () => {
+        const [first, second] = document.querySelectorAll("siglip-classifier");
+        first.remove();
+        document.querySelector("div").append(second); // moved, not gone
+        await new Promise((resolve) => requestAnimationFrame(resolve));
+        second.labels = ["c"];
+      });
+      await hear(page, "siglip-result", 3);
+      assert.deepEqual(page.workers(), [worker], "still the same worker");
+      await page.evaluate(() => document.querySelector("siglip-classifier").remove());
+      await ended;
+      await page.close();
+    });
+
+    test("after a crash the next picture loads the model again", async () => {
+      const page = await open('<siglip-classifier labels="trap"></siglip-classifier>');
+      await page.getByLabel("Image").setInputFiles(picture);
+      await hear(page, "siglip-error");
+      assert.equal((await heard(page, "siglip-error"))[0].code, "device-lost");
+      await page.locator("siglip-classifier").evaluate((tag) => tag.setAttribute("labels", "a cat"));
+      await hear(page, "siglip-result");
+      await page.close();
+    });
+
+    test("importing the script twice is harmless", async () => {
+      const page = await open('<script type="module" src="/siglip-classifier.js?again"></script><siglip-classifier labels="a"></siglip-classifier>');
+      await page.getByLabel("Image").setInputFiles(picture);
+      await hear(page, "siglip-result");
+      assert.deepEqual(page.problems.filter((text) => !/404/.test(text)), []);
+      await page.close();
+    });
+  });
+}

@@ -1,0 +1,140 @@
+// A real browser on the real files: Chromium through playwright-core, and www/ on two origins.
+//
+//   const site = await openSite(t, { overlay: { "/broken/config.json": "<html>" } });
+//   const page = await site.page("/");                 // an empty page unless a path of www/ is given
+//   await page.evaluate(async (url) => { const { SiglipClassifier } = await import(url); … }, site.library);
+//
+// `t` is a node:test context (or anything with `after`): all is closed when it ends.
+import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { chromium } from "playwright-core";
+import { serve } from "./server.mjs";
+
+export const www = fileURLToPath(new URL("../../www/", import.meta.url));
+
+/** SwiftShader serves for WebGPU: right, not fast. */
+const ARGUMENTS = [
+  "--no-sandbox",
+  "--disable-quic",
+  "--no-first-run",
+  "--disable-background-networking",
+  "--disable-component-update",
+  "--disable-sync",
+  "--enable-unsafe-webgpu",
+  "--use-webgpu-adapter=swiftshader",
+];
+
+/** Starts Chromium with a fresh profile. */
+export async function launch({ args = [] } = {}) {
+  const profile = await mkdtemp(join(tmpdir(), "siglip-web-"));
+  const context = await chromium.launchPersistentContext(profile, {
+    executablePath: process.env.CHROME_BIN ?? "/usr/bin/chromium",
+    headless: true,
+    args: [...ARGUMENTS, ...args],
+  });
+  return {
+    context,
+    async close() {
+      await context.close();
+      await rm(profile, { recursive: true, force: true });
+    },
+  };
+}
+
+/**
+ * Serves www/ on two ports, and opens a browser.
+ * `overlay` maps paths to what they answer instead of (or beside) the files: text or bytes, `{status, headers, body}`,
+ * a URL of a file, or a function (request, response) that answers by itself. It may be changed while the site is open.
+ * @returns {Promise<{origin: string, other: string, library: string, overlay: object, requests: string[], context: import("playwright-core").BrowserContext,
+ *   page(path?: string, options?: {origin?: string}): Promise<import("playwright-core").Page>}>}
+ */
+export async function openSite(t, { overlay = {}, args } = {}) {
+  const answers = { "/blank.html": html("<!doctype html><title>blank</title>"), ...overlay };
+  const handle = (request, response) => answer(answers[request.url.replace(/[?#].*$/s, "")], request, response);
+  const closing = [];
+  t.after(async () => {
+    for (const close of closing.reverse()) await close();
+  });
+  const home = await serve(www, { handle });
+  closing.push(home.close);
+  const away = await serve(www, { handle });
+  closing.push(away.close);
+  const browser = await launch({ args });
+  closing.push(browser.close);
+  const origin = home.url.replace(/\/$/, "");
+  return {
+    origin,
+    other: away.url.replace(/\/$/, ""),
+    library: `${origin}/siglip-web.js`,
+    overlay: answers,
+    requests: home.requests,
+    context: browser.context,
+    async page(path = "/blank.html", { origin: at = origin } = {}) {
+      const page = await browser.context.newPage();
+      closing.push(() => page.close());
+      await page.goto(at + path);
+      return page;
+    },
+  };
+}
+
+/** @param {string} body @param {Record<string, string>} [headers] */
+export function html(body, headers = {}) {
+  return { headers: { "Content-Type": "text/html; charset=utf-8", ...headers }, body };
+}
+
+async function answer(given, request, response) {
+  if (given === undefined) return false;
+  if (typeof given === "function") {
+    await given(request, response);
+    return true;
+  }
+  const plain = typeof given === "string" || given instanceof Uint8Array || given instanceof URL;
+  const { status = 200, headers = {}, body = "" } = plain ? { body: given } : given;
+  const content = body instanceof URL ? await readFile(body) : Buffer.from(body);
+  response.writeHead(status, {
+    "Access-Control-Allow-Origin": "*",
+    "Cache-Control": "no-store",
+    "Content-Type": types[/\.\w+$/.exec(request.url.replace(/[?#].*$/s, ""))?.[0]] ?? "application/octet-stream",
+    "Content-Length": content.length,
+    ...headers,
+  });
+  response.end(request.method === "HEAD" ? undefined : content);
+  return true;
+}
+
+const types = { ".html": "text/html", ".js": "text/javascript", ".json": "application/json", ".wasm": "application/wasm", ".png": "image/png", ".svg": "image/svg+xml" };
+
+/** A module whose `trap` traps, with a page of memory. */
+const trap = Uint8Array.of(0, 97, 115, 109, 1, 0, 0, 0, 1, 4, 1, 96, 0, 0, 3, 2, 1, 0, 5, 3, 1, 0, 1,
+  7, 17, 2, 4, 116, 114, 97, 112, 0, 0, 6, 109, 101, 109, 111, 114, 121, 2, 0, 10, 5, 1, 3, 0, 0, 11);
+
+/** Overlay with the engine that fails on command in place of the real one. */
+export const mockEngine = {
+  "/pkg/siglip_web_cpu.js": new URL("./mock/siglip_web.js", import.meta.url),
+  "/pkg/siglip_web_webgpu.js": new URL("./mock/siglip_web.js", import.meta.url),
+  "/pkg/siglip_web_cpu_bg.wasm": trap,
+  "/pkg/siglip_web_webgpu_bg.wasm": trap,
+};
+
+/**
+ * Puts the library's names, and helpers, on `window` of the page:
+ * `outcome(() => promise)` is what came of it, in words that travel: {value} or {code, message, ours: whether it is a SiglipError}.
+ */
+export async function importLibrary(page, address) {
+  await page.evaluate(async (url) => {
+    const library = await import(url);
+    Object.assign(window, library, {
+      async outcome(work) {
+        try {
+          return { value: await work() };
+        } catch (error) {
+          return { code: error.code, message: error.message, ours: error instanceof library.SiglipError };
+        }
+      },
+    });
+  }, address);
+  return page;
+}

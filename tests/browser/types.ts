@@ -1,0 +1,98 @@
+// Compiled, never run: what TypeScript users may write, and what must not pass.
+import { SiglipClassifier, SiglipError } from "../../www/siglip-web.js";
+import type {
+  ClassifyOptions,
+  ImageInput,
+  LabelScore,
+  LoadOptions,
+  ModelInfo,
+  ModelSource,
+  ProgressEvent,
+  SiglipErrorCode,
+} from "../../www/siglip-web.js";
+
+declare const everyPicture: {
+  blob: Blob;
+  file: File;
+  buffer: ArrayBuffer;
+  bytes: Uint8Array;
+  address: string;
+  element: HTMLImageElement;
+  canvas: HTMLCanvasElement;
+  offscreen: OffscreenCanvas;
+  bitmap: ImageBitmap;
+  pixels: ImageData;
+  frame: VideoFrame;
+};
+declare const directory: FileSystemDirectoryHandle;
+declare const chosen: FileList;
+
+export async function use(signal: AbortSignal): Promise<void> {
+  const sources: ModelSource[] = ["demo", "google/siglip-base-patch16-224@main", "./models/mine/", [everyPicture.file], chosen, directory];
+  const options: LoadOptions = { backend: "auto", dtype: "auto", signal, cache: true, worker: true, onProgress };
+  const classifier: SiglipClassifier = await SiglipClassifier.load(sources[0] ?? "demo", options);
+  await SiglipClassifier.load("demo");
+
+  const how: ClassifyOptions = { template: ["a photo of {}.", "{}"], scores: "softmax", topK: 3, signal };
+  const pictures: ImageInput[] = Object.values(everyPicture);
+  for (const picture of pictures) {
+    const results: LabelScore[] = await classifier.classify(picture, ["a cat", "a dog"], how);
+    const [best] = results;
+    if (best) {
+      const { label, score, logit }: { label: string; score: number; logit: number } = best;
+      void [label, score, logit];
+    }
+    const embedding: Float32Array = await classifier.embedImage(picture, { signal });
+    const texts: Float32Array[] = await classifier.embedText(["a cat"], { signal });
+    void [embedding, texts];
+  }
+  const info: ModelInfo = classifier.info;
+  const numbers: number[] = [info.imageSize, info.patchSize, info.embeddingSize, info.contextLength, info.parameters, info.logitScale, info.logitBias, info.bytes];
+  const words: string[] = [info.name, info.backend, info.backendReason, info.adapter, info.dtype];
+  void [numbers, words];
+  const nothing: void = await classifier.dispose();
+  return nothing;
+}
+
+function onProgress({ stage, file, loaded, total, fromCache }: ProgressEvent): void {
+  const known: "download" | "load" | "warmup" | "ready" = stage;
+  const maybe: [string | undefined, boolean | undefined] = [file, fromCache];
+  void [known, loaded / total, maybe];
+}
+
+export function explain(error: unknown): SiglipErrorCode | undefined {
+  if (!(error instanceof SiglipError)) return undefined;
+  const asError: Error = error;
+  switch (error.code) {
+    case "bad-input":
+    case "bad-image":
+    case "bad-model":
+    case "network":
+    case "aborted":
+    case "unsupported":
+    case "out-of-memory":
+    case "device-lost":
+    case "disposed":
+      void asError.message;
+      return error.code;
+    default: {
+      const none: never = error.code;
+      return none;
+    }
+  }
+}
+
+export function refused(classifier: SiglipClassifier): void {
+  // @ts-expect-error: a bare string is no list of labels
+  void classifier.classify("cat.jpg", "a cat");
+  // @ts-expect-error: no such kind of score
+  void classifier.classify("cat.jpg", ["a cat"], { scores: "cosine" });
+  // @ts-expect-error: no such backend
+  void SiglipClassifier.load("demo", { backend: "webgl" });
+  // @ts-expect-error: a number is no picture
+  void classifier.embedImage(5);
+  // @ts-expect-error: made by load alone
+  void new SiglipClassifier();
+  // @ts-expect-error: the information is read only
+  classifier.info = {} as ModelInfo;
+}

@@ -1,0 +1,353 @@
+// <siglip-classifier model="demo" labels="a cat, a dog" template="This is a photo of {}."></siglip-classifier>
+// A picture goes in by button, drop, paste or the `image` property; the labels' probabilities come out.
+// Events, all bubbling: siglip-result (detail: LabelScore[]), siglip-error (SiglipError), siglip-progress (ProgressEvent).
+// The model is loaded at the first use, and shared by all tags that name the same one.
+import { SiglipClassifier, SiglipError } from "./siglip-web.js";
+
+/** @typedef {import("./siglip-web.d.ts").ImageInput} ImageInput */
+/** @typedef {import("./siglip-web.d.ts").LabelScore} LabelScore */
+
+const CSS = `
+:host { display: block; max-width: 32rem; color-scheme: light dark; font: 1rem/1.45 system-ui, sans-serif;
+  --accent: var(--siglip-accent, light-dark(#1a56c4, #8ab4ff)); --line: var(--siglip-line, light-dark(#767b85, #8d94a0));
+  --bar: var(--siglip-bar, light-dark(#d5e2fb, #2b4475)); --error: var(--siglip-error, light-dark(#a8200d, #ff9e8f));
+  color: var(--siglip-color, light-dark(#16181d, #eceef2)); background: var(--siglip-background, light-dark(#fff, #17191e)); }
+:host([hidden]) { display: none; }
+* { box-sizing: border-box; }
+[hidden] { display: none !important; }
+.drop { border: 1px dashed var(--line); border-radius: .5rem; padding: .75rem; display: grid; gap: .5rem; justify-items: center; }
+.drop.over { border-style: solid; border-color: var(--accent); background: var(--bar); }
+.button, button { font: inherit; color: var(--accent); background: transparent; border: 1px solid currentColor; border-radius: .4rem; padding: .4rem .9rem; min-height: 2.75rem; cursor: pointer;
+  display: inline-flex; align-items: center; }
+.button:focus-within, button:focus-visible { outline: 3px solid var(--accent); outline-offset: 2px; }
+input { position: absolute; width: 1px; height: 1px; opacity: 0; }
+img { max-width: 100%; max-height: 16rem; border-radius: .25rem; }
+p { margin: 0; }
+.row { display: flex; gap: .75rem; align-items: center; justify-content: space-between; margin-block: .5rem; min-height: 1.5rem; }
+.row p { overflow-wrap: anywhere; }
+.failed { color: var(--error); }
+ol { list-style: none; margin: 0; padding: 0; display: grid; gap: .25rem; }
+li { position: relative; display: flex; justify-content: space-between; gap: 1rem; padding: .3rem .5rem; border-radius: .25rem; overflow: hidden; isolation: isolate; }
+li span { overflow-wrap: anywhere; }
+.share { position: absolute; inset: 0 auto 0 0; width: var(--share); background: var(--bar); z-index: -1; }
+.percent { font-variant-numeric: tabular-nums; white-space: nowrap; }
+@media (forced-colors: active) { .share { background: Highlight; forced-color-adjust: none; opacity: .4; } }
+`;
+
+/** Below this even the best label is no answer. */
+const FITS = 0.05;
+
+/**
+ * The models in use, by what they were asked for.
+ * @type {Map<string, {users: Set<SiglipClassifierElement>, stop: AbortController, ready: Promise<SiglipClassifier>, loaded: boolean}>}
+ */
+const models = new Map();
+
+// Where there is no page (a server that renders one) the module can still be imported.
+const Base = globalThis.HTMLElement ?? /** @type {typeof HTMLElement} */ (class {});
+/** @type {CSSStyleSheet | undefined} */
+let sheet;
+
+export class SiglipClassifierElement extends Base {
+  static observedAttributes = ["model", "labels", "template", "backend", "dtype"];
+
+  /** @type {ImageInput | null} */
+  #image = null;
+  /** @type {string[] | undefined} */
+  #labels;
+  /** @type {LabelScore[] | null} */
+  #result = null;
+  /** @type {string | undefined} the key of the model this tag holds */
+  #model;
+  /** @type {AbortController | undefined} ends what runs */
+  #run;
+  #planned = false;
+  #preview = "";
+  #parts;
+
+  constructor() {
+    super();
+    const root = this.attachShadow({ mode: "open" });
+    if (!sheet) {
+      sheet = new CSSStyleSheet();
+      sheet.replaceSync(CSS);
+    }
+    root.adoptedStyleSheets = [sheet];
+    const input = make("input", { type: "file", accept: "image/*", ariaLabel: "Image" });
+    const button = make("label", { className: "button", part: "button" }, "Choose a picture", input);
+    const preview = make("img", { part: "preview", hidden: true, alt: "" });
+    const drop = make("div", { className: "drop", part: "drop" }, preview, button, make("p", { part: "hint" }, "or drop or paste one here"));
+    const status = make("p", { part: "status", role: "status" });
+    const stop = make("button", { type: "button", part: "stop", hidden: true }, "Stop");
+    const results = make("ol", { part: "results", ariaLabel: "Results", role: "list" });
+    root.append(drop, make("div", { className: "row" }, status, stop), results);
+    this.#parts = { input, drop, preview, status, stop, results };
+
+    input.addEventListener("change", () => {
+      const file = input.files?.[0];
+      // The same file may be chosen again, after it was changed on disk.
+      input.value = "";
+      if (file) this.image = file;
+    });
+    stop.addEventListener("click", () => {
+      this.#run?.abort();
+      // A download goes on only for other tags; a loaded model is kept.
+      if (!models.get(this.#model ?? "")?.loaded) this.#release();
+      this.#say("Stopped.");
+      input.focus();
+    });
+    preview.addEventListener("error", () => { preview.hidden = true; });
+    // Whoever comes near will want the model.
+    root.addEventListener("pointerdown", () => this.#warm());
+    root.addEventListener("dragenter", () => this.#warm());
+    this.addEventListener("dragover", (event) => {
+      if (!event.dataTransfer?.types.some((type) => type === "Files" || type === "text/uri-list")) return;
+      event.preventDefault();
+      drop.classList.add("over");
+    });
+    this.addEventListener("dragleave", () => drop.classList.remove("over"));
+    this.addEventListener("drop", (event) => this.#take(event, event.dataTransfer));
+    this.addEventListener("paste", (event) => this.#take(event, event.clipboardData));
+  }
+
+  /** The picture shown and classified; setting it starts. */
+  get image() {
+    return this.#image;
+  }
+
+  set image(image) {
+    this.#image = image ?? null;
+    this.#result = null;
+    this.#show(this.#image);
+    this.#plan();
+  }
+
+  /** The labels: those of the attribute, between commas and line ends, or the array that was set. @returns {string[]} */
+  get labels() {
+    return this.#labels ?? (this.getAttribute("labels") ?? "").split(/[,\n]/).map((label) => label.trim()).filter(Boolean);
+  }
+
+  set labels(/** @type {string[]} */ labels) {
+    this.#labels = [...labels];
+    this.#plan();
+  }
+
+  /** The last result; null while there is none. */
+  get result() {
+    return this.#result;
+  }
+
+  connectedCallback() {
+    this.#plan();
+  }
+
+  disconnectedCallback() {
+    // A tag that is only moved within the page comes back at once.
+    queueMicrotask(() => {
+      if (this.isConnected) return;
+      this.#run?.abort();
+      this.#release();
+    });
+  }
+
+  attributeChangedCallback(name, before, after) {
+    if (before === after) return;
+    if (name === "labels") this.#labels = undefined;
+    this.#plan();
+  }
+
+  /** All changes of one moment are one run. */
+  #plan() {
+    if (this.#planned) return;
+    this.#planned = true;
+    queueMicrotask(() => {
+      this.#planned = false;
+      if (!this.isConnected) return;
+      if (this.#model !== undefined && this.#model !== this.#key()) this.#release();
+      this.#classify();
+    });
+  }
+
+  async #classify() {
+    this.#run?.abort();
+    const run = (this.#run = new AbortController());
+    const { stop, results } = this.#parts;
+    if (this.#image === null) {
+      results.replaceChildren();
+      stop.hidden = true;
+      return;
+    }
+    stop.hidden = false;
+    this.#say("Loading the model…");
+    try {
+      const classifier = await Promise.race([this.#acquire(), aborted(run.signal)]);
+      this.#say("Looking at the picture…");
+      const template = this.getAttribute("template") ?? undefined;
+      const result = await classifier.classify(this.#image, this.labels, { template, signal: run.signal });
+      if (run !== this.#run) return;
+      this.#result = result;
+      this.#list(result);
+      const [best] = result;
+      this.#say(best.score < FITS ? "None of the labels fits." : `Best: ${best.label}, ${percent(best.score)}.`);
+      this.#emit("siglip-result", result);
+    } catch (error) {
+      if (run !== this.#run) return;
+      if (error.code === "aborted") return;
+      results.replaceChildren();
+      this.#say(error.message, true);
+      this.#emit("siglip-error", error);
+      // What can't be used any more isn't kept: the next picture loads the model again.
+      if (["device-lost", "out-of-memory", "disposed"].includes(error.code)) this.#release(true);
+    } finally {
+      if (run === this.#run) stop.hidden = true;
+    }
+  }
+
+  #key() {
+    return JSON.stringify(["model", "backend", "dtype"].map((name) => this.getAttribute(name)));
+  }
+
+  #warm() {
+    if (this.isConnected) this.#acquire().catch(() => {});
+  }
+
+  /** @returns {Promise<SiglipClassifier>} */
+  #acquire() {
+    const key = this.#key();
+    let model = models.get(key);
+    if (!model) {
+      const users = new Set();
+      const stop = new AbortController();
+      const ready = SiglipClassifier.load(this.getAttribute("model") ?? "demo", {
+        backend: /** @type {any} */ (this.getAttribute("backend") ?? "auto"),
+        dtype: /** @type {any} */ (this.getAttribute("dtype") ?? "auto"),
+        signal: stop.signal,
+        onProgress: (progress) => users.forEach((user) => user.#progress(progress)),
+      });
+      const added = { users, stop, ready, loaded: false };
+      models.set(key, (model = added));
+      ready.then(
+        () => { added.loaded = true; },
+        // Tried again with the next picture.
+        () => { if (models.get(key) === added) models.delete(key); },
+      );
+    }
+    model.users.add(this);
+    this.#model = key;
+    return model.ready;
+  }
+
+  /** @param {boolean} [broken] no other tag is to take it over */
+  #release(broken = false) {
+    const key = this.#model ?? "";
+    this.#model = undefined;
+    const model = models.get(key);
+    model?.users.delete(this);
+    if (!model || (model.users.size > 0 && !broken)) return;
+    models.delete(key);
+    model.stop.abort();
+    model.ready.then((classifier) => classifier.dispose(), () => {});
+  }
+
+  /** @param {import("./siglip-web.d.ts").ProgressEvent} progress */
+  #progress(progress) {
+    const { stage, loaded, total } = progress;
+    if (this.#image !== null && stage !== "ready") {
+      const share = total > 0 && stage !== "warmup" ? ` ${Math.floor((100 * loaded) / total)} % of ${(total / 1e6).toFixed(1)} MB` : "";
+      this.#say(`${{ download: "Downloading", load: "Loading the model", warmup: "Warming up" }[stage]}${share}…`);
+    }
+    this.#emit("siglip-progress", progress);
+  }
+
+  /** @param {Event} event @param {DataTransfer | null} data */
+  #take(event, data) {
+    this.#parts.drop.classList.remove("over");
+    const file = data?.files[0];
+    const address = data?.getData("text/uri-list").split(/\r?\n/).find((line) => line && !line.startsWith("#"));
+    if (!file && !address) return;
+    event.preventDefault();
+    this.image = file ?? address ?? null;
+  }
+
+  /** @param {LabelScore[]} result */
+  #list(result) {
+    this.#parts.results.replaceChildren(...result.map(({ label, score }) => {
+      const share = make("div", { className: "share", part: "bar" });
+      share.style.setProperty("--share", `${100 * score}%`);
+      return make("li", { part: "result" }, share, make("span", { part: "label" }, label), " ", make("span", { className: "percent", part: "percent" }, percent(score)));
+    }));
+  }
+
+  /** @param {string} text @param {boolean} [failed] */
+  #say(text, failed = false) {
+    const { status } = this.#parts;
+    if (status.textContent !== text) status.textContent = text;
+    status.classList.toggle("failed", failed);
+  }
+
+  /** @param {any} image */
+  async #show(image) {
+    const { preview } = this.#parts;
+    URL.revokeObjectURL(this.#preview);
+    this.#preview = "";
+    preview.hidden = true;
+    preview.removeAttribute("src");
+    if (image === null) return this.#say("");
+    preview.alt = image.name ? `The picture ${image.name}` : "The picture";
+    let address = "";
+    try {
+      if (typeof image === "string") address = image;
+      else if (image instanceof HTMLImageElement) address = image.currentSrc || image.src;
+      else this.#preview = address = URL.createObjectURL(await previewOf(image));
+    } catch {
+      return; // no picture to show; the classifier says why
+    }
+    if (image !== this.#image) return URL.revokeObjectURL(address);
+    preview.src = address;
+    preview.hidden = false;
+  }
+
+  /** @param {string} type @param {any} detail */
+  #emit(type, detail) {
+    this.dispatchEvent(new CustomEvent(type, { detail, bubbles: true, composed: true }));
+  }
+}
+
+/** @param {any} image @returns {Promise<Blob> | Blob} */
+function previewOf(image) {
+  if (image instanceof Blob) return image;
+  if (image instanceof ArrayBuffer || ArrayBuffer.isView(image)) return new Blob([/** @type {ArrayBuffer} */ (image)]);
+  const [width, height] = [image.displayWidth ?? image.width, image.displayHeight ?? image.height];
+  const canvas = new OffscreenCanvas(width, height);
+  const context = /** @type {OffscreenCanvasRenderingContext2D} */ (canvas.getContext("2d"));
+  if (image instanceof ImageData) context.putImageData(image, 0, 0);
+  else context.drawImage(image, 0, 0);
+  return canvas.convertToBlob();
+}
+
+/** @param {AbortSignal} signal @returns {Promise<never>} */
+function aborted(signal) {
+  return new Promise((_, reject) => {
+    signal.addEventListener("abort", () => reject(new SiglipError("aborted", "Stopped.")), { once: true });
+  });
+}
+
+/** @param {number} score */
+function percent(score) {
+  return `${(100 * score).toFixed(1)} %`;
+}
+
+/**
+ * @template {keyof HTMLElementTagNameMap} T
+ * @param {T} tag @param {Record<string, any>} properties @param {(Node | string)[]} children
+ * @returns {HTMLElementTagNameMap[T]}
+ */
+function make(tag, { part, role, ...properties }, ...children) {
+  const element = Object.assign(document.createElement(tag), properties);
+  if (part) element.setAttribute("part", part);
+  if (role) element.setAttribute("role", role);
+  element.append(...children);
+  return element;
+}
+
+if (globalThis.customElements && !customElements.get("siglip-classifier")) customElements.define("siglip-classifier", SiglipClassifierElement);

@@ -1,0 +1,148 @@
+/** SigLIP zero-shot image classification inside a web page: on the visitor's GPU through WebGPU, or on the CPU. */
+
+/**
+ * Where a model comes from:
+ * - `"demo"`: the small model that comes with the library, read from beside `siglip-web.js`;
+ * - `"owner/name"` or `"owner/name@revision"`: a model of the Hugging Face Hub (revision: a branch, tag or commit; `main` unless given);
+ * - an address that starts with `https://`, `/` or `./`: a folder with the files as the Hub has them. A relative one
+ *   is resolved against the page; a query (`?token=…`) is sent with every file;
+ * - the files of such a folder, or a handle to it.
+ */
+export type ModelSource = "demo" | (string & {}) | File[] | FileList | FileSystemDirectoryHandle;
+
+export interface LoadOptions {
+  /** `"auto"` (default) takes WebGPU on a real GPU and the CPU otherwise; `info.backendReason` says why. */
+  backend?: "auto" | "webgpu" | "cpu";
+  /** How weights are held. `"auto"` (default) lets the library choose for the device. */
+  dtype?: "auto" | "f32" | "f16" | "q8" | "q4";
+  /** Called often while the model loads. What it throws is reported to the console and doesn't stop loading. */
+  onProgress?: (event: ProgressEvent) => void;
+  /** Stops loading, downloads included; `load` then rejects with code `"aborted"`. */
+  signal?: AbortSignal;
+  /** Whether downloaded files may be kept. So far that is left to the browser's own HTTP cache, and this option changes nothing. */
+  cache?: boolean;
+  /**
+   * `true` (default) computes in a worker, so that the page stays responsive. `false` computes on the thread that
+   * calls; its WebAssembly memory can be used again after `dispose()`, but goes back only when the page is left.
+   */
+  worker?: boolean;
+}
+
+export interface ProgressEvent {
+  /** Downloading files, putting weights on the device, the first run, done. Downloading and loading overlap. */
+  stage: "download" | "load" | "warmup" | "ready";
+  /** The file that `loaded` and `total` speak of. */
+  file?: string;
+  /** Bytes, for `"download"` and `"load"`. */
+  loaded: number;
+  /** Bytes, for `"download"` and `"load"`; 0 while not known. */
+  total: number;
+  fromCache?: boolean;
+}
+
+export interface ClassifyOptions {
+  /** The sentence a label is put into, with `{}` once. Default `"This is a photo of {}."`; the embeddings of several are averaged. */
+  template?: string | string[];
+  /** `"sigmoid"` (default): how well each label fits on its own. `"softmax"`: the labels compete and add up to 1. */
+  scores?: "sigmoid" | "softmax";
+  /** Only the best so many. */
+  topK?: number;
+  /** Stops this call, waiting or running; it then rejects with code `"aborted"`, and the classifier stays usable. */
+  signal?: AbortSignal;
+}
+
+export interface LabelScore {
+  /** The label as it was given. */
+  label: string;
+  /** Between 0 and 1. */
+  score: number;
+  /** `exp(logit_scale) * cos(image, text) + logit_bias`, as in the reference. */
+  logit: number;
+}
+
+export interface ModelInfo {
+  readonly name: string;
+  readonly backend: "webgpu" | "cpu";
+  /** Why this backend, as a sentence. */
+  readonly backendReason: string;
+  /** The GPU's name, or what computes on the CPU. */
+  readonly adapter: string;
+  readonly dtype: string;
+  /** Pixels on a side that a picture is scaled to. */
+  readonly imageSize: number;
+  /** Pixels on a side of a patch. */
+  readonly patchSize: number;
+  /** Numbers in an embedding. */
+  readonly embeddingSize: number;
+  /** Tokens of a text, padding included. */
+  readonly contextLength: number;
+  readonly parameters: number;
+  /** Already exponentiated: what a cosine is multiplied by. */
+  readonly logitScale: number;
+  readonly logitBias: number;
+  /** Bytes that the weights take. */
+  readonly bytes: number;
+}
+
+/**
+ * A picture: an encoded file, an address to fetch one from (it must allow that: CORS), or pixels. EXIF orientation is
+ * applied, alpha laid over white, 16-bit samples scaled to 8. It is taken as it is when the call is made, and
+ * never changed, closed or detached.
+ */
+export type ImageInput =
+  | Blob
+  | File
+  | ArrayBuffer
+  | Uint8Array
+  | string
+  | HTMLImageElement
+  | HTMLCanvasElement
+  | OffscreenCanvas
+  | ImageBitmap
+  | ImageData
+  | VideoFrame;
+
+export type SiglipErrorCode =
+  | "bad-input"
+  | "bad-image"
+  | "bad-model"
+  | "network"
+  | "aborted"
+  | "unsupported"
+  | "out-of-memory"
+  | "device-lost"
+  | "disposed";
+
+/** What everything here rejects with. */
+export declare class SiglipError extends Error {
+  constructor(code: SiglipErrorCode, message: string, options?: ErrorOptions);
+  readonly name: "SiglipError";
+  /** Stable, to branch on. `message` is for people: what was wrong, with which file or label, and what to do. */
+  readonly code: SiglipErrorCode;
+}
+
+/** A loaded model. Calls may be made at any time; they run one after another, in the order they were made. */
+export declare class SiglipClassifier {
+  private constructor();
+
+  /** Loads a model. Every classifier has its own worker and memory until `dispose()`. */
+  static load(source: ModelSource, options?: LoadOptions): Promise<SiglipClassifier>;
+
+  /**
+   * How well each label fits the picture, best first. Labels that were asked about before cost no text tower run
+   * again, and a picture that was given before no image tower run.
+   * @param labels at least one; none blank, none twice, each of at most 1000 characters (a model reads only the first few dozen words)
+   */
+  classify(image: ImageInput, labels: string[], options?: ClassifyOptions): Promise<LabelScore[]>;
+
+  /** The picture's embedding, `[info.embeddingSize]`, of unit length. */
+  embedImage(image: ImageInput, options?: { signal?: AbortSignal }): Promise<Float32Array>;
+
+  /** Each text's embedding, `[info.embeddingSize]`, of unit length. Texts are taken as given: no template. */
+  embedText(texts: string[], options?: { signal?: AbortSignal }): Promise<Float32Array[]>;
+
+  readonly info: ModelInfo;
+
+  /** Gives GPU and WebAssembly memory back and ends the worker. Calls that wait or run, and later ones, reject with code `"disposed"`. */
+  dispose(): Promise<void>;
+}
