@@ -140,6 +140,7 @@ export class ResultList {
       if (!parts) {
         parts = row();
         parts.name.textContent = label;
+        parts.name.dir = 'auto';
         parts.name.title = label.length > 80 ? label.slice(0, 400) : '';
         fresh.push([parts, score]);
       } else {

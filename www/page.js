@@ -65,6 +65,7 @@ function fail(text, retry, retryText) {
   $('answer').scrollIntoView({ block: 'nearest' });
 }
 
+const capital = (text) => text[0].toUpperCase() + text.slice(1);
 const sentence = (text) => (/[.!?…]$/.test(text) ? text : `${text}.`);
 const reason = (error) => sentence(String(error?.message ?? error));
 
@@ -133,6 +134,7 @@ async function run(notice = '') {
   mark();
   if (model.loading || !classifier || !subject) {
     done();
+    if (!classifier && !model.loading && subject?.viewable) accept(subject);
     mark();
     if (classifier && !model.loading) {
       busy();
@@ -331,7 +333,7 @@ function describe() {
   const info = model.classifier?.info;
   $('about').textContent = model.choice.id === 'demo'
     ? 'The demo model is small and came with this page. It learned from clip-art drawings only: try it on drawings and simple pictures of things. Everyday photographs, text and people are beyond it; for those, choose one of the larger models above.'
-    : 'The model’s files stay in this browser’s cache, so that the next visit need not download them. Nothing is sent anywhere.';
+    : 'The model’s files were fetched from the Hugging Face Hub. Your picture and your labels were not sent anywhere.';
   if (model.choice.id === 'folder') $('about').textContent = 'The model was read from a folder on this computer. Nothing was sent anywhere.';
   $('facts').replaceChildren();
   if (!info) return;
@@ -357,9 +359,13 @@ function describe() {
 
 function progressOf(title) {
   let said;
+  let arriving; // the file whose download is under way; what has arrived of it is loaded at the same time
   const verbs = { download: 'Downloading', load: 'Loading', warmup: 'Warming up', ready: 'Starting' };
   return ({ stage, file, loaded, total, fromCache }) => {
     const known = total > 0;
+    if (total < 1e5 && stage === 'download') return; // too quick to read
+    if (stage === 'download') arriving = known && loaded >= total ? undefined : file;
+    else if (stage === 'load' && arriving) return;
     const verb = fromCache ? 'Reading from the cache' : verbs[stage] ?? 'Loading';
     if (known) $('progress').value = Math.min(1, loaded / total);
     else $('progress').removeAttribute('value');
@@ -397,7 +403,7 @@ async function load(choice) {
   } catch (error) {
     if (model.loading !== job) return;
     model.loading = undefined;
-    const text = job.signal.aborted ? `Stopped loading ${choice.title}.` : `${choice.title[0].toUpperCase()}${choice.title.slice(1)} could not be loaded. ${reason(error)}`;
+    const text = job.signal.aborted ? `Stopped loading ${choice.title}.` : `${capital(choice.title)} could not be loaded. ${reason(error)}`;
     const retry = () => {
       $('model').value = choice.id;
       $('backend').value = wanted;
@@ -406,8 +412,10 @@ async function load(choice) {
     $('model').value = model.classifier ? model.choice.id : 'demo';
     $('backend').value = backend;
     if (model.classifier) {
-      fail(`${text} ${model.choice.title[0].toUpperCase()}${model.choice.title.slice(1)} is still in use.`, retry);
+      const still = `${text} ${model.choice.id === choice.id ? 'It goes on as before' : `${capital(model.choice.title)} is still in use`}.`;
+      fail(still, retry);
       mark();
+      if (!isCurrent()) run(still); // something was changed meanwhile
     } else if (choice.id !== 'demo') {
       load({ ...demo, notice: `${text} The demo model is in use again.` });
     } else {

@@ -418,6 +418,23 @@ describe('models', () => {
     await stillWorks(page);
   }, { expected: /ERR_FAILED/ });
 
+  onPage('that load for long can be cancelled, and what was changed meanwhile is answered', async (page) => {
+    let asked;
+    const waiting = new Promise((resolve) => (asked = resolve));
+    await page.context().route(/huggingface/, asked); // never answered
+    await model(page).selectOption('google/siglip2-base-patch16-224');
+    await waiting;
+    await says(page, /Loading SigLIP 2/);
+    await labels(page).fill('a house, a candle');
+    await image(page).setInputFiles(await png('meanwhile', 'sun'));
+    await page.getByRole('button', { name: 'Cancel' }).click();
+    await says(page, /Stopped loading SigLIP 2.*The demo model is still in use/);
+    await answered(page, ['a house', 'a candle']);
+    await shows(page, 'meanwhile.png');
+    assert.equal(await model(page).inputValue(), 'demo');
+    await stillWorks(page);
+  });
+
   onPage('from a folder on this computer', async (page) => {
     await page.locator('#folder').setInputFiles(`${www}models/demo`);
     await page.getByText('read from a folder on this computer').waitFor();
