@@ -1,0 +1,75 @@
+//! Sentencepiece's precompiled character map, applied as sentencepiece applies it.
+//!
+//! `tokenizers` has a `Precompiled` normalizer for it, which looks up whole graphemes and takes the
+//! shortest match: from a letter with two accents it drops the second, and a label that starts with
+//! a combining mark loses it. The ids then differ from those the model was trained with.
+
+use base64::Engine as _;
+
+/// `[u32: bytes of trie][trie: u32…][replacements, each ended by \0]`, where the trie is a darts-clone
+/// double array from bytes to offsets into the replacements.
+pub(super) struct Charsmap {
+    trie: Vec<u32>,
+    replacements: String,
+}
+
+impl Charsmap {
+    /// Reads the map from base64, as `tokenizer.json` holds it.
+    pub(super) fn from_base64(base64: &str) -> Result<Self, &'static str> {
+        let damaged = "its character map is damaged";
+        let map = base64::engine::general_purpose::STANDARD
+            .decode(base64)
+            .map_err(|_| damaged)?;
+        let (size, rest) = map.split_first_chunk::<4>().ok_or(damaged)?;
+        let size = u32::from_le_bytes(*size) as usize;
+        if !size.is_multiple_of(4) || size > rest.len() {
+            return Err(damaged);
+        }
+        let (trie, replacements) = rest.split_at(size);
+        Ok(Self {
+            trie: trie
+                .chunks_exact(4)
+                .map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+                .collect(),
+            replacements: String::from_utf8(replacements.to_vec()).map_err(|_| damaged)?,
+        })
+    }
+
+    /// Replaces the longest match at each position; what has none stays.
+    pub(super) fn apply(&self, text: &str) -> String {
+        let mut out = String::with_capacity(text.len());
+        let mut rest = text;
+        while let Some(c) = rest.chars().next() {
+            // A match ends at a character, as every key of the map is a string.
+            let (replacement, length) = self
+                .longest_match(rest.as_bytes())
+                .filter(|&(_, length)| rest.is_char_boundary(length))
+                .unwrap_or((&rest[..c.len_utf8()], c.len_utf8()));
+            out.push_str(replacement);
+            rest = &rest[length..];
+        }
+        out
+    }
+
+    /// The replacement for the longest key that `bytes` starts with, and that key's length.
+    fn longest_match(&self, bytes: &[u8]) -> Option<(&str, usize)> {
+        let offset = |unit: u32| (unit >> 10) << ((unit & (1 << 9)) >> 6);
+        let unit = |at: u32| self.trie.get(at as usize).copied();
+        let mut at = offset(unit(0)?);
+        let mut longest = None;
+        for (i, &byte) in bytes.iter().enumerate() {
+            at ^= u32::from(byte);
+            let Some(node) = unit(at).filter(|node| node & (1 << 31 | 0xff) == u32::from(byte))
+            else {
+                break;
+            };
+            at ^= offset(node);
+            if node >> 8 & 1 == 1 {
+                longest = unit(at).map(|leaf| (leaf & !(1 << 31), i + 1));
+            }
+        }
+        let (start, length) = longest?;
+        let replacement = self.replacements.get(start as usize..)?;
+        Some((replacement.split('\0').next()?, length))
+    }
+}

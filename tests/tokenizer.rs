@@ -1,0 +1,402 @@
+//! Labels → ids, against transformers (`tests/reference/tokenizer.py` made the fixtures).
+
+use std::collections::BTreeSet;
+use std::io::Read;
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+use siglip_web::tokenizer::Tokenizer;
+use siglip_web::{Code, Error};
+
+const V1_VOCABULARY: usize = 32_000;
+
+fn read(name: &str) -> Vec<u8> {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/fixtures/tokenizer")
+        .join(name);
+    let bytes = std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    if !name.ends_with(".gz") {
+        return bytes;
+    }
+    let mut unpacked = Vec::new();
+    flate2::read::GzDecoder::new(bytes.as_slice())
+        .read_to_end(&mut unpacked)
+        .unwrap();
+    unpacked
+}
+
+fn read_json(name: &str) -> Value {
+    serde_json::from_slice(&read(name)).unwrap()
+}
+
+fn v1(context_length: usize) -> Tokenizer {
+    let config = read("v1/tokenizer_config.json");
+    let file = read("v1/tokenizer.json.gz");
+    Tokenizer::new(
+        &file,
+        Some(&config),
+        "siglip",
+        context_length,
+        V1_VOCABULARY,
+    )
+    .unwrap()
+}
+
+/// SigLIP 2's tokenizer, its configuration changed by `edit`; a key set to null is as good as absent.
+fn siglip2(context_length: usize, edit: Value) -> Result<Tokenizer, Error> {
+    let mut config = read_json("siglip2/tokenizer_config.json");
+    for (key, value) in edit.as_object().unwrap() {
+        config[key] = value.clone();
+    }
+    let file = read("siglip2/tokenizer.json");
+    let config = config.to_string();
+    Tokenizer::new(
+        &file,
+        Some(config.as_bytes()),
+        "siglip",
+        context_length,
+        256_000,
+    )
+}
+
+/// A tiny tokenizer of either family, to be damaged.
+fn small(family: &str) -> Value {
+    match family {
+        "v1" => json!({
+            "version": "1.0", "truncation": null, "padding": null, "added_tokens": [],
+            "normalizer": {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "},
+            "pre_tokenizer": {"type": "Metaspace", "replacement": "▁", "add_prefix_space": true},
+            "post_processor": null, "decoder": null,
+            "model": {"type": "Unigram", "unk_id": 2, "vocab": [
+                ["<pad>", 0.0], ["</s>", 0.0], ["<unk>", 0.0], ["▁", -2.0], ["▁a", -3.0], ["b", -4.0]]}
+        }),
+        _ => read_json("siglip2/tokenizer.json"),
+    }
+}
+
+fn load(file: &Value, config: Option<Value>) -> Result<Tokenizer, Error> {
+    let config = config.map(|config| config.to_string());
+    let config = config.as_ref().map(|config| config.as_bytes());
+    Tokenizer::new(file.to_string().as_bytes(), config, "siglip", 8, 2000)
+}
+
+#[track_caller]
+fn assert_error(result: Result<Tokenizer, Error>, code: Code, words: &[&str]) {
+    let error = result.expect_err("this tokenizer must be refused");
+    assert_eq!(error.code(), code, "{error}");
+    for word in words {
+        assert!(error.message().contains(word), "{error} lacks {word:?}");
+    }
+}
+
+#[test]
+fn published_ids() {
+    let tokenizer = v1(64);
+    for (text, ids) in [
+        ("the real mountain view", &[260, 638, 3293, 870][..]),
+        ("Zürich", &[262, 761, 5879, 5345]),
+        ("San Francisco", &[262, 264, 452, 20563, 15949]),
+    ] {
+        let mut expected = ids.to_vec();
+        expected.resize(64, 1);
+        assert_eq!(tokenizer.encode(text).unwrap(), expected, "{text}");
+    }
+    assert_eq!((tokenizer.pad_id(), tokenizer.context_length()), (1, 64));
+}
+
+#[test]
+fn ids_equal_transformers() {
+    let tokenizers = [
+        ("v1", v1(64)),
+        ("v2", siglip2(64, json!({})).unwrap()),
+        ("v1_short", v1(16)),
+        ("v2_short", siglip2(16, json!({})).unwrap()),
+    ];
+    let lines = String::from_utf8(read("goldens.jsonl.gz")).unwrap();
+    let (mut compared, mut ties) = (0, 0);
+    for line in lines.lines() {
+        let line: Value = serde_json::from_str(line).unwrap();
+        let text = line["text"].as_str().unwrap();
+        for (key, tokenizer) in &tokenizers {
+            let Some(ids) = line.get(key) else { continue };
+            let mut expected: Vec<u32> = serde_json::from_value(ids.clone()).unwrap();
+            expected.resize(tokenizer.context_length(), tokenizer.pad_id());
+            let got = tokenizer.encode(text).unwrap();
+            compared += 1;
+            let text: String = text.chars().take(80).collect();
+            // Two cuts with the same score: the same pieces in another order.
+            if key.starts_with("v1") && line.get("tie").is_some() {
+                ties += 1;
+                let set = |ids: &[u32]| ids.iter().copied().collect::<BTreeSet<_>>();
+                assert_eq!(set(&got), set(&expected), "{key} {text:?}");
+            } else {
+                assert_eq!(got, expected, "{key} {text:?}");
+            }
+        }
+    }
+    assert!(
+        compared > 8000 && ties < 5,
+        "{compared} compared, {ties} ties"
+    );
+}
+
+#[test]
+fn labels_that_say_nothing_are_only_padding() {
+    let tokenizer = v1(64);
+    for text in ["", "   ", "?!", "\u{a0}\u{2003}", "\u{200b}", "</s>", "▁"] {
+        assert_eq!(tokenizer.encode(text).unwrap(), [1; 64], "{text:?}");
+    }
+    let siglip2 = siglip2(4, json!({})).unwrap();
+    assert_eq!(siglip2.encode("").unwrap(), [1, 0, 0, 0]);
+}
+
+#[test]
+fn siglip2_is_lower_cased_whatever_its_class_is_called() {
+    let named = |class: &str| siglip2(16, json!({"tokenizer_class": class})).unwrap();
+    let expected = named("Siglip2Tokenizer")
+        .encode("a photo of zürich")
+        .unwrap();
+    for class in ["Siglip2Tokenizer", "GemmaTokenizer", "GemmaTokenizerFast"] {
+        let got = named(class).encode("A Photo of ZÜRICH").unwrap();
+        assert_eq!(got, expected, "{class}");
+    }
+    let kept = siglip2(16, json!({"do_lower_case": false})).unwrap();
+    assert_ne!(kept.encode("A Photo of ZÜRICH").unwrap(), expected);
+}
+
+#[test]
+fn siglip2_pads_at_the_side_the_configuration_names() {
+    let right = siglip2(16, json!({})).unwrap().encode("two cats").unwrap();
+    let left = siglip2(16, json!({"padding_side": "left"})).unwrap();
+    let left = left.encode("two cats").unwrap();
+    let used = right.iter().position(|&id| id == 0).unwrap();
+    assert_eq!(right[used - 1], 1, "the end token is the last");
+    assert_eq!(left[16 - used..], right[..used]);
+    assert!(left[..16 - used].iter().all(|&id| id == 0));
+    // As transformers' classes, which pad on the left unless told otherwise.
+    let unnamed = siglip2(16, json!({"padding_side": null})).unwrap();
+    assert_eq!(unnamed.encode("two cats").unwrap(), left);
+}
+
+#[test]
+fn siglip2_adds_the_special_tokens_the_files_ask_for() {
+    let flags = |bos: Value, eos: Value| {
+        siglip2(8, json!({"add_bos_token": bos, "add_eos_token": eos}))
+            .unwrap()
+            .encode("cat")
+            .unwrap()
+    };
+    let plain = flags(json!(false), json!(true));
+    let cat: Vec<u32> = plain.into_iter().take_while(|&id| id != 1).collect();
+    let padded = |ids: &[&[u32]]| {
+        let mut ids = ids.concat();
+        ids.resize(8, 0);
+        ids
+    };
+    assert_eq!(flags(json!(true), json!(true)), padded(&[&[2], &cat, &[1]]));
+    assert_eq!(flags(json!(true), Value::Null), padded(&[&[2], &cat]));
+    // No flags: the post-processor of tokenizer.json says so.
+    assert_eq!(flags(Value::Null, Value::Null), padded(&[&cat, &[1]]));
+}
+
+#[test]
+fn without_a_configuration_tokenizer_json_tells_the_family() {
+    let v1_file = read("v1/tokenizer.json.gz");
+    let tokenizer = Tokenizer::new(&v1_file, None, "siglip", 64, V1_VOCABULARY).unwrap();
+    let text = "It's “Zürich”, <unk> & </s>…";
+    assert_eq!(
+        tokenizer.encode(text).unwrap(),
+        v1(64).encode(text).unwrap()
+    );
+
+    let file = read("siglip2/tokenizer.json");
+    let tokenizer = Tokenizer::new(&file, None, "siglip", 64, 256_000).unwrap();
+    let named = siglip2(64, json!({})).unwrap();
+    assert_eq!(tokenizer.encode(text).unwrap(), named.encode(text).unwrap());
+    assert_eq!(tokenizer.pad_id(), 0);
+}
+
+#[test]
+fn padding_and_truncation_in_tokenizer_json_do_not_get_in_the_way() {
+    for family in ["v1", "siglip2"] {
+        let plain = small(family);
+        let mut file = plain.clone();
+        file["padding"] = json!({"strategy": {"Fixed": 5}, "direction": "Right", "pad_to_multiple_of": 3,
+            "pad_id": 3, "pad_type_id": 0, "pad_token": if family == "v1" { "</s>" } else { "<pad>" }});
+        file["truncation"] =
+            json!({"direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 0});
+        let (plain, file) = (load(&plain, None).unwrap(), load(&file, None).unwrap());
+        for text in ["a", "a a a a a a a a a a"] {
+            let ids = file.encode(text).unwrap();
+            assert_eq!(ids.len(), 8);
+            assert_eq!(ids, plain.encode(text).unwrap());
+        }
+    }
+}
+
+#[test]
+fn files_that_are_no_json_say_what_they_are() {
+    let v1_file = read("v1/tokenizer.json.gz");
+    let html = b"<!DOCTYPE html><html><body>404</body></html>";
+    let cases: [(&[u8], &[&str]); 6] = [
+        (b"", &["tokenizer.json", "empty"]),
+        (b"\xef\xbb\xbf \n", &["tokenizer.json", "empty"]),
+        (html, &["tokenizer.json", "looks like a web page"]),
+        (
+            b"version https://git-lfs.github.com/spec/v1\n",
+            &["Git LFS"],
+        ),
+        (
+            &v1_file[..v1_file.len() / 2],
+            &["tokenizer.json", "cut off"],
+        ),
+        (b"\x89PNG\r\n\x1a\n", &["tokenizer.json", "can't be read"]),
+    ];
+    for (bytes, words) in cases {
+        assert_error(
+            Tokenizer::new(bytes, None, "siglip", 64, 32_000),
+            Code::BadModel,
+            words,
+        );
+    }
+    let config = Tokenizer::new(&v1_file, Some(html), "siglip", 64, 32_000);
+    let words = ["tokenizer_config.json", "looks like a web page"];
+    assert_error(config, Code::BadModel, &words);
+    assert_error(load(&json!({"a": 1}), None), Code::BadModel, &["model"]);
+    assert_error(load(&json!([1]), None), Code::BadModel, &["tokenizer.json"]);
+}
+
+#[test]
+fn files_of_different_checkpoints_are_refused() {
+    let v1_file = read("v1/tokenizer.json.gz");
+    let result = Tokenizer::new(&v1_file, None, "siglip", 64, 512);
+    assert_error(result, Code::BadModel, &["32000", "512"]);
+
+    let mut file = small("siglip2");
+    file["added_tokens"][0]["id"] = json!(5000);
+    assert_error(load(&file, None), Code::BadModel, &["5001", "2000"]);
+
+    let siglip = Some(json!({"tokenizer_class": "SiglipTokenizer"}));
+    let words = ["SiglipTokenizer", "BPE", "different checkpoints"];
+    assert_error(load(&small("siglip2"), siglip), Code::BadModel, &words);
+
+    let clip = Some(json!({"tokenizer_class": "CLIPTokenizer"}));
+    assert_error(
+        load(&small("siglip2"), clip),
+        Code::Unsupported,
+        &["CLIPTokenizer"],
+    );
+
+    let eos = Some(json!({"tokenizer_class": "GemmaTokenizer", "eos_token": "<end>"}));
+    assert_error(
+        load(&small("siglip2"), eos),
+        Code::BadModel,
+        &["<end>", "eos_token"],
+    );
+}
+
+#[test]
+fn other_tokenizers_are_unsupported() {
+    let mut file = small("v1");
+    file["model"]["vocab"][1][0] = json!("[SEP]");
+    assert_error(load(&file, None), Code::Unsupported, &["Unigram", "</s>"]);
+    let mut file = small("v1");
+    file["model"] = json!({"type": "WordPiece", "vocab": {"a": 0}, "unk_token": "a"});
+    assert_error(load(&file, None), Code::Unsupported, &["WordPiece"]);
+    let mut file = small("v1");
+    file["pre_tokenizer"] = json!({"type": "ByteLevel"});
+    assert_error(load(&file, None), Code::Unsupported, &["ByteLevel"]);
+    let mut file = small("siglip2");
+    file["model"]["dropout"] = json!(0.1);
+    assert_error(load(&file, None), Code::Unsupported, &["dropout"]);
+}
+
+/// The multilingual SigLIP has 100 sentinels past its embedding table; a label can't name them.
+#[test]
+fn sentinels_past_the_embedding_table_are_ignored() {
+    let mut file = small("v1");
+    let vocabulary = file["model"]["vocab"].as_array_mut().unwrap();
+    vocabulary.push(json!(["▁<extra_id_0>", 0.0]));
+    let tokenizer = Tokenizer::new(file.to_string().as_bytes(), None, "siglip", 4, 6).unwrap();
+    let ids = tokenizer.encode("A <extra_id_0>").unwrap();
+    assert!(ids.iter().all(|&id| id < 6), "{ids:?}");
+}
+
+/// Damage that leaves well-formed JSON, or not: an error or ids of the right length, never a panic.
+#[test]
+fn damaged_files_never_panic() {
+    let mut seed = 0x2545_f491_4f6c_dd1d_u64;
+    let mut random = |below: usize| {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        (seed % below as u64) as usize
+    };
+    let mut charsmap = small("v1");
+    charsmap["normalizer"] = {
+        let real: Value = serde_json::from_slice(&read("v1/tokenizer.json.gz")).unwrap();
+        real["normalizer"].clone()
+    };
+    let labels = [
+        "",
+        "a b A",
+        "e\u{301}\u{323} ½ 日本 ﷺ \u{200b}</s> <eos> \n\n ▁▁ x",
+        "\u{301}",
+    ];
+    let try_file = |bytes: &[u8]| {
+        if let Ok(tokenizer) = Tokenizer::new(bytes, None, "siglip", 8, 2000) {
+            for label in labels {
+                if let Ok(ids) = tokenizer.encode(label) {
+                    assert_eq!(ids.len(), 8);
+                }
+            }
+        }
+    };
+    for (file, rounds) in [(small("v1"), 1500), (charsmap, 60), (small("siglip2"), 150)] {
+        let text = file.to_string().into_bytes();
+        for _ in 0..rounds {
+            try_file(&text[..random(text.len())]);
+            let mut damaged = text.clone();
+            for _ in 0..=random(3) {
+                let at = random(damaged.len());
+                damaged[at] = b"\"{}[],:0123456789-eAa<> \\x"[random(26)];
+            }
+            try_file(&damaged);
+            try_file(&mutate(&file, &mut random).to_string().into_bytes());
+        }
+    }
+}
+
+/// `file` with one value anywhere in it replaced by another value.
+fn mutate(file: &Value, random: &mut impl FnMut(usize) -> usize) -> Value {
+    let mut file = file.clone();
+    let mut at = &mut file;
+    loop {
+        let inner = match &*at {
+            Value::Object(map) if !map.is_empty() && random(8) > 0 => map.len(),
+            Value::Array(list) if !list.is_empty() && random(8) > 0 => list.len(),
+            _ => break,
+        };
+        let which = random(inner);
+        at = match at {
+            Value::Object(map) => map.values_mut().nth(which).unwrap(),
+            Value::Array(list) => &mut list[which],
+            _ => unreachable!("only containers have inner values"),
+        };
+    }
+    *at = match random(12) {
+        0 => Value::Null,
+        1 => json!(true),
+        2 => json!(-1),
+        3 => json!(u64::MAX),
+        4 => json!(1e308),
+        5 => json!(7),
+        6 => json!(""),
+        7 => json!("▁"),
+        8 => json!("(a|b"),
+        9 => json!([]),
+        10 => json!({}),
+        _ => json!("<unk>"),
+    };
+    file
+}
