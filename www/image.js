@@ -221,7 +221,7 @@ async function rasterise(bytes) {
 /** All pixels of what a canvas can draw, tile by tile: large pictures are beyond a canvas's own limits. @param {any} source @param {number} width @param {number} height @returns {Picture} */
 function draw(source, width, height) {
   checkPixels(width, height);
-  const side = 4096;
+  const side = 8192;
   const [, context] = surface(Math.min(side, width), Math.min(side, height));
   try {
     if (width <= side && height <= side) {

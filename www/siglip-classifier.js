@@ -8,7 +8,7 @@ import { SiglipClassifier, SiglipError } from "./siglip-web.js";
 /** @typedef {import("./siglip-web.d.ts").LabelScore} LabelScore */
 
 const CSS = `
-:host { display: block; max-width: 32rem; color-scheme: light dark; font: 1rem/1.45 system-ui, sans-serif;
+:host { display: block; max-width: 32rem; font: 1rem/1.45 system-ui, sans-serif;
   --accent: var(--siglip-accent, light-dark(#1a56c4, #8ab4ff)); --line: var(--siglip-line, light-dark(#767b85, #8d94a0));
   --bar: var(--siglip-bar, light-dark(#d5e2fb, #2b4475)); --error: var(--siglip-error, light-dark(#a8200d, #ff9e8f));
   color: var(--siglip-color, light-dark(#16181d, #eceef2)); background: var(--siglip-background, light-dark(#fff, #17191e)); }

@@ -74,6 +74,7 @@ export async function openSite(t, { overlay = {}, args } = {}) {
     async page(path = "/blank.html", { origin: at = origin } = {}) {
       const page = await browser.context.newPage();
       closing.push(() => page.close());
+      page.setDefaultTimeout(120_000); // real engines on a busy machine
       await page.goto(at + path);
       return page;
     },

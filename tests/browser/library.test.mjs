@@ -416,3 +416,497 @@ describe("the library over an engine that fails on command", { timeout: 120_000 
     await page.close();
   });
 });
+
+const MODEL_FILES = ["config.json", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"];
+const model = (file) => new URL(`../fixtures/model/tiny/${file}`, import.meta.url);
+const expected = JSON.parse(await readFile(model("classify.json"), "utf8"));
+const PICTURE = new URL("../fixtures/model/picture.png", import.meta.url);
+
+/** An AVIF of 8 × 8 pixels of one red, which only the browser can decode. */
+const AVIF = Buffer.from(
+  "AAAAIGZ0eXBhdmlmAAAAAGF2aWZtaWYxbWlhZk1BMUIAAADrbWV0YQAAAAAAAAAhaGRscgAAAAAAAAAAcGljdAAAAAAAAAAAAAAAAAAAAAAOcGl0bQAAAAAAAQAAAB5pbG9jAAAAAEQAAAEAAQAAAAEAAAETAAAAKAAAAChpaW5mAAAA" +
+    "AAABAAAAGmluZmUCAAAAAAEAAGF2MDFDb2xvcgAAAABqaXBycAAAAEtpcGNvAAAAFGlzcGUAAAAAAAAACAAAAAgAAAAQcGl4aQAAAAADCAgIAAAADGF2MUOBAAwAAAAAE2NvbHJuY2x4AAEADQAGgAAAABdpcG1hAAAAAAAAAAEAAQQBAoMEAAAAMG1k" +
+    "YXQSAAoIGAi/aICGg0IyGheHh4YhhJJJJlAAAABIVDZhrGHxZRanx5LM",
+  "base64",
+);
+
+describe("the library over the real engine", { timeout: 600_000 }, () => {
+  let site;
+  let page;
+  const close = [];
+  before(async () => {
+    site = await openSite(
+      { after: (hook) => close.push(hook) },
+      {
+        overlay: {
+          ...Object.fromEntries(MODEL_FILES.map((file) => [`/tiny/${file}`, model(file)])),
+          "/picture.png": PICTURE,
+          "/red.avif": { headers: { "Content-Type": "image/avif" }, body: AVIF },
+        },
+      },
+    );
+    page = await importLibrary(await site.page(), site.library);
+    // One classifier in a worker serves most tests, whatever was asked of it before.
+    const loaded = await page.evaluate(() => outcome(async () => { window.tiny = await SiglipClassifier.load("/tiny/", { backend: "cpu" }); }));
+    assert.deepEqual(loaded, {});
+  });
+  after(async () => {
+    for (const hook of close) await hook();
+  });
+
+  /** Within `tolerance` of what transformers computes from the same files. */
+  function assertAsReference(results, tolerance = 1e-4) {
+    assert.deepEqual(results.map(({ label }) => label).sort(), [...expected.labels].sort());
+    for (const { label, score, logit } of results) {
+      const index = expected.labels.indexOf(label);
+      assert.ok(Math.abs(logit - expected.logits[index]) <= tolerance, `${label}: ${logit}, not ${expected.logits[index]}`);
+      assert.ok(Math.abs(score - expected.scores[index]) <= tolerance, `${label}: ${score}`);
+    }
+    const scores = results.map(({ score }) => score);
+    assert.deepEqual(scores, [...scores].sort((a, b) => b - a));
+  }
+
+  test("logits and scores are those of transformers, sorted", async () => {
+    const { sigmoid, softmax, top, info } = await page.evaluate(async (labels) => ({
+      sigmoid: await tiny.classify("/picture.png", labels),
+      softmax: await tiny.classify("/picture.png", labels, { scores: "softmax" }),
+      top: await tiny.classify("/picture.png", labels, { topK: 2 }),
+      info: tiny.info,
+    }), expected.labels);
+    assertAsReference(sigmoid);
+    assert.deepEqual(top, sigmoid.slice(0, 2));
+    for (const { label, score } of softmax) assert.ok(Math.abs(score - expected.softmax[expected.labels.indexOf(label)]) < 1e-5);
+    assert.ok(Math.abs(softmax.reduce((sum, { score }) => sum + score, 0) - 1) < 1e-5);
+    assert.deepEqual(
+      { ...info, backendReason: "", logitScale: 0, logitBias: 0, parameters: 0, bytes: 0 },
+      { name: "tiny", backend: "cpu", backendReason: "", adapter: "WebAssembly SIMD", dtype: "f32", imageSize: 32, patchSize: 8, embeddingSize: 64, contextLength: 16, parameters: 0, logitScale: 0, logitBias: 0, bytes: 0 },
+    );
+    assert.ok(info.parameters > 0 && info.bytes > 0 && info.logitScale > 0 && Number.isFinite(info.logitBias));
+  });
+
+  test("on WebGPU, in a worker, results are the same", async () => {
+    const { value } = await page.evaluate((labels) => outcome(async () => {
+      const gpu = await SiglipClassifier.load("/tiny/", { backend: "webgpu" });
+      const results = await gpu.classify("/picture.png", labels);
+      await gpu.dispose();
+      return { results, info: gpu.info };
+    }), expected.labels);
+    assertAsReference(value.results, 1e-3);
+    assert.equal(value.info.backend, "webgpu");
+    assert.match(value.info.adapter, /swiftshader/i);
+  });
+
+  test("on the main thread, results are the same", async () => {
+    const results = await page.evaluate(async (labels) => {
+      const local = await SiglipClassifier.load("/tiny/", { worker: false, backend: "cpu" });
+      const results = await local.classify("/picture.png", labels);
+      await local.dispose();
+      return results;
+    }, expected.labels);
+    assertAsReference(results);
+  });
+
+  test("a page of another site imports the library and classifies in a worker", async () => {
+    const away = await importLibrary(await site.page("/blank.html", { origin: site.other }), site.library);
+    const { value } = await away.evaluate(([model, picture, labels]) => outcome(async () => {
+      const classifier = await SiglipClassifier.load(model);
+      return classifier.classify(picture, labels);
+    }), [`${site.origin}/tiny/`, `${site.origin}/picture.png`, expected.labels]);
+    assertAsReference(value);
+    assert.equal(away.workers().length, 1);
+    await away.close();
+  });
+
+  test("a strict policy is enough: nothing but the page's own files", async () => {
+    site.overlay["/strict.html"] = html("<!doctype html>", { "Content-Security-Policy": "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'; connect-src 'self'" });
+    for (const worker of [true, false]) {
+      const strict = await importLibrary(await site.page("/strict.html"), site.library);
+      const data = `data:image/png;base64,${(await readFile(PICTURE)).toString("base64")}`;
+      const { value } = await strict.evaluate(([worker, labels, data]) => outcome(async () => {
+        const classifier = await SiglipClassifier.load("/tiny/", { worker });
+        return classifier.classify(data, labels);
+      }), [worker, expected.labels, data]);
+      assertAsReference(value);
+      await strict.close();
+    }
+  });
+
+  test("every kind of picture gives the same embedding, and is left as it was", async () => {
+    const results = await page.evaluate(async () => {
+      const [width, height] = [97, 61];
+      const canvas = Object.assign(document.createElement("canvas"), { width, height });
+      const context = canvas.getContext("2d");
+      const pixels = context.createImageData(width, height);
+      for (let i = 0; i < width * height; i++) pixels.data.set([(i * 7) % 256, (i * 13) % 251, Math.floor(i / width) * 4, 255], 4 * i);
+      context.putImageData(pixels, 0, 0);
+      const offscreen = new OffscreenCanvas(width, height);
+      offscreen.getContext("2d").putImageData(pixels, 0, 0);
+      const blob = await offscreen.convertToBlob({ type: "image/png" });
+      const buffer = await blob.arrayBuffer();
+      const padded = new Uint8Array(buffer.byteLength + 10);
+      padded.set(new Uint8Array(buffer), 5);
+      const element = new Image();
+      element.src = URL.createObjectURL(blob);
+      const text = btoa(String.fromCharCode(...new Uint8Array(buffer)));
+      const bitmap = await createImageBitmap(pixels);
+      const frame = new VideoFrame(canvas, { timestamp: 0 });
+      const kinds = {
+        blob,
+        file: new File([blob], "picture.png", { type: "image/png" }),
+        "file of a wrong type": new File([blob], "picture.jpg", { type: "text/plain" }),
+        buffer,
+        bytes: new Uint8Array(buffer),
+        "part of a buffer": padded.subarray(5, padded.length - 5),
+        view: new DataView(buffer),
+        "blob address": element.src,
+        "data address": `data:image/png;base64,${text}`,
+        element,
+        canvas,
+        offscreen,
+        bitmap,
+        pixels,
+        frame,
+      };
+      const results = {};
+      for (const [kind, image] of Object.entries(kinds)) {
+        const { value, ...error } = await outcome(() => tiny.embedImage(image));
+        results[kind] = value ? [...value] : error;
+      }
+      const intact = buffer.byteLength > 0 && bitmap.width === width && frame.codedWidth === width && pixels.data.length === 4 * width * height && padded.length > 0;
+      frame.close();
+      return { results, intact, type: Object.prototype.toString.call(await tiny.embedImage(blob)) };
+    });
+    const { blob, ...others } = results.results;
+    assert.equal(blob.length, 64);
+    assert.ok(Math.abs(Math.hypot(...blob) - 1) < 1e-5, "of unit length");
+    for (const [kind, embedding] of Object.entries(others)) {
+      assert.ok(Array.isArray(embedding), `${kind}: ${JSON.stringify(embedding)}`);
+      assert.ok(embedding.every((number, i) => Math.abs(number - blob[i]) < 1e-6), kind);
+    }
+    assert.ok(results.intact);
+    assert.equal(results.type, "[object Float32Array]");
+  });
+
+  test("alpha lies over white, also where the browser hands out the pixels", async () => {
+    const embeddings = await page.evaluate(async () => {
+      const draw = (background) => {
+        const canvas = new OffscreenCanvas(40, 40);
+        const context = canvas.getContext("2d");
+        if (background) {
+          context.fillStyle = background;
+          context.fillRect(0, 0, 40, 40);
+        }
+        context.fillStyle = "#c02020";
+        context.fillRect(8, 8, 20, 12);
+        return canvas;
+      };
+      const embed = async (image) => [...(await tiny.embedImage(image))];
+      return Promise.all([embed(draw("#fff")), embed(draw()), embed(await draw().convertToBlob()), embed(draw().transferToImageBitmap())]);
+    });
+    for (const embedding of embeddings) assert.ok(embedding.every((number, i) => Math.abs(number - embeddings[0][i]) < 1e-6));
+  });
+
+  test("a picture is taken as it is when the call is made", async () => {
+    const [before, during, later] = await page.evaluate(async () => {
+      const canvas = Object.assign(document.createElement("canvas"), { width: 32, height: 32 });
+      const context = canvas.getContext("2d");
+      context.fillStyle = "red";
+      context.fillRect(0, 0, 16, 32);
+      const bytes = new Uint8Array(await (await new Promise((resolve) => canvas.toBlob(resolve))).arrayBuffer());
+      const before = await tiny.embedImage(canvas);
+      const calls = [tiny.embedImage(canvas), tiny.embedImage(bytes)];
+      context.fillStyle = "blue";
+      context.fillRect(0, 0, 32, 32);
+      bytes.fill(0);
+      return [before, ...(await Promise.all(calls))].map((embedding) => [...embedding]);
+    });
+    assert.deepEqual(during, before);
+    assert.deepEqual(later, before);
+  });
+
+  test("formats that only the browser knows are decoded by it: AVIF, SVG", async () => {
+    const results = await page.evaluate(async () => {
+      const flat = (width, height) => {
+        const canvas = new OffscreenCanvas(width, height);
+        const context = canvas.getContext("2d");
+        context.fillStyle = "#c81e28";
+        context.fillRect(0, 0, width, height);
+        return canvas;
+      };
+      const avif = await tiny.embedImage("/red.avif");
+      const svg = (attributes) => new Blob([`<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg" ${attributes}><rect width="50%" height="100%" fill="#c81e28"/></svg>`]);
+      const half = flat(512, 1024);
+      const whole = new OffscreenCanvas(1024, 1024);
+      whole.getContext("2d").drawImage(half, 0, 0);
+      const image = new Image();
+      image.src = URL.createObjectURL(new Blob([svg('viewBox="0 0 8 8"')], { type: "image/svg+xml" }));
+      const pairs = { avif: [avif, await tiny.embedImage(flat(8, 8))] };
+      const drawings = { "view box": svg('viewBox="0 0 8 8"'), size: svg('width="24" height="24"'), both: svg('width="100%" viewBox="0 0 3 3"'), element: image };
+      for (const [name, drawing] of Object.entries(drawings)) pairs[name] = [await tiny.embedImage(drawing), await tiny.embedImage(whole)];
+      const cosine = ([a, b]) => a.reduce((sum, number, i) => sum + number * b[i], 0);
+      return Object.fromEntries(Object.entries(pairs).map(([name, pair]) => [name, cosine(pair)]));
+    });
+    // AVIF is lossy: a level or two. A drawing has the same pixels.
+    for (const [name, cosine] of Object.entries(results)) assert.ok(cosine > (name === "avif" ? 0.99 : 0.9999), `${name}: ${cosine}`);
+  });
+
+  test("a picture that can't be read says so, and the next one works", async () => {
+    const png = await readFile(PICTURE);
+    const jpeg = await readFile(new URL("../fixtures/preprocess/pictures/rgb.jpg", import.meta.url));
+    const damaged = Buffer.from(png);
+    damaged.fill(0x55, 60, 300);
+    // A PNG of 30000 × 30000 pixels in a few bytes.
+    const bomb = Buffer.from(png);
+    bomb.writeUInt32BE(30_000, 16);
+    bomb.writeUInt32BE(30_000, 20);
+    const cases = {
+      empty: Buffer.alloc(0),
+      "truncated png": png.subarray(0, 200),
+      "truncated jpeg": jpeg.subarray(0, Math.floor(jpeg.length / 2)),
+      "only a signature": png.subarray(0, 8),
+      damaged,
+      bomb,
+      text: Buffer.from("this is no picture"),
+      html: Buffer.from("<!doctype html><p>hello"),
+      pdf: Buffer.from("%PDF-1.7\n"),
+      zeros: Buffer.alloc(5000),
+      "damaged svg": Buffer.from("<svg xmlns='http://www.w3.org/2000/svg'><rect"),
+      "damaged avif": AVIF.subarray(0, 100),
+    };
+    for (const [name, bytes] of Object.entries(cases)) {
+      const result = await page.evaluate((bytes) => outcome(() => tiny.classify(new File([new Uint8Array(bytes)], "chosen.png"), ["a cat"])), [...bytes]);
+      assertError(result, "bad-image", /.{20}/);
+      assert.doesNotMatch(result.message, /panick|unreachable|undefined|\[object/, name);
+    }
+    const more = await page.evaluate(async () => {
+      const closed = await createImageBitmap(new ImageData(2, 2));
+      closed.close();
+      const broken = new Image();
+      broken.src = "/blank.html";
+      const huge = { width: 20_000, height: 20_000 };
+      const frame = new VideoFrame(new OffscreenCanvas(2, 2), { timestamp: 0 });
+      frame.close();
+      return {
+        closed: await outcome(() => tiny.embedImage(closed)),
+        broken: await outcome(() => tiny.embedImage(broken)),
+        "no pixels": await outcome(() => tiny.embedImage(Object.assign(document.createElement("canvas"), { width: 0 }))),
+        "too many pixels": await outcome(() => tiny.embedImage(Object.assign(document.createElement("canvas"), huge))),
+        "closed frame": await outcome(() => tiny.embedImage(frame)),
+        "too many bytes": await outcome(() => tiny.embedImage(new Blob(Array(257).fill(new Uint8Array(2 ** 20))))),
+      };
+    });
+    for (const result of Object.values(more)) assertError(result, "bad-image", /.{20}/);
+    assertAsReference(await page.evaluate((labels) => tiny.classify("/picture.png", labels), expected.labels));
+  });
+
+  test("a panorama and a strip of one pixel are pictures", async () => {
+    const embeddings = await page.evaluate(async () => {
+      const make = (width, height) => {
+        const canvas = new OffscreenCanvas(width, height);
+        const context = canvas.getContext("2d");
+        context.fillStyle = "#3060c0";
+        context.fillRect(0, 0, width / 2, height);
+        return canvas.convertToBlob();
+      };
+      const bitmap = await createImageBitmap(await make(20_000, 40));
+      const results = [await tiny.embedImage(await make(20_000, 40)), await tiny.embedImage(bitmap), await tiny.embedImage(await make(1, 3000)), await tiny.embedImage(new ImageData(1, 1))];
+      return results.map((embedding) => [...embedding]);
+    });
+    assert.ok(embeddings[0].every((number, i) => Math.abs(number - embeddings[1][i]) < 1e-6), "tile by tile the same as whole");
+    for (const embedding of embeddings) assert.ok(embedding.every(Number.isFinite));
+  });
+
+  test("labels are text, whatever is in them", async () => {
+    const labels = ["<img src=x onerror=alert(1)>", "$& and $1", "猫", "🐈 cat", "a {} b", "Zürich", "é", "constructor", "x".repeat(1000)];
+    const { value } = await page.evaluate((labels) => outcome(() => tiny.classify("/picture.png", labels)), labels);
+    assert.deepEqual(value.map(({ label }) => label).sort(), [...labels].sort());
+    const dollar = await page.evaluate(async () => {
+      const [one] = await tiny.classify("/picture.png", ["$&"], { template: "a {}" });
+      const [text] = await tiny.embedText(["a $&"]);
+      const image = await tiny.embedImage("/picture.png");
+      return { logit: one.logit, cosine: image.reduce((sum, number, i) => sum + number * text[i], 0), info: tiny.info };
+    });
+    assert.ok(Math.abs(dollar.info.logitScale * dollar.cosine + dollar.info.logitBias - dollar.logit) < 1e-3, "the label went in as it is");
+  });
+
+  test("several templates are averaged, and texts are embedded as given", async () => {
+    const { both, one, other, texts } = await page.evaluate(async () => ({
+      both: await tiny.classify("/picture.png", ["a cat"], { template: ["{}", "a drawing of {}"] }),
+      one: await tiny.classify("/picture.png", ["a cat"], { template: "{}" }),
+      other: await tiny.classify("/picture.png", ["a cat"], { template: "a drawing of {}" }),
+      texts: (await tiny.embedText(["a cat", "", "a cat"])).map((embedding) => [...embedding]),
+    }));
+    const [low, high] = [one[0].logit, other[0].logit].sort((a, b) => a - b);
+    assert.ok(both[0].logit !== low && both[0].logit !== high);
+    assert.equal(texts.length, 3);
+    assert.deepEqual(texts[0], texts[2]);
+    for (const embedding of texts) assert.ok(Math.abs(Math.hypot(...embedding) - 1) < 1e-5);
+  });
+
+  test("the same labels run the text tower once, the same picture the image tower once", async () => {
+    const [start, first, second, third] = await page.evaluate(async () => {
+      const stats = () => tiny[Symbol.for("siglip-web.stats")]();
+      const bytes = new Uint8Array(await (await fetch("/picture.png")).arrayBuffer());
+      const labels = ["quite new", "never asked"];
+      const counts = [await stats()];
+      await tiny.classify(bytes, labels);
+      counts.push(await stats());
+      await tiny.classify(new Blob([bytes]), labels);
+      counts.push(await stats());
+      await tiny.classify(new ImageData(3, 3), labels);
+      counts.push(await stats());
+      return counts;
+    });
+    assert.ok(first.textRuns > start.textRuns);
+    assert.deepEqual(second, first);
+    assert.deepEqual(third, { imageRuns: first.imageRuns + 1, textRuns: first.textRuns });
+  });
+
+  test("nothing is requested while classifying", async () => {
+    const file = await readFile(PICTURE);
+    const before = site.requests.length;
+    const requests = [];
+    page.on("request", (request) => requests.push(request.url()));
+    await page.evaluate((bytes) => tiny.classify(new File([new Uint8Array(bytes)], "picture.png"), ["not asked before"]), [...file]);
+    assert.deepEqual(site.requests.slice(before), []);
+    assert.deepEqual(requests, []);
+  });
+
+  test("a call that is aborted midway leaves a classifier that works", async () => {
+    const [results, last] = await page.evaluate(async (labels) => {
+      const results = [];
+      for (const wait of [() => {}, () => Promise.resolve(), () => new Promise((resolve) => setTimeout(resolve))]) {
+        const stop = new AbortController();
+        const call = outcome(() => tiny.classify("/picture.png", Array.from({ length: 500 }, (_, i) => `number ${i} ${Math.random()}`), { signal: stop.signal }));
+        await wait();
+        stop.abort();
+        results.push(await call);
+      }
+      return [results, await tiny.classify("/picture.png", labels)];
+    }, expected.labels);
+    for (const result of results) assertError(result, "aborted");
+    assertAsReference(last);
+  });
+
+  test("a checkpoint on disk: chosen files, a chosen folder, a directory handle", async () => {
+    const results = await page.evaluate(async ([files, labels]) => {
+      const parts = await Promise.all(files.map(async (name) => new File([await (await fetch(`/tiny/${name}`)).blob()], name)));
+      // What <input webkitdirectory> gives; scripts can't make such files.
+      const inFolder = parts.map((file) => Object.defineProperty(new File([file], file.name), "webkitRelativePath", { value: `models/tiny/${file.name}` }));
+      const stray = Object.defineProperty(new File(["{}"], "config.json"), "webkitRelativePath", { value: "models/tiny/deeper/below/config.json" });
+      const root = await navigator.storage.getDirectory();
+      const directory = await root.getDirectoryHandle("checkpoint", { create: true });
+      for (const file of parts) {
+        const writable = await (await directory.getFileHandle(file.name, { create: true })).createWritable();
+        await writable.write(file);
+        await writable.close();
+      }
+      const results = [];
+      for (const source of [parts, [stray, ...inFolder], directory]) {
+        const { value, ...error } = await outcome(async () => {
+          const classifier = await SiglipClassifier.load(source, { backend: "cpu" });
+          const scores = await classifier.classify("/picture.png", labels);
+          await classifier.dispose();
+          return { name: classifier.info.name, scores };
+        });
+        results.push(value ?? error);
+      }
+      return results;
+    }, [MODEL_FILES, expected.labels]);
+    for (const { scores, ...rest } of results) {
+      assert.ok(scores, JSON.stringify(rest));
+      assertAsReference(scores);
+    }
+    assert.deepEqual(results.map(({ name }) => name), ["local files", "tiny", "checkpoint"]);
+    const missing = await page.evaluate(() => outcome(() => SiglipClassifier.load([new File(["x"], "model.safetensors")])));
+    assertError(missing, "bad-model", /config\.json is missing among the 1 files/);
+  });
+
+  test("checkpoint files that are missing, wrong or damaged are named", async () => {
+    const weights = await readFile(model("model.safetensors"));
+    const config = JSON.parse(await readFile(model("config.json"), "utf8"));
+    const wider = structuredClone(config);
+    wider.vision_config.hidden_size = wider.text_config.hidden_size = 128;
+    const page404 = { status: 404, headers: { "Content-Type": "text/html" }, body: "<!doctype html>not found" };
+    const webPage = html("<!doctype html><title>Sign in</title>");
+    const stop = (request, response) => {
+      response.writeHead(200, { "Content-Length": weights.length });
+      response.write(weights.subarray(0, 300_000), () => response.destroy());
+    };
+    const cases = [
+      ...["config.json", "preprocessor_config.json", "tokenizer.json", "model.safetensors"].flatMap((file) => [
+        [file, page404, "bad-model", new RegExp(`${file.replace(".", "\\.")} is missing`)],
+        [file, webPage, "bad-model", new RegExp(`${file.replace(".", "\\.")} is a web page`)],
+        [file, Buffer.from("<!doctype html><title>As bytes</title>"), "bad-model", new RegExp(file.replace(".", "\\."))],
+        [file, "", "bad-model", new RegExp(file.replace(".", "\\."))],
+        [file, { status: 500 }, "network", new RegExp(`${file.replace(".", "\\.")} with HTTP 500`)],
+        [file, { status: 403 }, "network", /refused.*HTTP 403/],
+      ]),
+      ["config.json", "{\"model_type\": \"siglip\", ", "bad-model", /config\.json/],
+      ["config.json", JSON.stringify({ ...config, model_type: "clip" }), "unsupported", /clip/],
+      ["config.json", JSON.stringify(wider), "bad-model", /64.*128|128.*64/],
+      ["model.safetensors", weights.subarray(0, weights.length - 1000), "bad-model", /model\.safetensors/],
+      ["model.safetensors", weights.subarray(0, 100), "bad-model", /model\.safetensors/],
+      ["model.safetensors", Buffer.concat([Buffer.alloc(8, 0xff), weights.subarray(8)]), "bad-model", /model\.safetensors/],
+      ["model.safetensors", stop, "network", /model\.safetensors broke off/],
+    ];
+    for (const [file, answer, code, message] of cases) {
+      for (const name of MODEL_FILES) site.overlay[`/broken/${name}`] = name === file ? answer : model(name);
+      const result = await page.evaluate(() => outcome(async () => (await SiglipClassifier.load("/broken/", { worker: false, backend: "cpu" })).info));
+      assertError(result, code, message);
+    }
+    // In the worker, and with a page that is as usable as before.
+    assertError(await page.evaluate(() => outcome(async () => (await SiglipClassifier.load("/broken/")).info)), "network");
+    assertAsReference(await page.evaluate((labels) => tiny.classify("/picture.png", labels), expected.labels));
+  });
+
+  test("progress tells bytes that arrive, and ends with ready", async () => {
+    const events = await page.evaluate(async () => {
+      const events = [];
+      const classifier = await SiglipClassifier.load("/tiny/", { backend: "cpu", onProgress: (event) => events.push(event) });
+      await classifier.dispose();
+      return events;
+    });
+    const size = (await readFile(model("model.safetensors"))).length;
+    const weights = events.filter(({ stage, file }) => stage === "download" && file === "model.safetensors");
+    assert.deepEqual(weights.at(-1), { stage: "download", file: "model.safetensors", loaded: size, total: size });
+    for (let i = 1; i < weights.length; i++) assert.ok(weights[i].loaded >= weights[i - 1].loaded);
+    assert.equal(events.at(-1).stage, "ready");
+    assert.equal(events.filter(({ stage }) => stage === "ready").length, 1);
+    assert.ok(events.some(({ file }) => file === "siglip_web_cpu_bg.wasm"));
+  });
+
+  test("the demo model sees what is in the sample pictures, without any other site", async () => {
+    const samples = (await readdir(join(www, "samples"))).filter((name) => /\.(png|jpe?g|webp)$/.test(name));
+    assert.ok(samples.length > 0);
+    const outside = [];
+    page.on("request", (request) => new URL(request.url()).origin !== site.origin && outside.push(request.url()));
+    const { value } = await page.evaluate((samples) => outcome(async () => {
+      const demo = await SiglipClassifier.load("demo", { backend: "cpu" });
+      const results = [];
+      for (const sample of samples) results.push(await demo.classify(`/samples/${sample}`, ["a cat", "a car", "a tree"]));
+      await demo.dispose();
+      return { results, info: demo.info };
+    }), samples);
+    assert.equal(value.info.name, "demo");
+    for (const results of value.results) {
+      assert.equal(results.length, 3);
+      for (const { score, logit } of results) assert.ok(score >= 0 && score <= 1 && Number.isFinite(logit));
+    }
+    assert.deepEqual(outside, []);
+  });
+
+  test("dispose ends the worker, and pictures may come from the next classifier", async () => {
+    const fresh = await importLibrary(await site.page(), site.library);
+    const result = await fresh.evaluate(async () => {
+      const classifier = await SiglipClassifier.load("/tiny/", { backend: "cpu" });
+      const running = outcome(() => classifier.classify("/picture.png", Array.from({ length: 200 }, (_, i) => `thing ${i}`)));
+      await classifier.dispose();
+      const again = await SiglipClassifier.load("/tiny/", { backend: "cpu" });
+      return [await running, (await again.classify("/picture.png", ["a cat"]))[0].label];
+    });
+    assertError(result[0], "disposed");
+    assert.equal(result[1], "a cat");
+    await fresh.close();
+  });
+});

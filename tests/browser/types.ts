@@ -10,6 +10,7 @@ import type {
   ProgressEvent,
   SiglipErrorCode,
 } from "../../www/siglip-web.js";
+import type { SiglipClassifierElement } from "../../www/siglip-classifier.js";
 
 declare const everyPicture: {
   blob: Blob;
@@ -58,6 +59,18 @@ function onProgress({ stage, file, loaded, total, fromCache }: ProgressEvent): v
   const known: "download" | "load" | "warmup" | "ready" = stage;
   const maybe: [string | undefined, boolean | undefined] = [file, fromCache];
   void [known, loaded / total, maybe];
+}
+
+export function tag(): void {
+  const element: SiglipClassifierElement = document.createElement("siglip-classifier");
+  element.labels = ["a cat", "a dog"];
+  element.image = everyPicture.bitmap;
+  element.image = null;
+  element.addEventListener("siglip-result", ({ detail }) => void detail[0]?.score.toFixed(2));
+  element.addEventListener("siglip-error", ({ detail }) => void explain(detail));
+  element.addEventListener("siglip-progress", ({ detail }) => onProgress(detail));
+  const result: LabelScore[] | null = element.result;
+  void result;
 }
 
 export function explain(error: unknown): SiglipErrorCode | undefined {
