@@ -121,7 +121,7 @@ pub fn decode(bytes: &[u8]) -> Result<Image> {
         }
     }
     let rgb = into_rgb(samples, color)?;
-    let (width, height, rgb) = orientation.apply(width, height, rgb);
+    let (width, height, rgb) = orientation.apply(width, height, rgb)?;
     Ok(Image { width, height, rgb })
 }
 

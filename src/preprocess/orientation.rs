@@ -1,5 +1,8 @@
 //! Which way up a picture is, as its EXIF or XMP metadata says.
 
+use super::decode::allocate;
+use crate::error::Result;
+
 /// Columns turned into rows at a time.
 const STRIP: usize = 32;
 
@@ -45,10 +48,17 @@ impl Orientation {
     }
 
     /// Lays out an RGB image (`width` × `height`, row by row) upright; returns it with its new size.
-    pub(super) fn apply(self, width: u32, height: u32, mut rgb: Vec<u8>) -> (u32, u32, Vec<u8>) {
+    /// `out-of-memory` if turning it needs a copy that can't be held.
+    pub(super) fn apply(
+        self,
+        width: u32,
+        height: u32,
+        mut rgb: Vec<u8>,
+    ) -> Result<(u32, u32, Vec<u8>)> {
         let (columns, rows) = (width as usize, height as usize);
         if self.transpose {
-            let mut upright = vec![0; rgb.len()];
+            let mut upright = allocate(rgb.len() as u64)?;
+            upright.resize(rgb.len(), 0);
             // In strips of stored columns, so that reads and writes stay within the cache.
             for strip in (0..columns).step_by(STRIP) {
                 for (y, row) in rgb.chunks_exact(columns * 3).enumerate() {
@@ -60,7 +70,7 @@ impl Orientation {
                     }
                 }
             }
-            return (height, width, upright);
+            return Ok((height, width, upright));
         }
         match (self.flip_x, self.flip_y) {
             (false, false) => {}
@@ -77,7 +87,7 @@ impl Orientation {
                 top.zip(bottom).for_each(|(a, b)| a.swap_with_slice(b));
             }
         }
-        (width, height, rgb)
+        Ok((width, height, rgb))
     }
 }
 
@@ -168,7 +178,7 @@ mod tests {
         for (value, (width, pixels)) in (0..).zip(expected) {
             let upright = Orientation::from_exif_value(value).apply(3, 2, stored.clone());
             let rgb: Vec<u8> = pixels.bytes().flat_map(|p| [p; 3]).collect();
-            assert_eq!(upright, (width, 6 / width, rgb), "orientation {value}");
+            assert_eq!(upright, Ok((width, 6 / width, rgb)), "orientation {value}");
         }
     }
 
