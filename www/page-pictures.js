@@ -27,11 +27,14 @@ export async function fetchPicture(address, signal) {
     throw new Problem(`The picture at ${place} could not be read: there is no connection, or that site does not let other pages read its pictures. Save it to your device, then choose the file.`);
   }
   if (!response.ok) throw new Problem(`${place} answered ${response.status} instead of a picture. Check the address.`);
-  const blob = await response.blob();
+  const blob = await response.blob().catch((error) => {
+    if (signal?.aborted) throw error;
+    throw new Problem(`The download from ${place} broke off. Try again.`);
+  });
   if (/^text\/html/i.test(blob.type)) {
     throw new Problem('That is the address of a web page, not of a picture. Open the picture itself (“Open image in new tab”) and copy that address.');
   }
-  return { blob, name: url.protocol === 'data:' || url.protocol === 'blob:' ? 'Picture from a link' : decodeURIComponent(url.pathname.split('/').pop() || url.host) };
+  return { blob, name: (url.host && url.pathname.split('/').pop()) || 'Picture from a link' };
 }
 
 /** A picture out of several files: the first one that looks like one. */
@@ -102,12 +105,14 @@ function connectDrop({ take, fail, fetching }) {
 
 function connectPaste({ take, fail, fetching }) {
   addEventListener('paste', (event) => {
+    const typing = event.target instanceof Element && Boolean(event.target.closest('input, textarea'));
+    if (typing && event.clipboardData?.types.includes('text/plain')) return; // ordinary text, perhaps with a picture of it
     const file = event.clipboardData && pick(event.clipboardData.files);
     if (file) {
       event.preventDefault();
       return take(named(file, 'Pasted picture'));
     }
-    if (event.target instanceof Element && event.target.closest('input, textarea')) return; // ordinary text
+    if (typing) return;
     const text = event.clipboardData?.getData('text').trim() ?? '';
     if (/^(https?:\/\/|data:image\/)\S+$/i.test(text)) fetching(text, (signal) => fetchPicture(text, signal));
     else fail('The clipboard holds no picture. Copy one, then paste it here.');

@@ -41,9 +41,14 @@ function offer(action, text = 'Try again') {
   $('retry').onclick = action ?? null;
 }
 
-/** Shows progress with a Cancel button; without arguments, hides both. */
+/** Shows progress with a Cancel button; without arguments, hides both, unless a model is still loading. */
 function busy(text, cancel) {
   const panel = $('busy');
+  if (!text && model.loading) {
+    const { loading } = model;
+    $('cancel').onclick = () => loading.abort();
+    return;
+  }
   if (!text) {
     if (panel.contains(document.activeElement)) $('labels').focus(); // the Cancel button had the focus and goes away
     panel.hidden = true;
@@ -132,6 +137,7 @@ async function run(notice = '') {
   const slow = setTimeout(() => running === job && busy(phase, stop), 250);
 
   mark();
+  if (subject && subject.viewable === undefined) return done(); // `take` goes on when that is known
   if (model.loading || !classifier || !subject) {
     done();
     if (!classifier && !model.loading && subject?.viewable) accept(subject);
@@ -178,14 +184,14 @@ async function run(notice = '') {
       if (shown?.picture !== subject) shown = undefined; // never another picture's results beside this one
       show();
       fail('Stopped. Change something or try again.', () => run());
-    } else if (error?.code === 'bad-image' || (error?.code === 'unsupported' && subject === picture.next)) {
-      refuse(subject, reason(error));
     } else if (['device-lost', 'out-of-memory', 'disposed'].includes(error?.code)) {
       const { choice } = model;
+      drop(subject); // it may have been too much
       unload();
       fail(`${reason(error)} The model has to be started again.`, () => load(choice), 'Start it again');
+    } else if (subject === picture.next || error?.code === 'bad-image') {
+      refuse(subject, reason(error));
     } else {
-      accept(subject);
       fail(reason(error), error?.code === 'bad-input' ? undefined : () => run());
     }
     mark();
@@ -203,7 +209,10 @@ function display(subject) {
   $('preview').hidden = !subject?.viewable;
   $('blank').hidden = Boolean(subject?.viewable);
   $('blank').lastChild.textContent = subject ? 'This browser can’t show this kind of picture' : 'No picture yet';
-  if (subject?.viewable) $('preview').src = subject.url;
+  if (subject?.viewable) {
+    $('preview').src = subject.url;
+    $('stage').toggleAttribute('data-wide', subject.viewable.wide);
+  }
   $('preview').alt = subject ? `The chosen picture: ${subject.name}` : '';
   $('caption').textContent = subject?.name ?? '';
   markSample(subject);
@@ -222,27 +231,32 @@ function accept(subject) {
   display(subject);
 }
 
+/** The picture before comes back. */
+function drop(subject) {
+  if (subject !== picture.next) return;
+  picture.next = undefined;
+  release(subject);
+  delete $('stage').dataset.pending;
+  display(picture.now);
+}
+
 /** A picture that can't be used: the one before comes back, with its results. */
 function refuse(subject, why) {
   const had = picture.now;
-  if (subject === picture.next) {
-    picture.next = undefined;
-    release(subject);
-    delete $('stage').dataset.pending;
-    display(had);
-  }
+  drop(subject);
   const text = `${quote(subject.name)} can’t be used. ${why}${had ? ' The picture you had is kept.' : ''}`;
   fail(text);
   mark();
   if (had && !isCurrent() && !model.loading) run(text);
 }
 
+/** How this browser can show a picture: whether it is wider than its stage (4:3); false if it can't. */
 async function viewable(url) {
   const image = new Image();
   image.src = url;
   try {
     await image.decode();
-    return true;
+    return { wide: image.naturalWidth * 3 > image.naturalHeight * 4 };
   } catch {
     return false;
   }
@@ -260,9 +274,10 @@ async function take({ blob, name, sample, labels: suggested }) {
   if (blob.size === 0) return refuse(subject, 'The file is empty. Choose another one.');
   $('stage').dataset.pending = 'true';
   mark();
-  subject.viewable = await viewable(subject.url);
+  const view = await viewable(subject.url);
   if (picture.next !== subject) return;
-  if (subject.viewable) display(subject);
+  subject.viewable = view;
+  if (view) display(subject);
   else if (!model.classifier && !model.loading) return refuse(subject, 'It is not a picture this browser knows. Choose a JPEG, PNG, WebP, GIF or BMP file.');
   run();
 }
@@ -334,6 +349,7 @@ function describe() {
   $('about').textContent = model.choice.id === 'demo'
     ? 'The demo model is small and came with this page. It learned from clip-art drawings only: try it on drawings and simple pictures of things. Everyday photographs, text and people are beyond it; for those, choose one of the larger models above.'
     : 'The model’s files were fetched from the Hugging Face Hub. Your picture and your labels were not sent anywhere.';
+  if (model.choice.id === 'other') $('about').textContent = `The model was fetched from ${model.choice.source}. Your picture and your labels were not sent anywhere.`;
   if (model.choice.id === 'folder') $('about').textContent = 'The model was read from a folder on this computer. Nothing was sent anywhere.';
   $('facts').replaceChildren();
   if (!info) return;
