@@ -1,0 +1,323 @@
+"""Training pictures and captions, made on the fly from rendered drawings: SigLIP's batches."""
+import json, random
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+import captions
+from captions import COLOURS
+from lexicon import Lexicon
+
+YES, UNSURE, NO = 1, 0, -1
+PARTS = {  # what a drawing of a group may well show besides: never counted as absent
+    "person": ["body part", "clothing"], "animal": ["body part", "paw print"], "smiley": ["body part", "person", "man", "woman", "child", "heart"],
+    "vehicle": ["wheel", "window", "door"], "building": ["door", "window", "city", "tower", "flag"], "body part": ["person", "man", "woman"],
+    "sport": ["person", "man", "woman", "runner"], "map": ["island", "earth"], "sign": ["arrow", "person", "exclamation mark"],
+    "computer": ["electronics"], "electronics": ["computer"], "musical instrument": ["music"], "music": ["musical instrument"],
+    "food": ["plate", "drink"], "drink": ["cup", "glass", "bottle", "food"], "plant": ["leaf", "grass"], "tree": ["leaf"], "nature": [],
+    "king": ["crown"], "queen": ["crown"], "speech bubble": ["smiley"], "flag": ["star", "cross", "shield"], "playing card": ["heart"],
+}
+LINE_ART = {"symbola", "font-awesome", "material-design-icons", "mdi", "game-icons"}    # one colour, ours to choose
+RGB = {"red": (220, 30, 30), "orange": (250, 140, 20), "yellow": (250, 220, 30), "green": (30, 160, 60), "blue": (40, 80, 220), "purple": (130, 50, 170),
+       "pink": (250, 130, 180), "brown": (120, 75, 35), "black": (15, 15, 15), "white": (248, 248, 248), "gray": (128, 128, 128)}
+VARIETY = {"openclipart": 1.0, "noto-emoji": 1.2, "fluent-emoji-flat": 1.2, "twemoji": 1.2, "symbola": 0.5, "mdi": 0.5, "game-icons": 0.5, "font-awesome": 0.4,
+           "material-design-icons": 0.3}
+
+
+def labels_of(lex, drawings):
+    """[drawings, concepts]: which concepts each drawing shows, may show, does not show."""
+    out = np.full((len(drawings), len(lex.names)), NO, np.int8)
+    below = {g: [n for n in lex.names if g in lex.closure([n]) and n != g] for g in lex.names}
+    near = {n: [b for a, b in lex.confusable if a == n and b in lex.index] for n in lex.names}
+    for row, d in zip(out, drawings):
+        yes = lex.closure(d["concepts"])
+        unsure = lex.closure(d["maybe"])
+        for n in d["concepts"]:
+            unsure |= {x for x in near[n]}
+        for n in yes:
+            if lex.is_group[n] and not any(b in yes for b in below[n]):
+                unsure |= set(below[n])                    # "bird": might be any bird
+            for p in PARTS.get(n, []):
+                unsure |= {p, *below.get(p, [])}
+        for n in yes:
+            if n in ("animal", "food", "plant") and not any(b in yes for b in below[n]):
+                unsure |= set(below[n])
+        for n in unsure:
+            row[lex.index[n]] = UNSURE
+        for n in yes:
+            row[lex.index[n]] = YES
+    return out
+
+
+def textures(rng, count, side):
+    """Backgrounds with nothing in them: clouds of colour, paper, stripes, checks, hills of noise."""
+    out = np.empty((count, 3, side, side), np.uint8)
+    y, x = np.mgrid[0:side, 0:side] / side
+    f = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.fftfreq(side)[None]) + 1 / side
+    for k in range(count):
+        a, b = rng.uniform(0, 255, (2, 3, 1, 1))
+        if rng.random() < 0.4:
+            b = a + rng.uniform(-70, 70, (3, 1, 1))
+        kind = rng.random()
+        if kind < 0.6:                                     # 1/f noise, more or less rough
+            n = np.fft.ifft2(np.fft.fft2(rng.normal(size=(side, side))) / f ** rng.uniform(0.6, 2.2)).real
+            m = (n - n.min()) / np.ptp(n)
+        elif kind < 0.75:
+            t = rng.uniform(0, np.pi)
+            m = 0.5 + 0.5 * np.sin(rng.uniform(6, 60) * (x * np.cos(t) + y * np.sin(t)) + rng.uniform(0, 6))
+            m = m > 0.5 if rng.random() < 0.5 else m
+        elif kind < 0.85:
+            n = rng.integers(2, 9)
+            m = ((x * n).astype(int) + (y * n).astype(int)) % 2
+        else:                                              # ground and sky
+            m = np.clip((y - rng.uniform(0.3, 0.8)) * rng.uniform(4, 60) + 0.05 * rng.normal(size=side)[None] + 0.5, 0, 1)
+        p = a + (b - a) * m
+        if rng.random() < 0.4:
+            p = p + rng.normal(0, rng.uniform(2, 18), (1, side, side))
+        out[k] = p.clip(0, 255)
+    return torch.from_numpy(out)
+
+
+def colour_shares(rgb, alpha):
+    """[n, 11]: the share of each drawing's area in each colour. rgb [n, 3, h, w] in 0..1."""
+    top, low = rgb.amax(1), rgb.amin(1)
+    c = (top - low).clamp_min(1e-6)
+    r, g, b = rgb.unbind(1)
+    h = torch.where(top == r, ((g - b) / c) % 6, torch.where(top == g, (b - r) / c + 2, (r - g) / c + 4)) * 60
+    s = (top - low) / top.clamp_min(1e-6)
+    gray = (s < 0.2) | (top < 0.2)
+    named = torch.stack([
+        ~gray & ((h < 14) | (h >= 345)) & ~((s < 0.55) & (top > 0.7)) & (top > 0.4),
+        ~gray & (h >= 14) & (h < 40) & (top >= 0.62), ~gray & (h >= 40) & (h < 68), ~gray & (h >= 68) & (h < 170), ~gray & (h >= 170) & (h < 255),
+        ~gray & (h >= 255) & (h < 310), ~gray & (((h >= 310) & (h < 345)) | (((h < 14) | (h >= 345)) & (s < 0.55) & (top > 0.7))),
+        ~gray & (((h >= 14) & (h < 40) & (top < 0.62)) | (((h < 14) | (h >= 345)) & (top <= 0.4))),
+        gray & (top < 0.25), gray & (top > 0.85), gray & (top >= 0.25) & (top <= 0.85)], 1).float()
+    w = alpha.clamp(0, 1)
+    return (named * w).flatten(2).sum(2) / w.flatten(2).sum(2).clamp_min(1e-3)
+
+
+def hue_turn(rgb, degrees, saturation, brightness, contrast):
+    """YIQ rotation and the usual jitters; rgb [n, 3, h, w], the rest [n]."""
+    t = torch.deg2rad(degrees)
+    to = torch.tensor([[.299, .587, .114], [.596, -.274, -.322], [.211, -.523, .312]])
+    back = torch.linalg.inv(to)
+    z, o, c, s = torch.zeros_like(t), torch.ones_like(t), t.cos() * saturation, t.sin() * saturation
+    m = back @ torch.stack([o, z, z, z, c, -s, z, s, c], -1).view(-1, 3, 3) @ to
+    x = torch.einsum("nij,njhw->nihw", m, rgb)
+    return ((x - 0.5) * contrast.view(-1, 1, 1, 1) + 0.5 + brightness.view(-1, 1, 1, 1)).clamp(0, 1)
+
+
+class Scenes:
+    def __init__(self, data: Path, encode, side=64, seed=0, backgrounds=1500):
+        every = json.loads((data / "drawings.json").read_text())
+        keep = [i for i, d in enumerate(every) if d["split"] == "train"]
+        self.drawings = [every[i] for i in keep]
+        self.pixels = torch.from_numpy(np.load(data / "drawings.npy", mmap_mode="r")[keep])
+        self.lex, self.encode, self.side, self.seed = Lexicon(), encode, side, seed
+        self.labels = torch.from_numpy(labels_of(self.lex, self.drawings))
+        self.background = textures(np.random.default_rng(seed), backgrounds, side)
+        count = {}
+        for d in self.drawings:
+            for c in d["concepts"]:
+                count[c] = count.get(c, 0) + VARIETY[d["source"]]
+        self.weights = [VARIETY[d["source"]] * min(count[c] for c in d["concepts"]) ** -0.65 for d in self.drawings]
+        self.trained = sorted(count)
+        self.common = [count[c] ** 0.35 for c in self.trained]
+        self.box = []
+        for a in self.pixels[..., 3]:
+            ys, xs = torch.where(a.amax(1) > 20)[0], torch.where(a.amax(0) > 20)[0]
+            self.box.append(((xs[-1] - xs[0] + 1) / a.shape[1], (ys[-1] - ys[0] + 1) / a.shape[0]))
+        self.box = torch.tensor(self.box)                  # share of the square, x and y
+        self.opaque = self.pixels[..., 3].float().mean((1, 2)) / 255 / self.box.prod(1) > 0.97
+        self.line = torch.tensor([d["source"] in LINE_ART for d in self.drawings])
+        self.several = torch.tensor([d["source"] not in LINE_ART | {"noto-emoji", "twemoji", "fluent-emoji-flat"} for d in self.drawings])
+
+    def foreground(self, idx, r):
+        """RGBA in 0..1 after colour play, [n, 4, 72, 72], and colour shares [n, 11]."""
+        n = len(idx)
+        a = self.pixels[idx].permute(0, 3, 1, 2).float() / 255
+        rgb, alpha = a[:, :3], a[:, 3:]
+        turn = torch.where(torch.rand(n) < 0.3, torch.rand(n) * 360, torch.randn(n) * 6)
+        sat = torch.where(torch.rand(n) < 0.08, torch.zeros(n), 1 + 0.25 * torch.randn(n)).clamp(0, 2)
+        rgb = hue_turn(rgb, turn, sat, 0.06 * torch.randn(n), 1 + 0.15 * torch.randn(n))
+        flat = self.line[idx]
+        flat = flat | ((torch.rand(n) < 0.03) & ~self.opaque[idx])
+        ink = torch.tensor([RGB[r.choice(COLOURS)] if r.random() < 0.6 else RGB["black"] for _ in range(n)]) / 255 + 0.03 * torch.randn(n, 3)
+        rgb = torch.where(flat.view(-1, 1, 1, 1), ink.clamp(0, 1).view(n, 3, 1, 1), rgb)
+        # line-only: edges of brightness and outline, drawn dark
+        lines = (torch.rand(n) < 0.12) & ~flat
+        if lines.any():
+            over = (rgb[lines] * alpha[lines] + (1 - alpha[lines])).mean(1, keepdim=True)
+            e = torch.zeros_like(over)
+            for src in (over, alpha[lines]):
+                e[..., 1:, :] += (src[..., 1:, :] - src[..., :-1, :]).abs()
+                e[..., :, 1:] += (src[..., :, 1:] - src[..., :, :-1]).abs()
+            alpha = alpha.clone()
+            alpha[lines] = (e * 2.5).clamp(0, 1)
+            rgb = rgb.clone()
+            rgb[lines] = ink[lines].clamp(0, 0.4).view(-1, 3, 1, 1) * 0.6
+        return torch.cat([rgb, alpha], 1), colour_shares(rgb[:, :, ::4, ::4], alpha[:, :, ::4, ::4])
+
+    def place(self, fg, idx, r, mode):
+        """Scales, stretches, turns, flips and moves; mode per drawing: "one" or (slot, of how many)."""
+        n, side = len(idx), self.side
+        theta = torch.zeros(n, 2, 3)
+        for k in range(n):
+            bx, by = self.box[idx[k]].tolist()
+            if mode[k] == "one":
+                fill = r.uniform(0.72, 1.0) if r.random() < 0.75 else r.uniform(0.42, 0.72)
+                sx = sy = fill
+                if r.random() < 0.45:                      # a picture cropped to the drawing, squashed to a square
+                    mix = r.uniform(0.4, 1.0)
+                    sx, sy = sx / bx ** mix, sy / by ** mix
+                sx, sy = sx * 2 ** r.gauss(0, 0.16), sy * 2 ** r.gauss(0, 0.16)
+                room = max(0, 1 - sx * bx), max(0, 1 - sy * by)
+                cx, cy = r.uniform(-1, 1) * room[0] * 0.8, r.uniform(-1, 1) * room[1] * 0.8
+            else:
+                slot, of, across = mode[k]
+                s = r.uniform(0.8, 1.05) / of
+                sx, sy = (s * 1.0, s * r.uniform(1.0, 1.5)) if across else (s * r.uniform(1.0, 1.5), s)
+                sx, sy = min(sx, 0.7), min(sy, 0.7)
+                centre = (2 * slot + 1) / of - 1 + r.gauss(0, 0.05)
+                other = r.uniform(-0.3, 0.3)
+                cx, cy = (centre, other) if across else (other, centre)
+            t = np.deg2rad(r.gauss(0, 10) if r.random() < 0.93 else r.uniform(-180, 180))
+            fx = -1 if r.random() < 0.5 else 1
+            fwd = np.array([[sx, 0], [0, sy]]) @ np.array([[np.cos(t), -np.sin(t)], [np.sin(t), np.cos(t)]]) @ np.array([[fx, r.gauss(0, 0.08)], [0, 1]])
+            inv = np.linalg.inv(fwd)
+            theta[k, :, :2] = torch.from_numpy(inv)
+            theta[k, :, 2] = torch.from_numpy(-inv @ np.array([cx, cy]))
+        pre = torch.cat([fg[:, :3] * fg[:, 3:], fg[:, 3:]], 1)
+        return F.grid_sample(pre, F.affine_grid(theta, (n, 4, side, side), align_corners=False), align_corners=False)
+
+    def batch(self, size, extra, step):
+        """pixels uint8 [size, 3, side, side], ids [captions, 16], target int8 [size, captions] in {-1, 0, 1}."""
+        r = random.Random(self.seed * 1_000_003 + step)
+        torch.manual_seed(self.seed * 7_919 + step)
+        main = torch.tensor(r.choices(range(len(self.drawings)), self.weights, k=size))
+        other = torch.tensor(r.choices(range(len(self.drawings)), self.weights, k=size))
+        kind = torch.tensor(r.choices([0, 1, 2, 3, 4], [74, 9, 4, 11, 2], k=size))     # one, two alike, three alike, two different, nothing
+        fg, share = self.foreground(main, r)
+        # background
+        bg = torch.ones(size, 3, self.side, self.side)
+        pick = torch.rand(size)
+        plain = torch.rand(size, 3, 1, 1)
+        bg = torch.where((pick > 0.42).view(-1, 1, 1, 1), plain.expand_as(bg), bg)
+        ramp = torch.linspace(0, 1, self.side)
+        slope = torch.where(torch.rand(size, 1, 1, 1) < 0.5, ramp.view(1, 1, 1, -1), ramp.view(1, 1, -1, 1))
+        bg = torch.where(((pick > 0.56) & (pick <= 0.68)).view(-1, 1, 1, 1), plain + (torch.rand(size, 3, 1, 1) - plain) * slope, bg)
+        tex = self.background[torch.randint(len(self.background), (size,))].float() / 255
+        bg = torch.where((pick > 0.68).view(-1, 1, 1, 1), tex, bg)
+        # one-colour drawings must stand out
+        ink = (fg[:, :3] * fg[:, 3:]).mean((2, 3)) / fg[:, 3:].mean((2, 3)).clamp_min(1e-3)
+        hidden = ((ink.mean(1) - bg.mean((1, 2, 3))).abs() < 0.22) & ((ink - bg.mean((2, 3))).abs().amax(1) < 0.4)
+        fix = torch.where(ink.mean(1) > 0.5, 0.08, 0.95).view(-1, 1, 1, 1)
+        bg = torch.where(hidden.view(-1, 1, 1, 1), fix.expand_as(bg), bg)
+        # layers
+        count = torch.ones(size, dtype=torch.long)
+        count[kind == 1], count[kind == 2], count[kind == 4] = 2, 3, 0
+        across = [r.random() < 0.6 for _ in range(size)]
+        of = torch.where(kind == 3, 2, count.clamp_min(1)).tolist()
+        for slot in range(3):
+            rows = torch.tensor([i for i in range(size) if kind[i] != 4 and slot < of[i]], dtype=torch.long)
+            if not len(rows):
+                continue
+            swap = (kind[rows] == 3) & (slot == 1)
+            drawing = torch.where(swap, other[rows], main[rows])
+            f = fg[rows]
+            if swap.any():
+                f = f.clone()
+                f[swap] = self.foreground(other[rows][swap], r)[0]
+            mode = ["one" if of[i] == 1 else (slot, of[i], across[i]) for i in rows.tolist()]
+            layer = self.place(f, drawing, r, mode)
+            bg[rows] = bg[rows] * (1 - layer[:, 3:]) + layer[:, :3]
+        x = bg
+        blur = torch.rand(size) < 0.12
+        if blur.any():
+            x[blur] = F.avg_pool2d(F.pad(x[blur], (1, 1, 1, 1), mode="replicate"), 3, 1)
+        noisy = torch.rand(size) < 0.12
+        if noisy.any():
+            x[noisy] += 0.05 * torch.randn_like(x[noisy])
+        if r.random() < 0.5:
+            x = x * (1 + 0.12 * torch.randn(size, 1, 1, 1)) + 0.04 * torch.randn(size, 3, 1, 1)
+        pixels = (x.clamp(0, 1) * 255).round().to(torch.uint8)
+        # truth
+        truth = self.labels[main].clone()
+        truth[kind == 3] = torch.maximum(truth[kind == 3], self.labels[other[kind == 3]])
+        truth[kind == 4] = NO
+        known = torch.full_like(share, UNSURE, dtype=torch.int8)
+        known[share >= 0.5] = YES
+        known[share < 0.12] = NO
+        known[kind == 3] = UNSURE
+        known[kind == 4] = NO
+        return pixels, *self.captions(r, truth, known, count, kind, main, other, extra)
+
+    def captions(self, r, truth, known, count, kind, main, other, extra):
+        lex, size, texts, columns = self.lex, len(main), [], []
+
+        def need(concepts, colour=None, number=None, own=None):
+            col = torch.stack([truth[:, lex.index[c]] for c in concepts]).amin(0)
+            if colour is not None:
+                col = torch.minimum(col, known[:, colour])
+            if number is not None:
+                n = torch.where(count == number, YES, NO).to(torch.int8)
+                n[(count == 1) & self.several[main]] = UNSURE
+                n[kind == 3] = UNSURE
+                col = torch.minimum(col, n)
+            if own is not None:                            # an artist's own title: true of this drawing, unknown of its like
+                col = torch.where(col >= UNSURE, UNSURE, NO).to(torch.int8)
+                col[main == main[own]] = YES
+                col[kind == 4] = NO
+            columns.append(col)
+
+        def word(c, used=None):
+            return used if used and r.random() < 0.3 else c if r.random() < 0.7 else r.choice(lex.words[c])
+
+        for i in range(size):
+            d = self.drawings[main[i]]
+            c = r.choice(list(d["concepts"]))
+            w = word(c, d["concepts"][c])
+            p = r.random()
+            if kind[i] == 4:
+                c = r.choices(self.trained, self.common)[0]
+                texts.append(captions.fill(r, captions.name(r, c)))
+                need([c])
+            elif kind[i] == 3 and p < 0.6:
+                c2 = r.choice(list(self.drawings[other[i]]["concepts"]))
+                texts.append(captions.fill(r, f"{captions.article(w)} and {captions.article(word(c2))}"))
+                need([c, c2])
+            elif count[i] > 1 and p < 0.6:
+                texts.append(captions.fill(r, f"{r.choice(captions.COUNTS[int(count[i])])} {captions.plural(w)}"))
+                need([c], number=int(count[i]))
+            elif (known[i] == YES).any() and p < 0.2:
+                k = int((known[i] == YES).nonzero()[0])
+                w = f"{COLOURS[k]} {w}"
+                texts.append(captions.fill(r, w if r.random() < 0.3 else captions.article(w)))
+                need([c], colour=k)
+            elif 0.2 < p < 0.3 and kind[i] == 0 and 3 <= len(d["title"]) < 40:
+                texts.append(captions.fill(r, d["title"] if r.random() < 0.5 else captions.article(d["title"])))
+                need([c], own=i)
+            elif 0.3 < p < 0.4:
+                c = r.choice(sorted(lex.closure([c])))
+                texts.append(captions.fill(r, captions.name(r, c)))
+                need([c])
+            else:
+                texts.append(captions.fill(r, captions.name(r, w)))
+                need([c])
+        for _ in range(extra):
+            c = r.choices(self.trained, self.common)[0]
+            p = r.random()
+            if p < 0.06:
+                k = r.randrange(len(COLOURS))
+                texts.append(captions.fill(r, captions.article(f"{COLOURS[k]} {word(c)}")))
+                need([c], colour=k)
+            elif p < 0.10:
+                n = r.choice([2, 3])
+                texts.append(captions.fill(r, f"{r.choice(captions.COUNTS[n])} {captions.plural(c)}"))
+                need([c], number=n)
+            else:
+                texts.append(captions.fill(r, captions.name(r, word(c))))
+                need([c])
+        return self.encode(texts), torch.stack(columns, 1)
