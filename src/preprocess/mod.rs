@@ -14,6 +14,7 @@ use serde::Deserialize;
 pub use self::decode::decode;
 use self::resize::{Filter, resize};
 use crate::error::{Error, Result};
+use crate::json;
 
 /// Most pixels of a picture. Pillow warns of a decompression bomb a little below.
 const MAX_PIXELS: u64 = 100_000_000;
@@ -160,20 +161,15 @@ impl Preprocessor {
     ///   width.
     /// - `unsupported`: another image processor than SigLIP's (among them SigLIP 2's NaFlex), an unknown filter, no
     ///   resizing, cropping or padding.
-    pub fn from_json(json: &[u8]) -> Result<Self> {
+    pub fn from_json(bytes: &[u8]) -> Result<Self> {
         const FILE: &str = "preprocessor_config.json";
         let bad = |what: String| Error::bad_model(format!("{FILE}: {what}"));
         let unsupported = |what: String| Error::unsupported(format!("{FILE}: {what}"));
 
-        let not_a_config = |error| {
-            bad(format!(
-                "{error}; it should be the JSON object of the model's repository"
-            ))
-        };
-        let json: serde_json::Map<String, serde_json::Value> =
-            serde_json::from_slice(json).map_err(not_a_config)?;
-        let mut config =
-            Config::deserialize(serde_json::Value::Object(json)).map_err(not_a_config)?;
+        // An object first: serde would take an array's elements for the fields in order.
+        let object: serde_json::Map<String, serde_json::Value> = json::parse(FILE, bytes)?;
+        let mut config = Config::deserialize(serde_json::Value::Object(object))
+            .map_err(|error| bad(error.to_string()))?;
         if let Some(inner) = config.image_processor.take() {
             config = *inner;
         }

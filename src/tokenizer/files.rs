@@ -6,43 +6,15 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
-use serde_json::value::RawValue;
 use tokenizers::models::{ModelWrapper, bpe::BPE, unigram::Unigram};
 use tokenizers::{AddedToken, NormalizerWrapper, PreTokenizerWrapper};
 
 use super::charsmap::Charsmap;
 use crate::error::{Error, Result};
+use crate::json;
 
 pub(super) const FILE: &str = "tokenizer.json";
 pub(super) const CONFIG: &str = "tokenizer_config.json";
-
-/// Parses `bytes` as JSON, with an error that says what the file looks like instead.
-pub(super) fn parse<'a, T: Deserialize<'a>>(file: &str, bytes: &'a [u8]) -> Result<T> {
-    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-    let text = bytes.trim_ascii_start();
-    if text.is_empty() {
-        return Err(Error::bad_model(format!(
-            "{file} is empty: download it again"
-        )));
-    }
-    if text.starts_with(b"<") {
-        return Err(Error::bad_model(format!(
-            "{file} looks like a web page, not JSON: the server answered with an error or log-in page; check the address"
-        )));
-    }
-    if text.starts_with(b"version https://git-lfs") {
-        return Err(Error::bad_model(format!(
-            "{file} is a Git LFS pointer, not the file itself: fetch it with `git lfs pull`"
-        )));
-    }
-    serde_json::from_slice(bytes).map_err(|e| {
-        Error::bad_model(if e.is_eof() {
-            format!("{file} is cut off ({e}): download it again")
-        } else {
-            format!("{file} can't be read as a tokenizer: {e}")
-        })
-    })
-}
 
 /// What is read from `tokenizer_config.json`; everything may be missing.
 #[derive(Debug, Default, Deserialize)]
@@ -84,9 +56,9 @@ impl Token {
     }
 }
 
-/// `tokenizer.json` with the model left as text, because it is large and parsed only once.
+/// `tokenizer.json` without the model, which is large and goes straight into its own type.
 #[derive(Deserialize)]
-pub(super) struct File<'a> {
+pub(super) struct File {
     #[serde(default)]
     pub added_tokens: Vec<AddedTokenWithId>,
     #[serde(default)]
@@ -99,8 +71,12 @@ pub(super) struct File<'a> {
     pub padding: Option<Padding>,
     #[serde(default)]
     pub truncation: Option<Truncation>,
-    #[serde(borrow)]
-    model: &'a RawValue,
+}
+
+/// `tokenizer.json` with nothing but the model, read as `T`.
+#[derive(Deserialize)]
+struct WithModel<T> {
+    model: T,
 }
 
 #[derive(Deserialize)]
@@ -157,11 +133,10 @@ struct Head {
     end_of_word_suffix: Option<String>,
 }
 
-impl File<'_> {
-    /// Reads the model.
-    pub(super) fn model(&self) -> Result<Model> {
-        let json = self.model.get();
-        let head: Head = part("model", json)?;
+impl Model {
+    /// Reads the model from the bytes of `tokenizer.json`.
+    pub(super) fn from_json(bytes: &[u8]) -> Result<Self> {
+        let head: Head = model(bytes)?;
         let algorithm = match (head.kind.as_deref(), &head.merges) {
             (Some("Unigram"), _) => Algorithm::Unigram,
             (Some("BPE"), _) | (None, Some(_)) => Algorithm::Bpe,
@@ -183,7 +158,7 @@ impl File<'_> {
                         "{FILE} has no token for unknown characters (`model.unk_id`)"
                     )));
                 }
-                ModelWrapper::Unigram(part::<Unigram>("model", json)?)
+                ModelWrapper::Unigram(model::<Unigram>(bytes)?)
             }
             Algorithm::Bpe => {
                 let affixes = [&head.continuing_subword_prefix, &head.end_of_word_suffix];
@@ -200,7 +175,7 @@ impl File<'_> {
                         "{FILE} asks for BPE dropout, which would give a label other ids each time"
                     )));
                 }
-                ModelWrapper::BPE(part::<BPE>("model", json)?)
+                ModelWrapper::BPE(model::<BPE>(bytes)?)
             }
         };
         Ok(Model {
@@ -211,9 +186,11 @@ impl File<'_> {
     }
 }
 
-/// Reads one part of `tokenizer.json`.
-fn part<T: DeserializeOwned>(name: &str, json: &str) -> Result<T> {
-    serde_json::from_str(json).map_err(|e| part_error(name, e))
+/// Reads the model of `tokenizer.json` as `T`, passing over everything else.
+fn model<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
+    let with_model: WithModel<T> =
+        serde_json::from_slice(json::without_mark(bytes)).map_err(|e| part_error("model", e))?;
+    Ok(with_model.model)
 }
 
 fn part_error(name: &str, e: impl fmt::Display) -> Error {

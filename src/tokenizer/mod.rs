@@ -27,8 +27,9 @@ use tokenizers::normalizers::{Lowercase, Sequence};
 use tokenizers::{AddedToken, NormalizedString, Normalizer};
 
 use self::canonical::{Part, UNDERLINE, canonicalize, split_special};
-use self::files::{Algorithm, CONFIG, Config, FILE, File, Normalize, Side, Token};
+use self::files::{Algorithm, CONFIG, Config, FILE, File, Model, Normalize, Side, Token};
 use crate::error::{Error, Result};
+use crate::json;
 
 /// Turns a label into the ids that the text tower reads.
 pub struct Tokenizer {
@@ -84,11 +85,11 @@ impl Tokenizer {
         vocab_size: usize,
     ) -> Result<Self> {
         let config: Config = match tokenizer_config_json {
-            Some(json) => files::parse(CONFIG, json)?,
+            Some(json) => json::parse(CONFIG, json)?,
             None => Config::default(),
         };
-        let file: File = files::parse(FILE, tokenizer_json)?;
-        let model = file.model()?;
+        let file: File = json::parse(FILE, tokenizer_json)?;
+        let model = Model::from_json(tokenizer_json)?;
         check_range(model.max_id, &file, vocab_size)?;
         let pieces = tokenizers::Tokenizer::new(model.wrapper);
         let family = family(&config, model.algorithm, &pieces)?;

@@ -1,0 +1,92 @@
+//! A checkpoint folder on disk.
+
+use std::fs::File;
+use std::io::{ErrorKind, Read};
+use std::path::{Path, PathBuf};
+
+use super::{Source, Stream};
+use crate::error::{Error, Result};
+
+/// A folder of the file system.
+#[derive(Clone, Debug)]
+pub struct Folder(PathBuf);
+
+impl Folder {
+    /// The folder at `path`.
+    ///
+    /// # Errors
+    /// `bad-model` if there is no such folder.
+    pub fn new(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        if path.is_dir() {
+            return Ok(Self(path.to_owned()));
+        }
+        Err(Error::bad_model(format!(
+            "{} is not a folder",
+            path.display()
+        )))
+    }
+
+    fn open_file(&self, file: &str) -> Result<Option<File>> {
+        let path = self.0.join(file);
+        match File::open(&path) {
+            Ok(file) => Ok(Some(file)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(unreadable(&path, &error)),
+        }
+    }
+}
+
+fn unreadable(path: &Path, error: &std::io::Error) -> Error {
+    Error::network(format!("{} can't be read: {error}", path.display()))
+}
+
+impl Source for Folder {
+    type Stream = FolderStream;
+
+    async fn read_all(&self, file: &str) -> Result<Option<Vec<u8>>> {
+        let Some(mut open) = self.open_file(file)? else {
+            return Ok(None);
+        };
+        let mut bytes = Vec::new();
+        open.read_to_end(&mut bytes)
+            .map_err(|error| unreadable(&self.0.join(file), &error))?;
+        Ok(Some(bytes))
+    }
+
+    async fn open(&self, file: &str) -> Result<Option<FolderStream>> {
+        let path = self.0.join(file);
+        let Some(file) = self.open_file(file)? else {
+            return Ok(None);
+        };
+        let size = file
+            .metadata()
+            .map_err(|error| unreadable(&path, &error))?
+            .len();
+        Ok(Some(FolderStream { path, file, size }))
+    }
+}
+
+/// A file of a [`Folder`].
+#[derive(Debug)]
+pub struct FolderStream {
+    path: PathBuf,
+    file: File,
+    size: u64,
+}
+
+impl Stream for FolderStream {
+    fn size(&self) -> Option<u64> {
+        Some(self.size)
+    }
+
+    async fn read(&mut self, length: usize) -> Result<Vec<u8>> {
+        let mut bytes = Vec::with_capacity(length.min(1 << 20));
+        self.file
+            .by_ref()
+            .take(length as u64)
+            .read_to_end(&mut bytes)
+            .map_err(|error| unreadable(&self.path, &error))?;
+        Ok(bytes)
+    }
+}

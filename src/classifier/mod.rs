@@ -1,0 +1,405 @@
+//! Labels and a picture → how probable each label is.
+
+mod cache;
+mod options;
+
+use burn::tensor::{Device, Int, Tensor, TensorData};
+
+pub use options::{ClassifyOptions, DEFAULT_TEMPLATE, Scores};
+
+use crate::checkpoint::{Checkpoint, Folder, Pace, Progress, Source, Stage};
+use crate::device;
+use crate::error::{Error, Result};
+use crate::kernels::to_vec;
+use crate::model::{EncoderLayer, SiglipConfig, normalize};
+use crate::preprocess::{self, Image};
+use cache::Cache;
+
+/// How probable one label is.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LabelScore {
+    /// As it was given.
+    pub label: String,
+    /// `sigmoid(logit)`, or its share of the softmax over all labels.
+    pub score: f32,
+    /// `exp(logit_scale) · cos(image, text) + logit_bias`.
+    pub logit: f32,
+}
+
+/// A unit-length vector.
+pub type Embedding = Vec<f32>;
+
+/// Text embeddings kept: some hundred labels with a few templates.
+const TEXTS_KEPT: usize = 2048;
+/// Image embeddings kept.
+const IMAGES_KEPT: usize = 32;
+/// Texts that run through the text tower together.
+const TEXT_BATCH: usize = 16;
+/// Embeddings are of unit length within this.
+const LENGTH_TOLERANCE: f32 = 1e-3;
+
+/// A loaded SigLIP model with its caches.
+///
+/// The methods ending in `_with` are asynchronous and stop where their [`Pace`] says so; the others block, and are for
+/// native programs.
+pub struct Classifier {
+    checkpoint: Checkpoint,
+    device: Device,
+    logit_scale: f32,
+    logit_bias: f32,
+    images: Cache<Embedding>,
+    texts: Cache<Embedding>,
+    image_runs: usize,
+    text_runs: usize,
+}
+
+impl Classifier {
+    /// Loads the checkpoint that `source` holds on a device from [`device::start`].
+    ///
+    /// # Errors
+    /// As [`Checkpoint::load`]; `bad-model` if its embeddings are not finite.
+    pub async fn load_with(
+        source: &impl Source,
+        device: &Device,
+        pace: &impl Pace,
+        progress: &mut impl FnMut(Progress),
+    ) -> Result<Self> {
+        let checkpoint = Checkpoint::load(source, device, pace, progress).await?;
+        let scalar = |t: &Tensor<1>| to_vec(t.clone());
+        let logit_scale = scalar(&checkpoint.model.logit_scale.val()).await?[0];
+        let logit_bias = scalar(&checkpoint.model.logit_bias.val()).await?[0];
+        device::fault(device)?;
+        let scale = logit_scale.exp();
+        if !(scale.is_finite() && scale > 0.0 && logit_bias.is_finite()) {
+            return Err(Error::bad_model(format!(
+                "logit_scale {logit_scale} and logit_bias {logit_bias} make no probabilities; the weights are damaged"
+            )));
+        }
+        let mut classifier = Self {
+            checkpoint,
+            device: device.clone(),
+            logit_scale,
+            logit_bias,
+            images: Cache::new(IMAGES_KEPT),
+            texts: Cache::new(TEXTS_KEPT),
+            image_runs: 0,
+            text_runs: 0,
+        };
+        classifier.warm_up(pace, progress).await?;
+        Ok(classifier)
+    }
+
+    /// Runs both towers once, so that shaders are compiled and damaged weights are found before the first picture.
+    async fn warm_up(
+        &mut self,
+        pace: &impl Pace,
+        progress: &mut impl FnMut(Progress),
+    ) -> Result<()> {
+        let mut report = |stage, loaded| {
+            progress(Progress {
+                stage,
+                file: None,
+                loaded,
+                total: 2,
+            });
+        };
+        report(Stage::Warmup, 0);
+        // On the CPU there is nothing to compile, and a large model's picture takes seconds.
+        if self.device != Device::flex() {
+            let side = self.config().vision.image_size;
+            self.run_vision(vec![0.0; 3 * side * side], pace).await?;
+            report(Stage::Warmup, 1);
+            let ids = self.checkpoint.tokenizer.encode("")?;
+            self.run_text(&[ids], pace).await?;
+        }
+        report(Stage::Warmup, 2);
+        report(Stage::Ready, 2);
+        Ok(())
+    }
+
+    /// Scores `labels` for the picture in `bytes` (an encoded file), highest first.
+    ///
+    /// # Errors
+    /// `bad-input` for labels or options that can't be used; `bad-image`, or `unsupported` for a picture format that this
+    /// crate doesn't decode; `device-lost` and `out-of-memory`; what `pace` reports.
+    pub async fn classify_with(
+        &mut self,
+        picture: Picture<'_>,
+        labels: &[impl AsRef<str>],
+        options: &ClassifyOptions,
+        pace: &impl Pace,
+    ) -> Result<Vec<LabelScore>> {
+        let labels: Vec<&str> = labels.iter().map(AsRef::as_ref).collect();
+        options.check()?;
+        options::check_labels(&labels)?;
+        let blank = self.checkpoint.tokenizer.encode("")?;
+        for label in &labels {
+            if self.checkpoint.tokenizer.encode(label)? == blank {
+                return Err(Error::bad_input(format!(
+                    "the label {label:?} has nothing that the model reads; use words"
+                )));
+            }
+        }
+        let image = self.embed_image_with(picture, pace).await?;
+        let prompts: Vec<String> = labels
+            .iter()
+            .flat_map(|label| {
+                options
+                    .templates
+                    .iter()
+                    .map(move |t| t.replace("{}", label))
+            })
+            .collect();
+        let texts = self.embed_text_with(&prompts, pace).await?;
+        let logits: Vec<f32> = texts
+            .chunks_exact(options.templates.len())
+            .map(|of_label| self.logit(&image, &mean(of_label)))
+            .collect();
+        Ok(options.rank(&labels, &logits))
+    }
+
+    /// A picture's unit-length embedding `[hidden]`.
+    ///
+    /// # Errors
+    /// As [`classify_with`](Self::classify_with).
+    pub async fn embed_image_with(
+        &mut self,
+        picture: Picture<'_>,
+        pace: &impl Pace,
+    ) -> Result<Embedding> {
+        let key = picture.key();
+        if let Some(embedding) = self.images.get(key) {
+            return Ok(embedding.clone());
+        }
+        let image = picture.decode()?;
+        pace.step().await?;
+        let pixels = self.checkpoint.preprocessor.pixel_values(&image);
+        drop(image);
+        let embedding = self.run_vision(pixels, pace).await?;
+        self.image_runs += 1;
+        self.images.put(key, embedding.clone());
+        Ok(embedding)
+    }
+
+    /// The unit-length embeddings of `texts`, each as it is, without a template.
+    ///
+    /// # Errors
+    /// As [`classify_with`](Self::classify_with).
+    pub async fn embed_text_with(
+        &mut self,
+        texts: &[impl AsRef<str>],
+        pace: &impl Pace,
+    ) -> Result<Vec<Embedding>> {
+        let keys: Vec<u128> = texts
+            .iter()
+            .map(|t| cache::key(&[t.as_ref().as_bytes()]))
+            .collect();
+        let mut found: Vec<Option<Embedding>> = keys
+            .iter()
+            .map(|key| self.texts.get(*key).cloned())
+            .collect();
+        let missing: Vec<usize> = (0..texts.len()).filter(|i| found[*i].is_none()).collect();
+        for batch in missing.chunks(TEXT_BATCH) {
+            let ids = batch
+                .iter()
+                .map(|i| self.checkpoint.tokenizer.encode(texts[*i].as_ref()))
+                .collect::<Result<Vec<_>>>()?;
+            let embeddings = self.run_text(&ids, pace).await?;
+            for (i, embedding) in batch.iter().zip(embeddings) {
+                self.texts.put(keys[*i], embedding.clone());
+                found[*i] = Some(embedding);
+            }
+        }
+        Ok(found
+            .into_iter()
+            .map(|e| e.expect("found or computed"))
+            .collect())
+    }
+
+    /// `pixel_values [3, height, width]` → a checked embedding.
+    async fn run_vision(&mut self, pixels: Vec<f32>, pace: &impl Pace) -> Result<Embedding> {
+        let side = self.config().vision.image_size;
+        let tower = &self.checkpoint.model.vision;
+        let x = Tensor::from_data(TensorData::new(pixels, [1, 3, side, side]), &self.device);
+        let x = through(&tower.encoder.layers, tower.embed(x), pace).await?;
+        let mut embeddings = self.read_embeddings(tower.pool(x)).await?;
+        Ok(embeddings.remove(0))
+    }
+
+    /// Token ids `[batch][context]` → checked embeddings.
+    async fn run_text(&mut self, ids: &[Vec<u32>], pace: &impl Pace) -> Result<Vec<Embedding>> {
+        let tower = &self.checkpoint.model.text;
+        let flat: Vec<i32> = ids.iter().flatten().map(|id| *id as i32).collect();
+        let shape = [ids.len(), flat.len() / ids.len()];
+        let x = Tensor::<2, Int>::from_data(TensorData::new(flat, shape), &self.device);
+        let x = through(&tower.encoder.layers, tower.embed(x), pace).await?;
+        let embeddings = self.read_embeddings(tower.pool(x)).await?;
+        self.text_runs += 1;
+        Ok(embeddings)
+    }
+
+    /// Tower results `[batch, hidden]`, normalised, read back and checked: nothing wrong is ever shown.
+    async fn read_embeddings(&self, pooled: Tensor<2>) -> Result<Vec<Embedding>> {
+        let [_, hidden] = pooled.dims();
+        let values = to_vec(normalize(pooled)).await;
+        // What the device reported says more than the read that failed for it.
+        device::fault(&self.device)?;
+        let values = values?;
+        for row in values.chunks_exact(hidden) {
+            let length = row.iter().map(|v| v * v).sum::<f32>().sqrt();
+            if !((length - 1.0).abs() < LENGTH_TOLERANCE) {
+                let what = format!("an embedding came out with length {length} instead of 1");
+                return Err(match self.device == Device::flex() {
+                    true => {
+                        Error::bad_model(format!("{what}; the weights are damaged: get them again"))
+                    }
+                    false => Error::device_lost(format!(
+                        "{what}; load the model again on the CPU (backend \"cpu\")"
+                    )),
+                });
+            }
+        }
+        Ok(values.chunks_exact(hidden).map(<[f32]>::to_vec).collect())
+    }
+
+    fn logit(&self, image: &[f32], text: &[f32]) -> f32 {
+        // f64, so that the scale of 117 doesn't magnify rounding.
+        let cosine: f64 = image
+            .iter()
+            .zip(text)
+            .map(|(a, b)| f64::from(*a) * f64::from(*b))
+            .sum();
+        (f64::from(self.logit_scale).exp() * cosine + f64::from(self.logit_bias)) as f32
+    }
+
+    /// The model's configuration.
+    pub fn config(&self) -> &SiglipConfig {
+        &self.checkpoint.config
+    }
+
+    /// The checkpoint's parts.
+    pub fn checkpoint(&self) -> &Checkpoint {
+        &self.checkpoint
+    }
+
+    /// Logarithm of the factor on the cosine.
+    pub fn logit_scale(&self) -> f32 {
+        self.logit_scale
+    }
+
+    /// Added to every logit.
+    pub fn logit_bias(&self) -> f32 {
+        self.logit_bias
+    }
+
+    /// How often the vision tower and the text tower ran: fewer times than they were asked, thanks to the caches.
+    pub fn runs(&self) -> (usize, usize) {
+        (self.image_runs, self.text_runs)
+    }
+}
+
+#[cfg(not(target_family = "wasm"))]
+impl Classifier {
+    /// Loads the checkpoint folder `dir` on a device from [`device::start`], or on any burn device.
+    ///
+    /// # Errors
+    /// As [`load_with`](Self::load_with).
+    pub fn load(dir: impl AsRef<std::path::Path>, device: &Device) -> Result<Self> {
+        let source = Folder::new(dir)?;
+        pollster::block_on(Self::load_with(&source, device, &(), &mut |_| {}))
+    }
+
+    /// Scores `labels` for an encoded picture (the bytes of a file), highest first.
+    ///
+    /// # Errors
+    /// As [`classify_with`](Self::classify_with).
+    pub fn classify(
+        &mut self,
+        image: &[u8],
+        labels: &[impl AsRef<str>],
+        options: &ClassifyOptions,
+    ) -> Result<Vec<LabelScore>> {
+        pollster::block_on(self.classify_with(Picture::Encoded(image), labels, options, &()))
+    }
+
+    /// An encoded picture's unit-length embedding.
+    ///
+    /// # Errors
+    /// As [`embed_image_with`](Self::embed_image_with).
+    pub fn embed_image(&mut self, image: &[u8]) -> Result<Embedding> {
+        pollster::block_on(self.embed_image_with(Picture::Encoded(image), &()))
+    }
+
+    /// The unit-length embeddings of `texts`, each as it is, without a template.
+    ///
+    /// # Errors
+    /// As [`embed_text_with`](Self::embed_text_with).
+    pub fn embed_text(&mut self, texts: &[impl AsRef<str>]) -> Result<Vec<Embedding>> {
+        pollster::block_on(self.embed_text_with(texts, &()))
+    }
+}
+
+/// A picture as a caller has it.
+#[derive(Clone, Copy, Debug)]
+pub enum Picture<'a> {
+    /// The bytes of a JPEG, PNG, WebP, GIF or BMP file.
+    Encoded(&'a [u8]),
+    /// Pixels, 4 bytes each: red, green, blue, straight alpha.
+    Rgba {
+        /// In pixels.
+        width: u32,
+        /// In pixels.
+        height: u32,
+        /// `height · width · 4` bytes, row by row.
+        pixels: &'a [u8],
+    },
+}
+
+impl Picture<'_> {
+    fn key(&self) -> u128 {
+        match self {
+            Picture::Encoded(bytes) => cache::key(&[bytes]),
+            Picture::Rgba {
+                width,
+                height,
+                pixels,
+            } => cache::key(&[&width.to_le_bytes(), &height.to_le_bytes(), pixels]),
+        }
+    }
+
+    fn decode(&self) -> Result<Image> {
+        match *self {
+            Picture::Encoded(bytes) => preprocess::decode(bytes),
+            Picture::Rgba {
+                width,
+                height,
+                pixels,
+            } => Image::from_rgba(width, height, pixels),
+        }
+    }
+}
+
+/// Runs the layers one by one, so that a caller can stop between two.
+async fn through(layers: &[EncoderLayer], mut x: Tensor<3>, pace: &impl Pace) -> Result<Tensor<3>> {
+    for layer in layers {
+        pace.step().await?;
+        x = layer.forward(x);
+    }
+    pace.step().await?;
+    Ok(x)
+}
+
+/// The mean of unit vectors, of unit length again: how several templates become one label.
+fn mean(embeddings: &[Embedding]) -> Embedding {
+    if let [one] = embeddings {
+        return one.clone();
+    }
+    let mut sum = vec![0.0; embeddings[0].len()];
+    for embedding in embeddings {
+        for (total, value) in sum.iter_mut().zip(embedding) {
+            *total += value;
+        }
+    }
+    let length = sum.iter().map(|v| v * v).sum::<f32>().sqrt();
+    sum.iter().map(|v| v / length).collect()
+}

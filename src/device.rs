@@ -1,0 +1,141 @@
+//! Starting a device, and hearing when it fails.
+
+use burn::tensor::Device;
+
+use crate::error::Result;
+use crate::kernels::check::check;
+
+/// What the model runs on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backend {
+    /// The processor: burn-flex with SIMD.
+    Cpu,
+    /// The GPU: WebGPU in the browser, Vulkan, Metal or DX12 natively.
+    WebGpu,
+}
+
+impl Backend {
+    /// The word of the JavaScript API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Backend::Cpu => "cpu",
+            Backend::WebGpu => "webgpu",
+        }
+    }
+}
+
+/// Starts the device and checks what it computes against the CPU.
+///
+/// # Errors
+/// `unsupported` if this build or machine has no GPU; `device-lost` if it computes wrongly.
+pub async fn start(backend: Backend) -> Result<Device> {
+    let device = match backend {
+        Backend::Cpu => Device::flex(),
+        Backend::WebGpu => gpu::start().await?,
+    };
+    check(&device).await?;
+    // A shader that the driver refused is reported apart from the results it didn't write.
+    fault(&device)?;
+    Ok(device)
+}
+
+/// [`start`], waiting for it.
+///
+/// # Errors
+/// As [`start`].
+#[cfg(not(target_family = "wasm"))]
+pub fn open(backend: Backend) -> Result<Device> {
+    pollster::block_on(start(backend))
+}
+
+/// Fails if the device has reported an error since it was started.
+///
+/// # Errors
+/// `out-of-memory` or `device-lost`.
+pub fn fault(device: &Device) -> Result<()> {
+    if *device == Device::flex() {
+        return Ok(());
+    }
+    gpu::fault()
+}
+
+#[cfg(feature = "webgpu")]
+mod gpu {
+    use std::sync::{Arc, Mutex};
+
+    use async_lock::Mutex as AsyncMutex;
+    use burn::tensor::Device;
+
+    use crate::error::{Code, Error, Result};
+
+    /// The one GPU device of this program: the runtime can't set the same adapter up twice.
+    static DEVICE: AsyncMutex<Option<Device>> = AsyncMutex::new(None);
+    /// The first error that the GPU reported.
+    static FAULT: Mutex<Option<Error>> = Mutex::new(None);
+
+    pub async fn start() -> Result<Device> {
+        // Held while the adapter answers: whoever asks meanwhile waits and shares.
+        let mut started = DEVICE.lock().await;
+        if let Some(device) = started.clone() {
+            fault()?;
+            return Ok(device);
+        }
+        let (device, setup) = Device::wgpu_options()
+            .init_with_setup_async()
+            .await
+            .map_err(|error| {
+                Error::unsupported(format!(
+                    "no GPU could be started ({error}); use the CPU (backend \"cpu\")"
+                ))
+            })?;
+        // The runtime's own handlers panic; a page must get an error that it can show.
+        setup.device.on_uncaptured_error(Arc::new(|error| {
+            let (code, what) = match &error {
+                wgpu::Error::OutOfMemory { .. } => (Code::OutOfMemory, "the GPU is out of memory"),
+                _ => (Code::DeviceLost, "the GPU refused an operation"),
+            };
+            report(Error::new(
+                code,
+                format!("{what} ({error}); load the model again on the CPU (backend \"cpu\") or choose a smaller one"),
+            ));
+        }));
+        setup.device.set_device_lost_callback(|reason, message| {
+            report(Error::device_lost(format!(
+                "the GPU was taken away ({reason:?}: {message}); load the model again"
+            )));
+        });
+        *started = Some(device.clone());
+        Ok(device)
+    }
+
+    fn report(error: Error) {
+        FAULT
+            .lock()
+            .expect("no panic while held")
+            .get_or_insert(error);
+    }
+
+    pub fn fault() -> Result<()> {
+        match FAULT.lock().expect("no panic while held").clone() {
+            None => Ok(()),
+            Some(error) => Err(error),
+        }
+    }
+}
+
+#[cfg(not(feature = "webgpu"))]
+mod gpu {
+    use burn::tensor::Device;
+
+    use crate::error::{Error, Result};
+
+    pub async fn start() -> Result<Device> {
+        Err(Error::unsupported(
+            "this build has no GPU support; use the CPU (backend \"cpu\")",
+        ))
+    }
+
+    pub fn fault() -> Result<()> {
+        Ok(())
+    }
+}

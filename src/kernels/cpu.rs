@@ -1,0 +1,156 @@
+//! The CPU forms: burn-flex's matrix product with everything that follows it in one pass over the result.
+
+use burn::backend::Flex;
+use burn::backend::ops::{FloatTensorOps, ModuleOps};
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{TensorMetadata, ops::AttentionModuleOptions};
+use burn::tensor::Shape;
+
+use super::Kernels;
+use crate::model::Activation;
+
+impl Kernels for Flex {
+    fn siglip_linear(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        activation: Option<Activation>,
+    ) -> FloatTensor<Self> {
+        let mut y = Flex::float_matmul(x, Flex::float_transpose(weight));
+        let bias = bias.to_contiguous();
+        let bias: &[f32] = bias.storage();
+        for row in y.storage_mut::<f32>().chunks_exact_mut(bias.len()) {
+            match activation {
+                None => add(row, bias),
+                Some(Activation::GeluTanh) => add_gelu_tanh(row, bias),
+            }
+        }
+        y
+    }
+
+    fn siglip_linear_residual(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        residual: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        let mut y = Flex::float_matmul(x, Flex::float_transpose(weight));
+        let (bias, residual) = (bias.to_contiguous(), residual.to_contiguous());
+        let (bias, residual): (&[f32], &[f32]) = (bias.storage(), residual.storage());
+        let rows = y.storage_mut::<f32>().chunks_exact_mut(bias.len());
+        for (row, residual) in rows.zip(residual.chunks_exact(bias.len())) {
+            for ((y, b), r) in row.iter_mut().zip(bias).zip(residual) {
+                *y += b + r;
+            }
+        }
+        y
+    }
+
+    fn siglip_attention(
+        query: FloatTensor<Self>,
+        key: FloatTensor<Self>,
+        value: FloatTensor<Self>,
+        heads: usize,
+    ) -> FloatTensor<Self> {
+        let shape = query.shape();
+        let split = |x: FloatTensor<Self>| {
+            let [batch, tokens, hidden] = x.shape().dims();
+            let heads_last =
+                Flex::float_reshape(x, Shape::new([batch, tokens, heads, hidden / heads]));
+            Flex::float_swap_dims(heads_last, 1, 2)
+        };
+        // Writes the scores of one head at a time, and for long sequences not even those.
+        let y = Flex::attention(
+            split(query),
+            split(key),
+            split(value),
+            None,
+            None,
+            AttentionModuleOptions::default(),
+        );
+        Flex::float_reshape(Flex::float_swap_dims(y, 1, 2), shape)
+    }
+
+    fn siglip_layer_norm(
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        beta: FloatTensor<Self>,
+        epsilon: f64,
+    ) -> FloatTensor<Self> {
+        Flex::layer_norm(x, gamma, Some(beta), epsilon)
+    }
+}
+
+fn add(row: &mut [f32], bias: &[f32]) {
+    for (y, b) in row.iter_mut().zip(bias) {
+        *y += b;
+    }
+}
+
+fn add_gelu_tanh(row: &mut [f32], bias: &[f32]) {
+    for (y, b) in row.iter_mut().zip(bias) {
+        *y = gelu_tanh(*y + b);
+    }
+}
+
+/// `x/2 · (1 + tanh(u))` with `u = √(2/π) · (x + 0.044715 x³)`, which is `x / (1 + exp(−2u))`.
+///
+/// Written without branches or calls so that the compiler turns the loop around it into SIMD; within 2 ulp of libm's.
+#[inline(always)]
+fn gelu_tanh(x: f32) -> f32 {
+    const MINUS_TWO_SQRT_2_OVER_PI: f32 = -1.595_769_1;
+    let exponent = MINUS_TWO_SQRT_2_OVER_PI * (x + 0.044_715 * x * x * x);
+    x / (1.0 + exp(exponent))
+}
+
+/// eˣ after Cephes' `expf`: x = n·ln 2 + r, a polynomial for eʳ, 2ⁿ written into the exponent bits.
+#[inline(always)]
+fn exp(x: f32) -> f32 {
+    const LN_2_HIGH: f32 = 0.693_359_4;
+    const LN_2_LOW: f32 = -2.121_944_4e-4;
+    // Adding and taking away 1.5·2²³ rounds to the nearest integer.
+    const ROUND: f32 = 12_582_912.0;
+    let x = x.clamp(-87.0, 88.0);
+    let n = (x * std::f32::consts::LOG2_E + ROUND) - ROUND;
+    let r = x - n * LN_2_HIGH - n * LN_2_LOW;
+    let polynomial =
+        ((((1.987_569_1e-4 * r + 1.398_199_9e-3) * r + 8.333_452e-3) * r + 4.166_579_6e-2) * r
+            + 1.666_666_5e-1)
+            * r
+            + 0.5;
+    let exp_r = polynomial * r * r + r + 1.0;
+    exp_r * f32::from_bits(((n as i32 + 127) << 23) as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exp_is_accurate_over_its_range() {
+        for i in -8_700..=8_800 {
+            let x = i as f32 / 100.0;
+            let expected = f64::from(x).exp();
+            let relative = (f64::from(exp(x)) - expected).abs() / expected;
+            assert!(relative < 3e-7, "exp({x}): relative error {relative:e}");
+        }
+        assert_eq!(exp(0.0), 1.0);
+    }
+
+    #[test]
+    fn gelu_tanh_follows_its_definition_and_saturates() {
+        for i in -1_200..=1_200 {
+            let x = f64::from(i) / 100.0;
+            let u = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3));
+            let expected = x / 2.0 * (1.0 + u.tanh());
+            let got = f64::from(gelu_tanh(x as f32));
+            assert!(
+                (got - expected).abs() < 1e-6 * x.abs().max(1.0),
+                "gelu({x}) = {got}, not {expected}"
+            );
+        }
+        assert_eq!(gelu_tanh(1e4), 1e4);
+        assert!(gelu_tanh(-1e4).abs() < 1e-30);
+        assert!(gelu_tanh(f32::NAN).is_nan());
+    }
+}

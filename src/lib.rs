@@ -1,0 +1,44 @@
+//! SigLIP zero-shot image classification: a picture and any labels in, a probability for each label out.
+//!
+//! The same crate runs natively and, compiled to WebAssembly, inside a web page; on the GPU through WebGPU or on the CPU.
+//! The modules are in the order in which data flows.
+//!
+//! ```no_run
+//! use siglip_web::{Backend, Classifier, ClassifyOptions, device};
+//!
+//! # fn main() -> siglip_web::Result<()> {
+//! let device = device::open(Backend::Cpu)?;
+//! let mut classifier = Classifier::load("siglip-base-patch16-224", &device)?;
+//! let picture = std::fs::read("cats.jpg").unwrap();
+//! for result in classifier.classify(&picture, &["2 cats", "2 dogs"], &ClassifyOptions::default())? {
+//!     println!("{:5.1} % {}", 100.0 * result.score, result.label);
+//! }
+//! # Ok(())
+//! # }
+//! ```
+
+#![deny(missing_docs)]
+#![forbid(unsafe_code)]
+
+pub mod preprocess;
+
+pub mod tokenizer;
+
+pub mod model;
+
+pub mod kernels;
+
+pub mod checkpoint;
+
+pub mod classifier;
+
+#[cfg(target_family = "wasm")]
+pub mod web;
+
+pub mod device;
+pub mod error;
+mod json;
+
+pub use classifier::{Classifier, ClassifyOptions, LabelScore, Picture, Scores};
+pub use device::Backend;
+pub use error::{Code, Error, Result};

@@ -1,0 +1,114 @@
+//! Self-attention of the encoder, and the attention pooling at the end of the vision tower.
+
+use burn::module::{Module, Param};
+use burn::tensor::Tensor;
+
+use super::{EncoderConfig, LayerNorm, Linear, Mlp, Weights};
+use crate::kernels;
+
+/// Multi-head self-attention (`SiglipAttention`): every position sees every position, no mask.
+#[derive(Module, Debug)]
+pub struct Attention {
+    /// Queries.
+    pub q_proj: Linear,
+    /// Keys.
+    pub k_proj: Linear,
+    /// Values.
+    pub v_proj: Linear,
+    /// The heads' results back to the hidden size.
+    pub out_proj: Linear,
+    /// Number of heads.
+    pub heads: usize,
+}
+
+impl Attention {
+    /// Takes `{name}.q_proj` … `{name}.out_proj`.
+    pub fn new(name: &str, config: &EncoderConfig, weights: &mut impl Weights) -> Self {
+        let h = config.hidden_size;
+        Self {
+            q_proj: Linear::new(&format!("{name}.q_proj"), h, h, weights),
+            k_proj: Linear::new(&format!("{name}.k_proj"), h, h, weights),
+            v_proj: Linear::new(&format!("{name}.v_proj"), h, h, weights),
+            out_proj: Linear::new(&format!("{name}.out_proj"), h, h, weights),
+            heads: config.num_attention_heads,
+        }
+    }
+
+    /// `residual + attention(x)`, all `[batch, tokens, hidden]`.
+    pub fn forward(&self, x: Tensor<3>, residual: Tensor<3>) -> Tensor<3> {
+        let attended = kernels::attention(
+            self.q_proj.forward(x.clone()),
+            self.k_proj.forward(x.clone()),
+            self.v_proj.forward(x),
+            self.heads,
+        );
+        self.out_proj.forward_residual(attended, residual)
+    }
+}
+
+/// The vision tower's head (`SiglipMultiheadAttentionPoolingHead`): one learned query, the probe, attends over all
+/// patches; then norm, MLP and residual.
+#[derive(Module, Debug)]
+pub struct AttentionPooling {
+    /// The learned query, `[1, 1, hidden]`.
+    pub probe: Param<Tensor<3>>,
+    /// Query, key and value projections in one matrix, `[3 · hidden, hidden]`.
+    pub in_proj_weight: Param<Tensor<2>>,
+    /// Their biases, `[3 · hidden]`.
+    pub in_proj_bias: Param<Tensor<1>>,
+    /// The heads' results back to the hidden size.
+    pub out_proj: Linear,
+    /// Before the MLP.
+    pub layernorm: LayerNorm,
+    /// Added to its own input.
+    pub mlp: Mlp,
+    /// Number of heads.
+    pub heads: usize,
+}
+
+impl AttentionPooling {
+    /// Takes `{name}.probe`, `{name}.attention.*`, `{name}.layernorm.*` and `{name}.mlp.*`.
+    pub fn new(name: &str, config: &EncoderConfig, weights: &mut impl Weights) -> Self {
+        let h = config.hidden_size;
+        Self {
+            probe: Param::from_tensor(weights.tensor(&format!("{name}.probe"), [1, 1, h])),
+            in_proj_weight: Param::from_tensor(
+                weights.tensor(&format!("{name}.attention.in_proj_weight"), [3 * h, h]),
+            ),
+            in_proj_bias: Param::from_tensor(
+                weights.tensor(&format!("{name}.attention.in_proj_bias"), [3 * h]),
+            ),
+            out_proj: Linear::new(&format!("{name}.attention.out_proj"), h, h, weights),
+            layernorm: LayerNorm::new(
+                &format!("{name}.layernorm"),
+                h,
+                config.layer_norm_eps,
+                weights,
+            ),
+            mlp: Mlp::new(&format!("{name}.mlp"), config, weights),
+            heads: config.num_attention_heads,
+        }
+    }
+
+    /// `[batch, patches, hidden]` → `[batch, hidden]`.
+    pub fn forward(&self, x: Tensor<3>) -> Tensor<2> {
+        let [batch, _, hidden] = x.dims();
+        let project = |input: Tensor<3>, part: usize| {
+            let rows = part * hidden..(part + 1) * hidden;
+            kernels::linear(
+                input,
+                self.in_proj_weight.val().slice([rows.clone(), 0..hidden]),
+                self.in_proj_bias.val().slice([rows]),
+                None,
+                None,
+            )
+        };
+        let query = project(self.probe.val(), 0).repeat_dim(0, batch);
+        let attended = kernels::attention(query, project(x.clone(), 1), project(x, 2), self.heads);
+        let residual = self.out_proj.forward(attended);
+        let pooled = self
+            .mlp
+            .forward(self.layernorm.forward(residual.clone()), residual);
+        pooled.reshape([batch, hidden])
+    }
+}

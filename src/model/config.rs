@@ -1,0 +1,331 @@
+//! A checkpoint's `config.json`, read as the Hub has it.
+//!
+//! Keys that are left out take the defaults of `SiglipTextConfig` and `SiglipVisionConfig` in transformers'
+//! `models/siglip/configuration_siglip.py`.
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::error::{Error, Result};
+use crate::json;
+
+/// The non-linearity of the MLPs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Activation {
+    /// `gelu_pytorch_tanh`: GELU in its tanh form, `x/2 · (1 + tanh(√(2/π) · (x + 0.044715 x³)))`.
+    GeluTanh,
+}
+
+/// What the encoders of both towers are described by.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EncoderConfig {
+    /// Width of each position's vector.
+    pub hidden_size: usize,
+    /// Width inside the MLP.
+    pub intermediate_size: usize,
+    /// Number of layers.
+    pub num_hidden_layers: usize,
+    /// Number of attention heads; divides the hidden size.
+    pub num_attention_heads: usize,
+    /// Added to the variance in layer norms.
+    pub layer_norm_eps: f64,
+    /// The MLPs' non-linearity.
+    pub hidden_act: Activation,
+}
+
+/// The text tower.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TextConfig {
+    /// Its encoder.
+    pub encoder: EncoderConfig,
+    /// Rows of the token table.
+    pub vocab_size: usize,
+    /// Context length in tokens: every label is cut or padded to it.
+    pub max_position_embeddings: usize,
+    projection_size: Option<usize>,
+}
+
+impl TextConfig {
+    /// Size of a text embedding; the text hidden size unless the configuration says otherwise.
+    pub fn projection_size(&self) -> usize {
+        self.projection_size.unwrap_or(self.encoder.hidden_size)
+    }
+}
+
+/// The vision tower.
+#[derive(Clone, Debug, PartialEq)]
+pub struct VisionConfig {
+    /// Its encoder.
+    pub encoder: EncoderConfig,
+    /// Always 3: red, green, blue.
+    pub num_channels: usize,
+    /// Height and width of the input in pixels.
+    pub image_size: usize,
+    /// Height and width of a patch in pixels.
+    pub patch_size: usize,
+}
+
+impl VisionConfig {
+    /// Number of whole patches in a picture: the sequence length of the vision tower.
+    pub fn num_patches(&self) -> usize {
+        (self.image_size / self.patch_size).pow(2)
+    }
+}
+
+/// A whole SigLIP model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SiglipConfig {
+    /// The text tower.
+    pub text: TextConfig,
+    /// The vision tower.
+    pub vision: VisionConfig,
+}
+
+impl SiglipConfig {
+    /// Parses a `config.json`.
+    ///
+    /// # Errors
+    /// `bad-model` for text that is not such a file or sizes that don't fit together; `unsupported`, naming it, for another
+    /// architecture, `model_type` or activation.
+    pub fn from_json(bytes: &[u8]) -> Result<Self> {
+        let value: Value = json::parse("config.json", bytes)?;
+        let model_type = value.get("model_type").and_then(Value::as_str);
+        match model_type {
+            Some("siglip") => {}
+            Some("siglip2") => {
+                return Err(Error::unsupported(
+                    "config.json: model_type \"siglip2\" is the variable-resolution (NaFlex) form of SigLIP 2; \
+                     use one of the fixed-resolution checkpoints, for example google/siglip2-base-patch16-224",
+                ));
+            }
+            Some(other) => {
+                return Err(Error::unsupported(format!(
+                    "config.json: model_type {other:?} is not SigLIP; use a checkpoint whose model_type is \"siglip\""
+                )));
+            }
+            None => {
+                return Err(Error::bad_model(
+                    "config.json has no model_type; it is not the configuration of a Hugging Face model",
+                ));
+            }
+        }
+        if let Some(names) = value.get("architectures").and_then(Value::as_array)
+            && !names.is_empty()
+            && !names.iter().any(|name| name == "SiglipModel")
+        {
+            return Err(Error::unsupported(format!(
+                "config.json: architecture {} is not SiglipModel, the one with both towers",
+                names[0]
+            )));
+        }
+        let raw: RawConfig = serde_json::from_value(value)
+            .map_err(|error| Error::bad_model(format!("config.json: {error}")))?;
+        raw.check()
+    }
+}
+
+#[derive(Deserialize)]
+struct RawConfig {
+    #[serde(default)]
+    text_config: RawText,
+    #[serde(default)]
+    vision_config: RawVision,
+}
+
+#[derive(Deserialize)]
+#[serde(default)]
+struct RawText {
+    hidden_size: usize,
+    intermediate_size: usize,
+    num_hidden_layers: usize,
+    num_attention_heads: usize,
+    layer_norm_eps: f64,
+    hidden_act: String,
+    vocab_size: usize,
+    max_position_embeddings: usize,
+    projection_size: Option<usize>,
+}
+
+impl Default for RawText {
+    fn default() -> Self {
+        Self {
+            hidden_size: 768,
+            intermediate_size: 3072,
+            num_hidden_layers: 12,
+            num_attention_heads: 12,
+            layer_norm_eps: 1e-6,
+            hidden_act: "gelu_pytorch_tanh".into(),
+            vocab_size: 32000,
+            max_position_embeddings: 64,
+            projection_size: None,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(default)]
+struct RawVision {
+    hidden_size: usize,
+    intermediate_size: usize,
+    num_hidden_layers: usize,
+    num_attention_heads: usize,
+    layer_norm_eps: f64,
+    hidden_act: String,
+    num_channels: usize,
+    image_size: Side,
+    patch_size: Side,
+    vision_use_head: bool,
+}
+
+impl Default for RawVision {
+    fn default() -> Self {
+        Self {
+            hidden_size: 768,
+            intermediate_size: 3072,
+            num_hidden_layers: 12,
+            num_attention_heads: 12,
+            layer_norm_eps: 1e-6,
+            hidden_act: "gelu_pytorch_tanh".into(),
+            num_channels: 3,
+            image_size: Side::One(224),
+            patch_size: Side::One(16),
+            vision_use_head: true,
+        }
+    }
+}
+
+/// A side of a square, or both sides of a rectangle.
+#[derive(Deserialize, Clone, Copy)]
+#[serde(untagged)]
+enum Side {
+    One(usize),
+    Two([usize; 2]),
+}
+
+impl Side {
+    fn square(self, key: &str) -> Result<usize> {
+        match self {
+            Side::One(side) => Ok(side),
+            Side::Two([height, width]) if height == width => Ok(height),
+            Side::Two([height, width]) => Err(Error::unsupported(format!(
+                "config.json: vision_config.{key} is {height} × {width}; only squares are supported"
+            ))),
+        }
+    }
+}
+
+/// No SigLIP comes near it; a larger number is damage, and multiplying two of them must not overflow 32 bits of memory.
+const LARGEST: usize = 1 << 20;
+
+fn positive(section: &str, key: &str, value: usize) -> Result<usize> {
+    if (1..=LARGEST).contains(&value) {
+        return Ok(value);
+    }
+    Err(Error::bad_model(format!(
+        "config.json: {section}.{key} is {value}; expected 1 to {LARGEST}"
+    )))
+}
+
+fn activation(section: &str, name: &str) -> Result<Activation> {
+    match name {
+        "gelu_pytorch_tanh" => Ok(Activation::GeluTanh),
+        other => Err(Error::unsupported(format!(
+            "config.json: {section}.hidden_act {other:?} is not supported; SigLIP uses \"gelu_pytorch_tanh\""
+        ))),
+    }
+}
+
+macro_rules! encoder {
+    ($section:literal, $raw:expr) => {{
+        let raw = &$raw;
+        let config = EncoderConfig {
+            hidden_size: positive($section, "hidden_size", raw.hidden_size)?,
+            intermediate_size: positive($section, "intermediate_size", raw.intermediate_size)?,
+            num_hidden_layers: positive($section, "num_hidden_layers", raw.num_hidden_layers)?,
+            num_attention_heads: positive(
+                $section,
+                "num_attention_heads",
+                raw.num_attention_heads,
+            )?,
+            layer_norm_eps: raw.layer_norm_eps,
+            hidden_act: activation($section, &raw.hidden_act)?,
+        };
+        if config.num_hidden_layers > 1000 {
+            return Err(Error::bad_model(format!(
+                "config.json: {}.num_hidden_layers is {}; expected at most 1000",
+                $section, config.num_hidden_layers
+            )));
+        }
+        if config.hidden_size % config.num_attention_heads != 0 {
+            return Err(Error::bad_model(format!(
+                "config.json: {}.hidden_size {} is not a multiple of num_attention_heads {}",
+                $section, config.hidden_size, config.num_attention_heads
+            )));
+        }
+        if !(config.layer_norm_eps > 0.0 && config.layer_norm_eps < 1.0) {
+            return Err(Error::bad_model(format!(
+                "config.json: {}.layer_norm_eps is {}; expected a small positive number",
+                $section, config.layer_norm_eps
+            )));
+        }
+        config
+    }};
+}
+
+impl RawConfig {
+    fn check(self) -> Result<SiglipConfig> {
+        let (t, v) = (self.text_config, self.vision_config);
+        let text = TextConfig {
+            encoder: encoder!("text_config", t),
+            vocab_size: positive("text_config", "vocab_size", t.vocab_size)?,
+            max_position_embeddings: positive(
+                "text_config",
+                "max_position_embeddings",
+                t.max_position_embeddings,
+            )?,
+            projection_size: match t.projection_size {
+                None => None,
+                Some(size) => Some(positive("text_config", "projection_size", size)?),
+            },
+        };
+        if v.num_channels != 3 {
+            return Err(Error::unsupported(format!(
+                "config.json: vision_config.num_channels is {}; only 3 (red, green, blue) is supported",
+                v.num_channels
+            )));
+        }
+        if !v.vision_use_head {
+            return Err(Error::unsupported(
+                "config.json: vision_config.vision_use_head is false; a model without the pooling head has no image embedding",
+            ));
+        }
+        let vision = VisionConfig {
+            encoder: encoder!("vision_config", v),
+            num_channels: v.num_channels,
+            image_size: positive(
+                "vision_config",
+                "image_size",
+                v.image_size.square("image_size")?,
+            )?,
+            patch_size: positive(
+                "vision_config",
+                "patch_size",
+                v.patch_size.square("patch_size")?,
+            )?,
+        };
+        if vision.image_size > 16_384 || vision.patch_size > vision.image_size {
+            return Err(Error::bad_model(format!(
+                "config.json: vision_config has image_size {} and patch_size {}; expected 16384 ≥ image_size ≥ patch_size",
+                vision.image_size, vision.patch_size
+            )));
+        }
+        if vision.encoder.hidden_size != text.projection_size() {
+            return Err(Error::bad_model(format!(
+                "config.json: image embeddings would have {} numbers and text embeddings {}; they must be equal",
+                vision.encoder.hidden_size,
+                text.projection_size()
+            )));
+        }
+        Ok(SiglipConfig { text, vision })
+    }
+}

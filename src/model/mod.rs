@@ -1,0 +1,71 @@
+//! The two towers of SigLIP in burn, and nothing about files or browsers.
+//!
+//! The paper is Zhai et al., *Sigmoid Loss for Language Image Pre-Training* (2023); the reference for names, shapes and
+//! numbers is `models/siglip/modeling_siglip.py` of Hugging Face transformers. A forward pass is a few named steps so
+//! that a caller can stop between two of them: `embed`, each of [`layers`](Encoder::layers), `pool`.
+
+mod attention;
+mod config;
+mod encoder;
+mod layers;
+mod text;
+mod vision;
+mod weights;
+
+pub use attention::{Attention, AttentionPooling};
+pub use config::{Activation, EncoderConfig, SiglipConfig, TextConfig, VisionConfig};
+pub use encoder::{Encoder, EncoderLayer, Mlp};
+pub use layers::{LayerNorm, Linear};
+pub use text::TextTower;
+pub use vision::VisionTower;
+pub use weights::{ParameterSpec, Weights, parameters};
+
+use burn::module::{Module, Param};
+use burn::tensor::{Int, Tensor};
+
+/// Both towers and the two learned numbers that turn a cosine into a logit.
+#[derive(Module, Debug)]
+pub struct Siglip {
+    /// Pictures to embeddings.
+    pub vision: VisionTower,
+    /// Labels to embeddings.
+    pub text: TextTower,
+    /// Logarithm of the factor on the cosine, `[1]`; about `ln 117` after training.
+    pub logit_scale: Param<Tensor<1>>,
+    /// Added to every logit, `[1]`; about −12.9 after training.
+    pub logit_bias: Param<Tensor<1>>,
+}
+
+impl Siglip {
+    /// Builds the model, asking `weights` for every parameter by its name in a Hub checkpoint.
+    pub fn new(config: &SiglipConfig, weights: &mut impl Weights) -> Self {
+        Self {
+            vision: VisionTower::new(&config.vision, weights),
+            text: TextTower::new(&config.text, weights),
+            logit_scale: Param::from_tensor(weights.tensor("logit_scale", [1])),
+            logit_bias: Param::from_tensor(weights.tensor("logit_bias", [1])),
+        }
+    }
+
+    /// `pixel_values [batch, 3, height, width]` → unit-length embeddings `[batch, hidden]`.
+    pub fn embed_images(&self, pixel_values: Tensor<4>) -> Tensor<2> {
+        normalize(self.vision.forward(pixel_values))
+    }
+
+    /// `input_ids [batch, context]` → unit-length embeddings `[batch, hidden]`.
+    pub fn embed_texts(&self, input_ids: Tensor<2, Int>) -> Tensor<2> {
+        normalize(self.text.forward(input_ids))
+    }
+
+    /// Logits `[images, texts]` of unit-length embeddings: `exp(logit_scale) · cos + logit_bias`.
+    pub fn logits(&self, images: Tensor<2>, texts: Tensor<2>) -> Tensor<2> {
+        images.matmul(texts.transpose()) * self.logit_scale.val().exp().unsqueeze()
+            + self.logit_bias.val().unsqueeze()
+    }
+}
+
+/// Each row of `[rows, hidden]` divided by its Euclidean length.
+pub fn normalize(rows: Tensor<2>) -> Tensor<2> {
+    let length = rows.clone().square().sum_dim(1).sqrt();
+    rows / length
+}

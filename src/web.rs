@@ -1,0 +1,424 @@
+//! Everything that JavaScript sees of this crate, and nothing else sees of JavaScript.
+//!
+//! `www/engine.js` is the one caller: it checks arguments for their types, reads files and decides on the backend; here
+//! objects of the two worlds are turned into each other.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use js_sys::{
+    Array, Error as JsError, Float32Array, Function, Object, Promise, Reflect, Uint8Array,
+};
+use wasm_bindgen::prelude::*;
+use wasm_bindgen_futures::JsFuture;
+
+use crate::checkpoint::{Pace, Progress, Source, Stream};
+use crate::classifier::{ClassifyOptions, LabelScore, Picture, Scores};
+use crate::device::{self, Backend};
+use crate::error::{Code, Error, Result};
+
+#[wasm_bindgen]
+extern "C" {
+    /// Whether the caller has given up; polled between layers and files.
+    pub type Cancel;
+    #[wasm_bindgen(method, getter)]
+    fn aborted(this: &Cancel) -> bool;
+
+    /// The checkpoint's files, wherever they are.
+    pub type JsSource;
+    #[wasm_bindgen(method, catch, js_name = readAll)]
+    async fn read_all(this: &JsSource, file: &str) -> std::result::Result<JsValue, JsValue>;
+    #[wasm_bindgen(method, catch)]
+    async fn open(this: &JsSource, file: &str) -> std::result::Result<JsValue, JsValue>;
+
+    /// A file being read in order.
+    pub type JsStream;
+    #[wasm_bindgen(method, getter)]
+    fn size(this: &JsStream) -> Option<f64>;
+    #[wasm_bindgen(method, catch)]
+    async fn read(this: &JsStream, length: f64) -> std::result::Result<JsValue, JsValue>;
+    #[wasm_bindgen(method)]
+    fn close(this: &JsStream);
+
+    type MessageChannel;
+    #[wasm_bindgen(constructor)]
+    fn new() -> MessageChannel;
+    #[wasm_bindgen(method, getter)]
+    fn port1(this: &MessageChannel) -> MessagePort;
+    #[wasm_bindgen(method, getter)]
+    fn port2(this: &MessageChannel) -> MessagePort;
+    type MessagePort;
+    #[wasm_bindgen(method, setter)]
+    fn set_onmessage(this: &MessagePort, handler: &Function);
+    #[wasm_bindgen(method, js_name = postMessage)]
+    fn post_message(this: &MessagePort, message: &JsValue);
+    #[wasm_bindgen(method)]
+    fn close(this: &MessagePort);
+}
+
+/// Lets the event loop run once, without the delay that timers have.
+async fn let_events_in() {
+    let channel = MessageChannel::new();
+    let port = channel.port2();
+    let message = Promise::new(&mut |resolve, _| channel.port1().set_onmessage(&resolve));
+    port.post_message(&JsValue::NULL);
+    // It resolves or nothing does; there is no rejection to handle.
+    let _ = JsFuture::from(message).await;
+    channel.port1().close();
+}
+
+impl Pace for Cancel {
+    async fn step(&self) -> Result<()> {
+        let_events_in().await;
+        match self.aborted() {
+            true => Err(Error::new(Code::Aborted, "stopped as asked")),
+            false => Ok(()),
+        }
+    }
+}
+
+impl Source for JsSource {
+    type Stream = OpenFile;
+
+    async fn read_all(&self, file: &str) -> Result<Option<Vec<u8>>> {
+        let bytes = self.read_all(file).await.map_err(from_js)?;
+        Ok((!bytes.is_undefined()).then(|| Uint8Array::new(&bytes).to_vec()))
+    }
+
+    async fn open(&self, file: &str) -> Result<Option<OpenFile>> {
+        let stream = self.open(file).await.map_err(from_js)?;
+        Ok((!stream.is_undefined()).then(|| OpenFile(stream.unchecked_into())))
+    }
+}
+
+/// Closes the file, and with it the download, when it is no longer needed.
+pub struct OpenFile(JsStream);
+
+impl Drop for OpenFile {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+impl Stream for OpenFile {
+    fn size(&self) -> Option<u64> {
+        self.0.size().map(|size| size as u64)
+    }
+
+    async fn read(&mut self, length: usize) -> Result<Vec<u8>> {
+        let bytes = self.0.read(length as f64).await.map_err(from_js)?;
+        Ok(Uint8Array::new(&bytes).to_vec())
+    }
+}
+
+/// A `SiglipError` as JavaScript throws it: an `Error` with a `code`.
+fn to_js(error: Error) -> JsValue {
+    let object = JsError::new(error.message());
+    object.set_name("SiglipError");
+    set(&object, "code", &error.code().as_str().into());
+    object.into()
+}
+
+/// An error that the JavaScript side threw to us: ours keep their code, others come from reading files.
+fn from_js(value: JsValue) -> Error {
+    let text = |key: &str| get(&value, key).as_string();
+    let code = match text("code").as_deref() {
+        Some("aborted") => Code::Aborted,
+        Some("bad-input") => Code::BadInput,
+        Some("bad-model") => Code::BadModel,
+        Some("unsupported") => Code::Unsupported,
+        Some("out-of-memory") => Code::OutOfMemory,
+        _ => Code::Network,
+    };
+    Error::new(
+        code,
+        text("message").unwrap_or_else(|| format!("{value:?}")),
+    )
+}
+
+fn get(object: &JsValue, key: &str) -> JsValue {
+    Reflect::get(object, &key.into()).unwrap_or(JsValue::UNDEFINED)
+}
+
+fn set(object: &JsValue, key: &str, value: &JsValue) {
+    // Only fails on frozen objects, and these are our own.
+    let _ = Reflect::set(object, &key.into(), value);
+}
+
+fn object<const N: usize>(entries: [(&str, JsValue); N]) -> JsValue {
+    let object = Object::new();
+    for (key, value) in entries {
+        set(&object, key, &value);
+    }
+    object.into()
+}
+
+/// A picture that JavaScript handed over, copied into wasm memory.
+enum Input {
+    Encoded(Vec<u8>),
+    Rgba(u32, u32, Vec<u8>),
+}
+
+impl Input {
+    fn from_js(image: &JsValue) -> Self {
+        let bytes = get(image, "bytes");
+        if !bytes.is_undefined() {
+            return Self::Encoded(Uint8Array::new(&bytes).to_vec());
+        }
+        let side = |key| get(image, key).as_f64().unwrap_or(0.0) as u32;
+        // Whatever kind of byte array it is, a view of the same bytes.
+        let rgba = get(image, "rgba");
+        let pixels = Uint8Array::new(&rgba).to_vec();
+        Self::Rgba(side("width"), side("height"), pixels)
+    }
+
+    fn picture(&self) -> Picture<'_> {
+        match self {
+            Self::Encoded(bytes) => Picture::Encoded(bytes),
+            Self::Rgba(width, height, pixels) => Picture::Rgba {
+                width: *width,
+                height: *height,
+                pixels,
+            },
+        }
+    }
+}
+
+fn options_from_js(options: &JsValue) -> Result<ClassifyOptions> {
+    let mut result = ClassifyOptions::default();
+    let template = get(options, "template");
+    if let Some(one) = template.as_string() {
+        result.templates = vec![one];
+    } else if Array::is_array(&template) {
+        result.templates = Array::from(&template)
+            .iter()
+            .map(|t| {
+                t.as_string()
+                    .ok_or_else(|| Error::bad_input("a template is not a string"))
+            })
+            .collect::<Result<_>>()?;
+    }
+    let scores = get(options, "scores");
+    if !scores.is_undefined() {
+        result.scores = match scores.as_string().as_deref() {
+            Some("sigmoid") => Scores::Sigmoid,
+            Some("softmax") => Scores::Softmax,
+            _ => {
+                return Err(Error::bad_input(
+                    "scores is neither \"sigmoid\" nor \"softmax\"",
+                ));
+            }
+        };
+    }
+    result.top_k = get(options, "topK").as_f64().map(|k| k as usize);
+    Ok(result)
+}
+
+fn score_to_js(result: &LabelScore) -> JsValue {
+    object([
+        ("label", result.label.as_str().into()),
+        ("score", result.score.into()),
+        ("logit", result.logit.into()),
+    ])
+}
+
+#[wasm_bindgen(start)]
+fn start() {
+    // A panic is a bug of ours; without this the console would only say "unreachable".
+    console_error_panic_hook::set_once();
+}
+
+/// A loaded model. One call at a time: `www/engine.js` queues them.
+#[wasm_bindgen]
+pub struct Engine {
+    classifier: Rc<RefCell<Option<crate::Classifier>>>,
+    info: JsValue,
+}
+
+/// The classifier while a call uses it; it goes back when the call ends, unless it was disposed of meanwhile.
+struct Borrowed {
+    home: Rc<RefCell<Option<crate::Classifier>>>,
+    classifier: Option<crate::Classifier>,
+}
+
+impl Borrowed {
+    fn get(&mut self) -> &mut crate::Classifier {
+        self.classifier.as_mut().expect("present until dropped")
+    }
+}
+
+impl Drop for Borrowed {
+    fn drop(&mut self) {
+        // The Engine holds the other reference; without it the classifier is freed here.
+        if Rc::strong_count(&self.home) > 1 {
+            *self.home.borrow_mut() = self.classifier.take();
+        }
+    }
+}
+
+#[wasm_bindgen]
+impl Engine {
+    /// Starts the device, checks it and loads the checkpoint that `source` holds.
+    ///
+    /// `options` has `backend`, `backendReason`, `adapter`, `dtype` and `name`; `progress` is called with stage, file,
+    /// loaded and total.
+    pub async fn load(
+        source: JsSource,
+        options: JsValue,
+        progress: Function,
+        cancel: Cancel,
+    ) -> std::result::Result<Engine, JsValue> {
+        Self::try_load(source, options, progress, cancel)
+            .await
+            .map_err(to_js)
+    }
+
+    async fn try_load(
+        source: JsSource,
+        options: JsValue,
+        progress: Function,
+        cancel: Cancel,
+    ) -> Result<Engine> {
+        let text = |key: &str| get(&options, key).as_string().unwrap_or_default();
+        let backend = match text("backend").as_str() {
+            "webgpu" => Backend::WebGpu,
+            _ => Backend::Cpu,
+        };
+        match text("dtype").as_str() {
+            "" | "auto" | "f32" => {}
+            other => {
+                return Err(Error::unsupported(format!(
+                    "dtype {other:?}: weights are held as f32 in this version; use \"f32\" or \"auto\""
+                )));
+            }
+        }
+        let device = device::start(backend).await?;
+        cancel.step().await?;
+        let mut report = |step: Progress| {
+            let arguments = Array::of4(
+                &step.stage.as_str().into(),
+                &step.file.map_or(JsValue::UNDEFINED, Into::into),
+                &(step.loaded as f64).into(),
+                &(step.total as f64).into(),
+            );
+            // What the page's listener throws is the page's.
+            let _ = progress.apply(&JsValue::UNDEFINED, &arguments);
+        };
+        let classifier =
+            crate::Classifier::load_with(&source, &device, &cancel, &mut report).await?;
+        let (config, checkpoint) = (classifier.config(), classifier.checkpoint());
+        let number = |value: usize| JsValue::from(value as f64);
+        let info = object([
+            ("name", text("name").into()),
+            ("backend", backend.as_str().into()),
+            ("backendReason", text("backendReason").into()),
+            ("adapter", text("adapter").into()),
+            ("dtype", "f32".into()),
+            ("imageSize", number(config.vision.image_size)),
+            ("patchSize", number(config.vision.patch_size)),
+            ("embeddingSize", number(config.vision.encoder.hidden_size)),
+            ("contextLength", number(config.text.max_position_embeddings)),
+            ("parameters", number(checkpoint.parameters)),
+            ("logitScale", classifier.logit_scale().into()),
+            ("logitBias", classifier.logit_bias().into()),
+            ("bytes", number(checkpoint.bytes)),
+        ]);
+        Ok(Engine {
+            classifier: Rc::new(RefCell::new(Some(classifier))),
+            info,
+        })
+    }
+
+    fn borrow(&self) -> Result<Borrowed> {
+        let classifier = self.classifier.borrow_mut().take();
+        match classifier {
+            Some(classifier) => Ok(Borrowed {
+                home: self.classifier.clone(),
+                classifier: Some(classifier),
+            }),
+            None => Err(Error::new(
+                Code::Disposed,
+                "the classifier was disposed of; load the model again",
+            )),
+        }
+    }
+
+    /// The `ModelInfo` of the JavaScript API.
+    #[wasm_bindgen(getter)]
+    pub fn info(&self) -> JsValue {
+        self.info.clone()
+    }
+
+    /// `{imageRuns, textRuns}`: how often each tower ran.
+    #[wasm_bindgen(getter)]
+    pub fn stats(&self) -> JsValue {
+        let (images, texts) = self
+            .classifier
+            .borrow()
+            .as_ref()
+            .map_or((0, 0), crate::Classifier::runs);
+        object([
+            ("imageRuns", (images as f64).into()),
+            ("textRuns", (texts as f64).into()),
+        ])
+    }
+
+    /// A picture (`{bytes}` or `{rgba, width, height}`) and labels to an array of `{label, score, logit}`.
+    pub fn classify(
+        &self,
+        image: JsValue,
+        labels: Vec<String>,
+        options: JsValue,
+        cancel: Cancel,
+    ) -> Promise {
+        let borrowed = self.borrow();
+        promise(async move {
+            let mut borrowed = borrowed?;
+            let options = options_from_js(&options)?;
+            let input = Input::from_js(&image);
+            let results = borrowed
+                .get()
+                .classify_with(input.picture(), &labels, &options, &cancel)
+                .await?;
+            Ok(results.iter().map(score_to_js).collect::<Array>().into())
+        })
+    }
+
+    /// A picture to its embedding, a `Float32Array`.
+    #[wasm_bindgen(js_name = embedImage)]
+    pub fn embed_image(&self, image: JsValue, cancel: Cancel) -> Promise {
+        let borrowed = self.borrow();
+        promise(async move {
+            let mut borrowed = borrowed?;
+            let input = Input::from_js(&image);
+            let embedding = borrowed
+                .get()
+                .embed_image_with(input.picture(), &cancel)
+                .await?;
+            Ok(Float32Array::from(embedding.as_slice()).into())
+        })
+    }
+
+    /// Texts to their embeddings, an array of `Float32Array`.
+    #[wasm_bindgen(js_name = embedText)]
+    pub fn embed_text(&self, texts: Vec<String>, cancel: Cancel) -> Promise {
+        let borrowed = self.borrow();
+        promise(async move {
+            let mut borrowed = borrowed?;
+            let embeddings = borrowed.get().embed_text_with(&texts, &cancel).await?;
+            let arrays = embeddings
+                .iter()
+                .map(|e| JsValue::from(Float32Array::from(e.as_slice())));
+            Ok(arrays.collect::<Array>().into())
+        })
+    }
+
+    /// Frees the model; a running call ends first, later ones fail with `disposed`.
+    pub fn dispose(&mut self) {
+        self.classifier = Rc::new(RefCell::new(None));
+    }
+}
+
+fn promise(work: impl Future<Output = Result<JsValue>> + 'static) -> Promise {
+    wasm_bindgen_futures::future_to_promise(async move { work.await.map_err(to_js) })
+}

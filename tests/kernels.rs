@@ -1,0 +1,127 @@
+//! The fast form of every operation against its plain form, over sizes that tiles and vectors don't divide.
+
+use burn::tensor::{Device, Distribution, Tensor, TensorData};
+use siglip_web::kernels::{self, reference};
+use siglip_web::model::Activation;
+use siglip_web::{Backend, device};
+
+fn devices() -> Vec<Device> {
+    let mut devices = vec![device::open(Backend::Cpu).unwrap()];
+    #[cfg(feature = "webgpu")]
+    devices.push(device::open(Backend::WebGpu).unwrap());
+    devices
+}
+
+/// The same random numbers on any device.
+fn random<const D: usize>(shape: [usize; D]) -> TensorData {
+    Tensor::<D>::random(shape, Distribution::Normal(0.0, 1.0), &Device::flex()).into_data()
+}
+
+fn assert_close<const D: usize>(what: &str, got: Tensor<D>, expected: Tensor<D>) {
+    assert_eq!(got.dims(), expected.dims(), "{what}");
+    let (got, expected) = (got.into_data(), expected.into_data());
+    let pairs = got
+        .as_slice::<f32>()
+        .unwrap()
+        .iter()
+        .zip(expected.as_slice::<f32>().unwrap());
+    for (i, (g, e)) in pairs.enumerate() {
+        assert!(
+            (g - e).abs() <= 1e-4 * e.abs().max(10.0),
+            "{what}: [{i}] is {g}, expected {e}"
+        );
+    }
+}
+
+#[test]
+fn linear_on_odd_sizes() {
+    let cpu = Device::flex();
+    for device in devices() {
+        for rows in [1, 3, 4, 33] {
+            for (input, output) in [(4, 4), (8, 132), (588, 36), (7, 5), (6, 8), (160, 64)] {
+                let (x, w, b, r) = (
+                    random([2, rows, input]),
+                    random([output, input]),
+                    random([output]),
+                    random([2, rows, output]),
+                );
+                for (activation, residual) in [
+                    (None, false),
+                    (Some(Activation::GeluTanh), false),
+                    (None, true),
+                ] {
+                    let run = |form: fn(_, _, _, _, _) -> Tensor<3>, device: &Device| {
+                        form(
+                            Tensor::<3>::from_data(x.clone(), device),
+                            Tensor::<2>::from_data(w.clone(), device),
+                            Tensor::<1>::from_data(b.clone(), device),
+                            activation,
+                            residual.then(|| Tensor::<3>::from_data(r.clone(), device)),
+                        )
+                    };
+                    assert_close(
+                        &format!(
+                            "{device:?} linear {rows}×{input}→{output} {activation:?} residual {residual}"
+                        ),
+                        run(kernels::linear, &device),
+                        run(reference::linear, &cpu),
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn attention_on_odd_sizes() {
+    let cpu = Device::flex();
+    for device in devices() {
+        for (batch, queries, keys) in [(1, 1, 1), (2, 1, 37), (1, 33, 33), (3, 5, 64)] {
+            for (heads, head_size) in [(1, 4), (3, 20), (2, 72), (2, 5), (1, 64)] {
+                let hidden = heads * head_size;
+                let (q, k, v) = (
+                    random([batch, queries, hidden]),
+                    random([batch, keys, hidden]),
+                    random([batch, keys, hidden]),
+                );
+                let run = |form: fn(_, _, _, _) -> Tensor<3>, device: &Device| {
+                    let [q, k, v] = [&q, &k, &v].map(|t| Tensor::<3>::from_data(t.clone(), device));
+                    // Peaked scores, where an unstable softmax would overflow.
+                    form(q * 30.0, k, v, heads)
+                };
+                assert_close(
+                    &format!(
+                        "{device:?} attention {batch}×{queries}×{keys}, {heads} heads of {head_size}"
+                    ),
+                    run(kernels::attention, &device),
+                    run(reference::attention, &cpu),
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn layer_norm_on_odd_sizes_and_large_offsets() {
+    let cpu = Device::flex();
+    for device in devices() {
+        for (rows, hidden) in [(1, 1), (1, 64), (5, 63), (3, 768), (1030, 4)] {
+            let (x, gamma, beta) = (
+                random([1, rows, hidden]),
+                random([hidden]),
+                random([hidden]),
+            );
+            let run = |form: fn(_, _, _, f64) -> Tensor<3>, device: &Device| {
+                let x = Tensor::<3>::from_data(x.clone(), device) + 20.0;
+                let [gamma, beta] =
+                    [&gamma, &beta].map(|t| Tensor::<1>::from_data(t.clone(), device));
+                form(x, gamma, beta, 1e-6)
+            };
+            assert_close(
+                &format!("{device:?} layer norm {rows}×{hidden}"),
+                run(kernels::layer_norm, &device),
+                run(reference::layer_norm, &cpu),
+            );
+        }
+    }
+}
