@@ -7,7 +7,7 @@ import { SiglipError, aborted, siglipError } from "./error.js";
 /** @typedef {{aborted: boolean}} Cancel */
 /** @typedef {{cancel: Cancel, stop: AbortController, done?: Promise<any>}} Running */
 /** @typedef {{stage: string, file?: string, loaded: number, total: number}} Progress */
-/** @typedef {{backend: "webgpu"|"cpu", glue: any, memory: WebAssembly.Memory | undefined}} Wasm */
+/** @typedef {{backend: "webgpu"|"cpu", glue: any, memory: WebAssembly.Memory | undefined, crashed?: SiglipError}} Wasm */
 /** @typedef {{kind: "url", base: string, hub: boolean} | {kind: "files", files: Map<string, File>} | {kind: "directory", handle: FileSystemDirectoryHandle}} Place */
 
 /** One model and the calls to it, one at a time: the client keeps the queue. */
@@ -59,6 +59,12 @@ export class Host {
       case "load": {
         const report = (progress) => this.#send({ id: message.id, progress });
         const { wasm, engine } = await load(message, report, cancel, stop.signal);
+        if (cancel.aborted) {
+          // Too late to have stopped: nobody waits for it any more.
+          engine.dispose();
+          engine.free();
+          throw aborted();
+        }
         this.#wasm = wasm;
         this.#engine = engine;
         return engine.info;
@@ -157,7 +163,7 @@ async function probe() {
 
 /** The modules of this thread that run. A worker has one; pages with `worker: false` share theirs. @type {{webgpu?: Wasm, cpu?: Wasm}} */
 const modules = {};
-/** How often a module crashed: a trapped instance can't be used again, and the same script under another query is a fresh one. */
+/** How often a module was given up: a trapped instance can't be used again, and the same script under another query is a fresh one. */
 const crashes = { webgpu: 0, cpu: 0 };
 /** One instantiation at a time: a second one would overwrite the first one's instance. @type {Record<string, Promise<any>>} */
 const starting = {};
@@ -222,15 +228,20 @@ class Crash extends Error {
  */
 function guard(wasm, call) {
   const crash = (error) => {
-    if (modules[wasm.backend] === wasm) {
-      delete modules[wasm.backend];
-      crashes[wasm.backend] += 1;
-    }
+    abandon(wasm);
     const memory = /memory|alloc/i.test(error.message) || !canGrow(wasm.memory);
-    return new Crash(memory
+    wasm.crashed = memory
       ? new SiglipError("out-of-memory", "The model ran out of memory and had to stop. Close other tabs or take a smaller model or picture, and load the model again.", { cause: error })
-      : new SiglipError("device-lost", `The computation crashed (${error.message}) and had to stop. Load the model again; if it happens again, try backend "cpu".`, { cause: error }));
+      : new SiglipError("device-lost", `The computation crashed (${error.message}) and had to stop. Load the model again; if it happens again, try backend "cpu".`, { cause: error });
+    return new Crash(wasm.crashed);
   };
+  const failure = (error) => {
+    if (trapped(error)) return crash(error);
+    // The module remembers a lost GPU; only a fresh one asks for it again.
+    if (error?.code === "device-lost") abandon(wasm);
+    return error;
+  };
+  if (wasm.crashed) return Promise.reject(new Crash(wasm.crashed));
   return new Promise((resolve, reject) => {
     /** @param {any} event */
     const uncaught = (event) => {
@@ -248,9 +259,16 @@ function guard(wasm, call) {
     self.addEventListener("unhandledrejection", uncaught);
     Promise.resolve().then(call).then(
       (value) => end(resolve, value),
-      (error) => end(reject, trapped(error) ? crash(error) : error),
+      (error) => end(reject, failure(error)),
     );
   });
+}
+
+/** The next load takes a fresh module. @param {Wasm} wasm */
+function abandon(wasm) {
+  if (modules[wasm.backend] !== wasm) return;
+  delete modules[wasm.backend];
+  crashes[wasm.backend] += 1;
 }
 
 /** A failed allocation is a trap like any other; but where memory can't grow by half a GiB, it was one. @param {WebAssembly.Memory} [memory] */

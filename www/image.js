@@ -168,7 +168,8 @@ function fromImageData(image) {
 
 /** @param {Blob} blob @param {Uint8Array} bytes @returns {Promise<Picture>} */
 async function decode(blob, bytes) {
-  if (isSvg(bytes)) return rasterise(bytes);
+  const drawing = svgText(bytes);
+  if (drawing !== undefined) return rasterise(drawing);
   let bitmap;
   try {
     bitmap = await createImageBitmap(blob, { imageOrientation: "from-image", premultiplyAlpha: "none" });
@@ -182,17 +183,19 @@ async function decode(blob, bytes) {
   }
 }
 
-/** @param {Uint8Array} bytes */
-function isSvg(bytes) {
-  const start = new TextDecoder().decode(bytes.subarray(0, 4096)).trimStart();
-  return /^(<\?xml|<!--|<!doctype\s+svg|<svg)/i.test(start) && /<svg[\s>]/i.test(new TextDecoder().decode(bytes.subarray(0, 65536)));
+/** The text of an SVG file, else nothing. @param {Uint8Array} bytes */
+function svgText(bytes) {
+  const [first, second] = bytes;
+  const encoding = first === 0xff && second === 0xfe ? "utf-16le" : first === 0xfe && second === 0xff ? "utf-16be" : "utf-8";
+  const start = new TextDecoder(encoding).decode(bytes.subarray(0, 65536)).trimStart();
+  return /^</.test(start) && /[<:]svg[\s>]/i.test(start) ? new TextDecoder(encoding).decode(bytes) : undefined;
 }
 
-/** A drawing has no pixels of its own: it is drawn as large as it says, within bounds. @param {Uint8Array} bytes @returns {Promise<Picture>} */
-async function rasterise(bytes) {
+/** A drawing has no pixels of its own: it is drawn as large as it says, within bounds. @param {string} text @returns {Promise<Picture>} */
+async function rasterise(text) {
   const bad = (why) => new SiglipError("bad-image", `The SVG drawing could not be drawn: ${why}. Save it as PNG.`);
   if (!globalThis.document) throw new SiglipError("unsupported", "An SVG drawing can only be drawn by a page, not by a worker. Draw it there, or save it as PNG.");
-  const root = new DOMParser().parseFromString(new TextDecoder().decode(bytes), "image/svg+xml").documentElement;
+  const root = new DOMParser().parseFromString(text, "image/svg+xml").documentElement;
   if (root.localName !== "svg") throw bad("it is not well-formed XML");
   const [, , boxWidth, boxHeight] = (root.getAttribute("viewBox") ?? "").trim().split(/[\s,]+/).map(Number);
   const length = (name) => Number(/^\s*([\d.]+(?:e[+-]?\d+)?)\s*(px|pt|pc|mm|cm|in)?\s*$/i.exec(root.getAttribute(name) ?? "")?.[1]);

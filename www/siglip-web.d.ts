@@ -77,8 +77,9 @@ export interface ModelInfo {
   /** Tokens of a text, padding included. */
   readonly contextLength: number;
   readonly parameters: number;
-  /** Already exponentiated: what a cosine is multiplied by. */
+  /** The checkpoint's `logit_scale`: a cosine is multiplied by `exp(logitScale)`. */
   readonly logitScale: number;
+  /** The checkpoint's `logit_bias`, added then. */
   readonly logitBias: number;
   /** Bytes that the weights take. */
   readonly bytes: number;

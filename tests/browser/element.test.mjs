@@ -13,7 +13,7 @@ const STRICT = "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; worker
 
 for (const engine of ["an engine that fails on command", "the real engine"]) {
   const mocked = engine !== "the real engine";
-  describe(`the tag over ${engine}`, { timeout: 240_000 }, () => {
+  describe(`the tag over ${engine}`, { timeout: 1_200_000 }, () => {
     let site;
     const close = [];
     before(async () => {
