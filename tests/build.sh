@@ -34,7 +34,7 @@ check() {
 run() {
   "$@" >"$scratch/out" 2>&1 </dev/null
   status=$?
-  out=$(<"$scratch/out")
+  out=$(tr -d '\0' <"$scratch/out")
 }
 
 # stub NAME BODY: a program NAME.
