@@ -3,21 +3,27 @@
 const separators = /[,\n\r\uFF0C\u3001]+/; // ASCII comma, new lines, and the commas of Chinese and Japanese
 
 /**
- * Splits what was typed into labels. The model reads lower case, so "Cat" and "cat" are one label.
+ * Splits what was typed into labels. The model reads lower case, so "Cat" and "cat" are one label; it leaves out
+ * punctuation, so that "?!" is none.
  * @param {string} text
- * @returns {{labels: string[], repeated: string[]}}
+ * @returns {{labels: string[], repeated: string[], empty: string[]}}
  */
 export function parseLabels(text) {
   const seen = new Map();
   const repeated = new Set();
+  const empty = new Set();
   for (const part of text.split(separators)) {
     const label = part.replace(/\s+/g, ' ').trim();
     if (!label) continue;
+    if (/^[!-/:-@[-`{-~ ]+$/.test(label)) {
+      empty.add(label);
+      continue;
+    }
     const key = label.toLowerCase();
     if (seen.has(key)) repeated.add(seen.get(key));
     else seen.set(key, label);
   }
-  return { labels: [...seen.values()], repeated: [...repeated] };
+  return { labels: [...seen.values()], repeated: [...repeated], empty: [...empty] };
 }
 
 /** The probability of one label on its own. */

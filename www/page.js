@@ -72,7 +72,7 @@ function fail(text, retry, retryText) {
 
 const capital = (text) => text[0].toUpperCase() + text.slice(1);
 const sentence = (text) => (/[.!?…]$/.test(text) ? text : `${text}.`);
-const reason = (error) => sentence(String(error?.message ?? error));
+const reason = (error) => sentence(capital(String(error?.message || error)));
 
 // ---- The answer --------------------------------------------------------------------------------------------------
 
@@ -303,10 +303,14 @@ async function fetching(address, work) {
 // ---- The labels --------------------------------------------------------------------------------------------------
 
 function readLabels() {
-  const { labels: found, repeated } = parseLabels($('labels').value);
+  const { labels: found, repeated, empty } = parseLabels($('labels').value);
   labels.list = found;
-  $('labels-note').hidden = repeated.length === 0;
-  $('labels-note').textContent = repeated.length === 0 ? '' : `Listed more than once, counted once: ${repeated.slice(0, 3).map(quote).join(', ')}${repeated.length > 3 ? '…' : ''}`;
+  const some = (list) => list.slice(0, 3).map(quote).join(', ') + (list.length > 3 ? '…' : '');
+  $('labels-note').textContent = [
+    repeated.length > 0 && `Listed more than once, counted once: ${some(repeated)}`,
+    empty.length > 0 && `Left out, for want of a word: ${some(empty)}`,
+  ].filter(Boolean).join('. ');
+  $('labels-note').hidden = !$('labels-note').textContent;
   mark();
 }
 

@@ -9,6 +9,8 @@ import { serve } from './server.mjs';
 const sample = (name) => readFile(`${www}samples/${name}.png`);
 const png = async (name, sampleName = name) => ({ name: `${name}.png`, mimeType: 'image/png', buffer: await sample(sampleName) });
 
+const PATIENCE = 120_000; // ms; nothing is timed, this only ends a test that hangs
+
 // What no sample shows, and what keeps the small model busy for long.
 const NONE = ['a telephone bill', 'a traffic jam'];
 const SLOW = Array.from({ length: 4000 }, (_, i) => `slow thing number ${i}`).join(', '); // on lines, Chromium takes ages to type it
@@ -39,8 +41,9 @@ function keepBack(path) {
 
 /** A test with a page of its own. `wait: false` does not wait for the first answer. */
 function onPage(name, body, { wait = true, expected = /^$/, ...options } = {}) {
-  test(name, { timeout: 120_000 }, async () => {
+  test(name, { timeout: 10 * PATIENCE }, async () => {
     const context = await browser.context.browser().newContext({ viewport: { width: 1280, height: 900 }, ...options });
+    context.setDefaultTimeout(PATIENCE);
     const page = await context.newPage();
     const troubles = [];
     const requests = [];
@@ -257,16 +260,24 @@ describe('labels', () => {
     await page.getByText('counted once').waitFor({ state: 'hidden' });
   });
 
+  onPage('without a word are left out, with a note', async (page) => {
+    await labels(page).fill('a cat, ?!, a dog');
+    await answered(page, ['a cat', 'a dog']);
+    await page.getByText('for want of a word: “?!”').waitFor();
+  });
+
   onPage('are text, whatever they hold', async (page) => {
     const markup = '<img src=x onerror=alert(1)>';
-    await type(page, `${markup}, <b>bold</b>, $&`);
+    await type(page, `${markup}, <b>bold</b>, it costs $& more`);
     assert.ok((await read(page)).some(({ label }) => label === markup));
     assert.equal(await results(page).locator('img, b').count(), 0);
   });
 
-  onPage('may be very long or very many', async (page) => {
-    await type(page, `${'long '.repeat(1999)}label, short`);
+  onPage('may be long or very many; one beyond all measure is named', async (page) => {
+    await type(page, `${'long '.repeat(150)}label, short`);
     assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth));
+    await labels(page).fill(`${'long '.repeat(1999)}label, short`);
+    await says(page, /Label 1 of 2 .*long long.* has 10000 characters/);
     const many = Array.from({ length: 120 }, (_, i) => `thing number ${i}`);
     assert.equal((await type(page, many.join('\n'))).length, 120);
     await stillWorks(page);
