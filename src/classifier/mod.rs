@@ -7,7 +7,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 
 pub use options::{ClassifyOptions, DEFAULT_TEMPLATE, Scores};
 
-use crate::checkpoint::{Checkpoint, Folder, Pace, Progress, Source, Stage};
+use crate::checkpoint::{Checkpoint, Pace, Progress, Source, Stage};
 use crate::device;
 use crate::error::{Error, Result};
 use crate::kernels::to_vec;
@@ -305,7 +305,7 @@ impl Classifier {
     /// # Errors
     /// As [`load_with`](Self::load_with).
     pub fn load(dir: impl AsRef<std::path::Path>, device: &Device) -> Result<Self> {
-        let source = Folder::new(dir)?;
+        let source = crate::checkpoint::Folder::new(dir)?;
         pollster::block_on(Self::load_with(&source, device, &(), &mut |_| {}))
     }
 
