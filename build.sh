@@ -188,7 +188,8 @@ wasm_cargo() {
   if [[ $std == rustup ]]; then
     env "${settings[@]}" cargo "$@"
   else
-    env "${settings[@]}" RUSTC="$debian_bin/rustc" RUSTDOC="$debian_bin/rustdoc" RUSTC_BOOTSTRAP=1 CARGO_UNSTABLE_BUILD_STD=std,panic_abort \
+    # "test" always, as cargo adds it for tests and would then build every dependency again.
+    env "${settings[@]}" RUSTC="$debian_bin/rustc" RUSTDOC="$debian_bin/rustdoc" RUSTC_BOOTSTRAP=1 CARGO_UNSTABLE_BUILD_STD=std,panic_abort,test \
       CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER="$(rust_lld)" "$debian_bin/cargo" "$@"
   fi
 }

@@ -264,7 +264,7 @@ stub debian-cargo "printf '%s\n' \"\$RUSTC|\$RUSTC_BOOTSTRAP|\$CARGO_UNSTABLE_BU
 mkdir -p "$scratch/debian"
 cp "$scratch/bin/debian-cargo" "$scratch/debian/cargo"
 inside "export RUSTFLAGS=-Dwarnings; debian_bin=$scratch/debian std=debian; wasm_cargo build"
-[[ $out == "$scratch/debian/rustc|1|std,panic_abort|$scratch/sysroot/lib/rustlib/host/bin/rust-lld||build" ]]
+[[ $out == "$scratch/debian/rustc|1|std,panic_abort,test|$scratch/sysroot/lib/rustlib/host/bin/rust-lld||build" ]]
 check "Debian's cargo builds the standard library, links with rust-lld and ignores RUSTFLAGS"
 
 fresh
