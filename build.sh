@@ -45,24 +45,30 @@ have() { command -v "$1" >/dev/null 2>&1; }
 
 has_package() { [[ $(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null) == installed ]]; }
 
-# need_packages WHY PACKAGE...: Debian packages, installed where that needs no password.
+# need_packages WHY PACKAGE...: Debian packages that must be there.
 need_packages() {
   local why=$1 missing=() package
   shift
   for package; do has_package "$package" || missing+=("$package"); done
-  ((${#missing[@]})) || return 0
-  have apt-get || die "${missing[*]} missing ($why), and this is no Debian: install what these Debian packages hold"
-  local install=(apt-get install -y --no-install-recommends --no-remove "${missing[@]}") as_root=()
+  ((${#missing[@]} == 0)) || install_packages "$why" "${missing[@]}"
+}
+
+# install_packages WHY PACKAGE...: the newest of them, where that needs no password.
+install_packages() {
+  local why=$1 as_root=()
+  shift
+  have apt-get || die "$* missing ($why), and this is no Debian: install what these Debian packages hold"
+  local install=(apt-get install -y --no-install-recommends --no-remove "$@")
   if ((EUID != 0)); then
     as_root=(sudo -n)
     sudo -n true 2>/dev/null || die "Debian packages are missing ($why) and need root; type: sudo ${install[*]}"
   fi
-  say "Installing ${missing[*]} ($why)"
+  say "Installing $* ($why)"
   export DEBIAN_FRONTEND=noninteractive
-  # On a fresh machine the lists are empty or old.
-  "${as_root[@]}" "${install[@]}" </dev/null || {
-    "${as_root[@]}" apt-get update && "${as_root[@]}" "${install[@]}" </dev/null
-  } || die "apt-get could not install ${missing[*]} ($why): see its message above, then type: sudo ${install[*]}"
+  # On a fresh machine the lists are empty or old. A single source that cannot be reached need not matter.
+  "${as_root[@]}" apt-get update </dev/null || true
+  "${as_root[@]}" "${install[@]}" </dev/null ||
+    die "apt-get could not install $* ($why): see its message above, then type: sudo ${install[*]}"
 }
 
 need_rust() {
@@ -90,9 +96,13 @@ rustup_has_std() {
   libs=$(rustc --print target-libdir --target $wasm 2>/dev/null) && compgen -G "$libs/libstd-*.rlib" >/dev/null
 }
 
+debian_std=(rustc-web cargo-web rust-web-src)
 debian_has_std() {
-  local package
-  for package in rustc-web cargo-web rust-web-src; do has_package "$package" || return; done
+  local package oldest
+  for package in "${debian_std[@]}"; do has_package "$package" || return; done
+  oldest=$(awk -F '"' '/^rust-version/ {print $2}' "$root/Cargo.toml")
+  # "rustc 1.96.0 (…)"
+  sort -CV <<<"$oldest"$'\n'"$("$debian_bin/rustc" --version | cut -d ' ' -f 2)"
 }
 
 # Sets `std`, the toolchain that builds wasm.
@@ -120,7 +130,9 @@ need_wasm_std() {
     *) die "SIGLIP_WEB_STD is \"$choice\": it must be auto, rustup or debian" ;;
   esac
   if [[ $choice == debian ]]; then
-    need_packages "the wasm32 standard library in source" rustc-web cargo-web rust-web-src
+    debian_has_std || install_packages "the wasm32 standard library in source" "${debian_std[@]}"
+    debian_has_std || die "Debian's $("$debian_bin/rustc" --version) is older than Cargo.toml's rust-version:" \
+      "type sudo apt-get update, then sudo apt-get install ${debian_std[*]}, or use rustup's (SIGLIP_WEB_STD=rustup)"
     rust_lld >/dev/null || die "rust-lld is missing from $(rustc --print sysroot): install Rust through https://rustup.rs"
   fi
   std=$choice
@@ -223,7 +235,7 @@ build_wasm() {
     # Both modules have the same file name, and cargo does not see that the other took its place.
     rm -f "$linked" "$target/$wasm/web/deps/siglip_web.wasm" "$work/sources"
     (cd "$root" && wasm_cargo rustc --locked --profile web --target $wasm --lib --crate-type cdylib \
-      --no-default-features --features "$features") || die "$name did not compile: see the messages above"
+      --no-default-features --features "$features" -- -C lto=fat) || die "$name did not compile: see the messages above"
     cp "$linked" "$raw"
     echo "$sources" >"$work/sources"
   fi

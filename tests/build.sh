@@ -67,6 +67,9 @@ with_rust() {
 # with_debian PACKAGE...: a Debian where these packages are installed; apt-get installs what it is asked for.
 with_debian() {
   printf '%s\n' "$@" >"$scratch/packages"
+  mkdir -p "$scratch/debian"
+  printf '#!/bin/bash\necho "rustc %s (stub)"\n' "${debian_rustc:-9.0.0}" >"$scratch/debian/rustc"
+  chmod +x "$scratch/debian/rustc"
   stub dpkg-query "grep -qx -- \"\${@: -1}\" $scratch/packages && printf installed"
   stub apt-get "[[ \$1 == update ]] || printf '%s\\n' \"\$@\" | grep -v -e '^-' -e '^install\$' >>$scratch/packages"
   stub sudo '[[ $2 == true ]] || shift; [[ $1 == -n ]] && shift; "$@"'
@@ -75,7 +78,7 @@ with_debian() {
 # inside CODE: CODE with build.sh's functions, the stubs alone in PATH, and $scratch/target.
 inside() {
   run env -i HOME="$scratch" PATH="$scratch/bin" CARGO_TARGET_DIR="$scratch/target" ${SIGLIP_WEB_STD:+SIGLIP_WEB_STD=$SIGLIP_WEB_STD} \
-    "$BASH" -c "source '$script'; $1"
+    "$BASH" -c "source '$script'; debian_bin=$scratch/debian; $1"
 }
 calls() { grep -q -- "$1" "$scratch/calls"; }
 
@@ -260,10 +263,19 @@ SIGLIP_WEB_STD=debian inside 'need_wasm_std; echo "std: $std"'
 ((status == 0)) && [[ $out == *"std: debian"* ]] && calls "apt-get install .*$debian"
 check "SIGLIP_WEB_STD=debian forces Debian's sources"
 
+fresh
+with_rust std
+debian_rustc=1.85.0 with_debian $debian
+SIGLIP_WEB_STD=debian inside need_wasm_std
+((status == 1)) && calls "apt-get update" && calls "apt-get install .*$debian" && [[ $out == *"rustc 1.85.0 (stub) is older"*"apt-get update"* ]]
+check "a Debian toolchain that is too old is brought up to date, or named"
+
+fresh
+with_rust std
+with_debian $debian
 stub debian-cargo "printf '%s\n' \"\$RUSTC|\$RUSTC_BOOTSTRAP|\$CARGO_UNSTABLE_BUILD_STD|\$CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER|\$RUSTFLAGS|\$*\""
-mkdir -p "$scratch/debian"
 cp "$scratch/bin/debian-cargo" "$scratch/debian/cargo"
-inside "export RUSTFLAGS=-Dwarnings; debian_bin=$scratch/debian std=debian; wasm_cargo build"
+inside "export RUSTFLAGS=-Dwarnings; std=debian; wasm_cargo build"
 [[ $out == "$scratch/debian/rustc|1|std,panic_abort,test|$scratch/sysroot/lib/rustlib/host/bin/rust-lld||build" ]]
 check "Debian's cargo builds the standard library, links with rust-lld and ignores RUSTFLAGS"
 
