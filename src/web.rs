@@ -82,7 +82,7 @@ impl Source for JsSource {
 
     async fn read_all(&self, file: &str) -> Result<Option<Vec<u8>>> {
         let bytes = self.read_all(file).await.map_err(from_js)?;
-        Ok((!bytes.is_undefined()).then(|| Uint8Array::new(&bytes).to_vec()))
+        Ok((!bytes.is_undefined()).then(|| bytes_of(&bytes)))
     }
 
     async fn open(&self, file: &str) -> Result<Option<OpenFile>> {
@@ -107,7 +107,7 @@ impl Stream for OpenFile {
 
     async fn read(&mut self, length: usize) -> Result<Vec<u8>> {
         let bytes = self.0.read(length as f64).await.map_err(from_js)?;
-        Ok(Uint8Array::new(&bytes).to_vec())
+        Ok(bytes_of(&bytes))
     }
 }
 
@@ -153,6 +153,23 @@ fn object<const N: usize>(entries: [(&str, JsValue); N]) -> JsValue {
     object.into()
 }
 
+/// The bytes of a `Uint8Array` or `Uint8ClampedArray`, copied once, into wasm memory.
+fn bytes_of(array: &JsValue) -> Vec<u8> {
+    match array.dyn_ref::<Uint8Array>() {
+        Some(bytes) => bytes.to_vec(),
+        None => {
+            let part = |key| get(array, key);
+            let number = |key| part(key).as_f64().unwrap_or(0.0) as u32;
+            Uint8Array::new_with_byte_offset_and_length(
+                &part("buffer"),
+                number("byteOffset"),
+                number("byteLength"),
+            )
+            .to_vec()
+        }
+    }
+}
+
 /// A picture that JavaScript handed over, copied into wasm memory.
 enum Input {
     Encoded(Vec<u8>),
@@ -163,13 +180,10 @@ impl Input {
     fn from_js(image: &JsValue) -> Self {
         let bytes = get(image, "bytes");
         if !bytes.is_undefined() {
-            return Self::Encoded(Uint8Array::new(&bytes).to_vec());
+            return Self::Encoded(bytes_of(&bytes));
         }
         let side = |key| get(image, key).as_f64().unwrap_or(0.0) as u32;
-        // Whatever kind of byte array it is, a view of the same bytes.
-        let rgba = get(image, "rgba");
-        let pixels = Uint8Array::new(&rgba).to_vec();
-        Self::Rgba(side("width"), side("height"), pixels)
+        Self::Rgba(side("width"), side("height"), bytes_of(&get(image, "rgba")))
     }
 
     fn picture(&self) -> Picture<'_> {

@@ -130,11 +130,11 @@ pub fn layer_norm<const D: usize>(
     beta: Tensor<1>,
     epsilon: f64,
 ) -> Tensor<D> {
-    if !is_plain(&x) {
-        return reference::layer_norm(x, gamma, beta, epsilon);
-    }
     let shape = x.dims();
     let hidden = shape[D - 1];
+    if !is_plain(&x) || !hidden.is_multiple_of(4) {
+        return reference::layer_norm(x, gamma, beta, epsilon);
+    }
     let rows: usize = shape[..D - 1].iter().product();
     let y = Dispatch::siglip_layer_norm(
         x.reshape([rows, hidden]).into_dispatch(),

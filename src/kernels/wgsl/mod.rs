@@ -181,9 +181,7 @@ impl Kernels for Cube {
         beta: CubeTensor,
         epsilon: f64,
     ) -> CubeTensor {
-        const WORKGROUP: u32 = 64;
-        /// Workgroups along x; the rest go along y, because one dimension holds 65 535.
-        const ROW_OF_WORKGROUPS: usize = 1024;
+        const WORKGROUP: usize = 32;
         let [rows, hidden] = x.shape().dims();
         let (x, gamma, beta) = (
             into_contiguous(x),
@@ -193,18 +191,14 @@ impl Kernels for Cube {
         let shader = Shader {
             text: include_str!("layer_norm.wgsl"),
             constants: vec![
-                ("hidden", hidden.to_string()),
+                ("hidden_vectors", (hidden / 4).to_string()),
                 ("epsilon", format!("{epsilon:e}")),
             ],
         };
         run(
             shader,
-            [WORKGROUP, 1, 1],
-            [
-                rows.min(ROW_OF_WORKGROUPS),
-                rows.div_ceil(ROW_OF_WORKGROUPS),
-                1,
-            ],
+            [WORKGROUP as u32, 1, 1],
+            [rows.div_ceil(WORKGROUP), 1, 1],
             &[&x, &gamma, &beta],
             Shape::new([rows, hidden]),
             &[rows as u32],
