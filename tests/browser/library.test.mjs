@@ -876,7 +876,7 @@ describe("the library over the real engine", { timeout: 1_200_000 }, () => {
     assert.ok(events.some(({ file }) => file === "siglip_web_cpu_bg.wasm"));
   });
 
-  test("the demo model sees what is in the sample pictures, without any other site", async () => {
+  test("the demo model answers for every sample picture, without any other site", async () => {
     const samples = (await readdir(join(www, "samples"))).filter((name) => /\.(png|jpe?g|webp)$/.test(name));
     assert.ok(samples.length > 0);
     const outside = [];
