@@ -247,7 +247,9 @@ impl Classifier {
         let values = values?;
         for row in values.chunks_exact(hidden) {
             let length = row.iter().map(|v| v * v).sum::<f32>().sqrt();
-            if !((length - 1.0).abs() < LENGTH_TOLERANCE) {
+            // NaN is not within the tolerance either.
+            let unit = (length - 1.0).abs() < LENGTH_TOLERANCE;
+            if !unit {
                 let what = format!("an embedding came out with length {length} instead of 1");
                 return Err(match self.device == Device::flex() {
                     true => {

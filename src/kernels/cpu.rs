@@ -98,7 +98,7 @@ fn add_gelu_tanh(row: &mut [f32], bias: &[f32]) {
 /// Written without branches or calls so that the compiler turns the loop around it into SIMD; within 2 ulp of libm's.
 #[inline(always)]
 fn gelu_tanh(x: f32) -> f32 {
-    const MINUS_TWO_SQRT_2_OVER_PI: f32 = -1.595_769_1;
+    const MINUS_TWO_SQRT_2_OVER_PI: f32 = -1.595_769;
     let exponent = MINUS_TWO_SQRT_2_OVER_PI * (x + 0.044_715 * x * x * x);
     x / (1.0 + exp(exponent))
 }
