@@ -110,12 +110,12 @@ def hue_turn(rgb, degrees, saturation, brightness, contrast):
 
 
 class Scenes:
-    def __init__(self, data: Path, encode, side=64, seed=0, backgrounds=1500):
+    def __init__(self, data: Path, encode, side=64, seed=0, backgrounds=1500, easy=0.0):
         every = json.loads((data / "drawings.json").read_text())
         keep = [i for i, d in enumerate(every) if d["split"] == "train"]
         self.drawings = [every[i] for i in keep]
         self.pixels = torch.from_numpy(np.load(data / "drawings.npy", mmap_mode="r")[keep])
-        self.lex, self.encode, self.side, self.seed = Lexicon(), encode, side, seed
+        self.lex, self.encode, self.side, self.seed, self.easy = Lexicon(), encode, side, seed, easy
         self.labels = torch.from_numpy(labels_of(self.lex, self.drawings))
         self.background = textures(np.random.default_rng(seed), backgrounds, side)
         count = {}
@@ -134,11 +134,13 @@ class Scenes:
         self.line = torch.tensor([d["source"] in LINE_ART for d in self.drawings])
         self.several = torch.tensor([d["source"] not in LINE_ART | {"noto-emoji", "twemoji", "fluent-emoji-flat"} for d in self.drawings])
 
-    def foreground(self, idx, r):
+    def foreground(self, idx, r, easy=False):
         """RGBA in 0..1 after colour play, [n, 4, 72, 72], and colour shares [n, 11]."""
         n = len(idx)
         a = self.pixels[idx].permute(0, 3, 1, 2).float() / 255
         rgb, alpha = a[:, :3], a[:, 3:]
+        if easy:
+            return a, colour_shares(rgb[:, :, ::4, ::4], alpha[:, :, ::4, ::4])
         turn = torch.where(torch.rand(n) < 0.3, torch.rand(n) * 360, torch.randn(n) * 6)
         sat = torch.where(torch.rand(n) < 0.08, torch.zeros(n), 1 + 0.25 * torch.randn(n)).clamp(0, 2)
         rgb = hue_turn(rgb, turn, sat, 0.06 * torch.randn(n), 1 + 0.15 * torch.randn(n))
@@ -196,13 +198,16 @@ class Scenes:
         """pixels uint8 [size, 3, side, side], ids [captions, 16], target int8 [size, captions] in {-1, 0, 1}."""
         r = random.Random(self.seed * 1_000_003 + step)
         torch.manual_seed(self.seed * 7_919 + step)
-        main = torch.tensor(r.choices(range(len(self.drawings)), self.weights, k=size))
+        easy = r.random() < self.easy                      # one whole drawing on white or a plain colour, as it is
+        weights = [w * 0.15 if l else w for w, l in zip(self.weights, self.line)] if easy else self.weights
+        main = torch.tensor(r.choices(range(len(self.drawings)), weights, k=size))
         other = torch.tensor(r.choices(range(len(self.drawings)), self.weights, k=size))
         kind = torch.tensor(r.choices([0, 1, 2, 3, 4], [74, 9, 4, 11, 2], k=size))     # one, two alike, three alike, two different, nothing
-        fg, share = self.foreground(main, r)
+        kind = torch.zeros_like(kind) if easy else kind
+        fg, share = self.foreground(main, r, easy)
         # background
         bg = torch.ones(size, 3, self.side, self.side)
-        pick = torch.rand(size)
+        pick = torch.rand(size) * (0.5 if easy else 1)
         plain = torch.rand(size, 3, 1, 1)
         bg = torch.where((pick > 0.42).view(-1, 1, 1, 1), plain.expand_as(bg), bg)
         ramp = torch.linspace(0, 1, self.side)
@@ -234,6 +239,8 @@ class Scenes:
             layer = self.place(f, drawing, r, mode)
             bg[rows] = bg[rows] * (1 - layer[:, 3:]) + layer[:, :3]
         x = bg
+        if easy:
+            return (x.clamp(0, 1) * 255).round().to(torch.uint8), *self.truth(r, share, count, kind, main, other, extra)
         blur = torch.rand(size) < 0.12
         if blur.any():
             x[blur] = F.avg_pool2d(F.pad(x[blur], (1, 1, 1, 1), mode="replicate"), 3, 1)
@@ -243,7 +250,10 @@ class Scenes:
         if r.random() < 0.5:
             x = x * (1 + 0.12 * torch.randn(size, 1, 1, 1)) + 0.04 * torch.randn(size, 3, 1, 1)
         pixels = (x.clamp(0, 1) * 255).round().to(torch.uint8)
-        # truth
+        return pixels, *self.truth(r, share, count, kind, main, other, extra)
+
+    def truth(self, r, share, count, kind, main, other, extra):
+        """What each picture shows, and captions with it."""
         truth = self.labels[main].clone()
         truth[kind == 3] = torch.maximum(truth[kind == 3], self.labels[other[kind == 3]])
         truth[kind == 4] = NO
@@ -252,7 +262,7 @@ class Scenes:
         known[share < 0.12] = NO
         known[kind == 3] = UNSURE
         known[kind == 4] = NO
-        return pixels, *self.captions(r, truth, known, count, kind, main, other, extra)
+        return self.captions(r, truth, known, count, kind, main, other, extra)
 
     def captions(self, r, truth, known, count, kind, main, other, extra):
         lex, size, texts, columns = self.lex, len(main), [], []

@@ -4,7 +4,9 @@
     python train.py --data DATA --tokenizer TOKENIZER --out RUN --minutes 60 [--resume]
 
 The loss is SigLIP's (Zhai et al. 2023, equation 1): -log sigmoid(z (t x·y + b)) over all picture-caption pairs of a batch,
-with t = exp(t'), t' = log 10 and b = -10 at the start. Two things differ, since captions here come from a few hundred concepts:
+with t = exp(t') and t' = log 10 at the start. The paper starts b at -10, about the log-odds of a positive pair in its batches of 16 thousand;
+here about 1.2 % of a batch's pairs are positive, so b starts at log(0.012 / 0.988) = -4.4 (with -10 all embeddings first collapsed
+onto one direction). Two more things differ, since captions here come from a few hundred concepts:
   - a caption that is true of several pictures of the batch counts as positive for each of them (z = 1), not as a negative;
   - a pair of which it is not known whether it matches ("a bird" drawn, "a parrot" asked) is left out of the sum.
 Beside each picture's own caption a batch holds captions of random concepts: negatives that need no picture.
@@ -43,6 +45,8 @@ class Muon(torch.optim.Optimizer):
         for g in self.param_groups:
             shapes = {}
             for p in g["params"]:
+                if p.grad is None:                         # a layer not yet in use
+                    continue
                 m = self.state[p].setdefault("m", torch.zeros_like(p))
                 m.mul_(g["momentum"]).add_(p.grad)
                 shapes.setdefault(tuple(p.shape), []).append((p, p.grad + g["momentum"] * m))
@@ -68,27 +72,32 @@ class Batches(torch.utils.data.IterableDataset):
         info = torch.utils.data.get_worker_info()
         tok = SiglipTokenizer.from_pretrained(self.a.tokenizer)
         encode = lambda texts: torch.tensor(tok(texts, padding="max_length", truncation=True)["input_ids"])
-        scenes = Scenes(self.a.data, encode, SIDE, self.a.seed)
+        scenes = Scenes(self.a.data, encode, SIDE, self.a.seed, easy=self.a.easy)
         step = self.first + info.id
         while True:
             yield step, scenes.batch(self.a.batch, self.a.extra, step)
             step += info.num_workers
 
 
-def image_embeddings(model, pixels, drop):
+def image_embeddings(model, pixels, drop, layers):
     v = model.vision_model
     x = v.embeddings(pixels)
     if drop:
         keep = round(x.shape[1] * (1 - drop))
         order = torch.rand(x.shape[:2]).argsort(1)[:, :keep]
         x = x.gather(1, order.unsqueeze(-1).expand(-1, -1, x.shape[2]))
-    x = v.encoder(inputs_embeds=x).last_hidden_state
+    for layer in v.encoder.layers[:layers]:
+        x = layer(x, None)
     return F.normalize(v.head(v.post_layernorm(x)).float(), dim=-1)
 
 
-def text_embeddings(model, ids):
+def text_embeddings(model, ids, layers):
     unique, where = torch.unique(ids, dim=0, return_inverse=True)
-    return F.normalize(model.text_model(unique).pooler_output.float(), dim=-1)[where]
+    t = model.text_model
+    x = t.embeddings(unique)
+    for layer in t.encoder.layers[:layers]:
+        x = layer(x, None)
+    return F.normalize(t.head(t.final_layer_norm(x)[:, -1]).float(), dim=-1)[where]
 
 
 def sigmoid_loss(image, text, target, scale, bias):
@@ -106,10 +115,13 @@ def main():
     ap.add_argument("--until", type=float, help="... or the end as seconds since 1970")
     ap.add_argument("--decay", type=float, default=0.3, help="share of the run in which the rate falls to 0")
     ap.add_argument("--batch", type=int, default=64)
-    ap.add_argument("--extra", type=int, default=48, help="captions of random concepts per batch")
+    ap.add_argument("--extra", type=int, default=32, help="captions of random concepts per batch")
     ap.add_argument("--lr", type=float, default=1.5e-3)
     ap.add_argument("--muon-lr", type=float, default=0.02)
     ap.add_argument("--drop", type=float, default=0.5)
+    ap.add_argument("--bias", type=float, default=-4.4, help="logit bias at the start: log-odds of a pair's being positive, see above")
+    ap.add_argument("--grow", type=int, default=0, help="train 2 image layers and 1 text layer alone for so many steps: cheaper, and sooner off the ground")
+    ap.add_argument("--easy", type=float, default=0.3, help="share of batches with whole drawings on plain backgrounds")
     ap.add_argument("--seed", type=int, default=0)
     ap.add_argument("--threads", type=int, default=1)
     ap.add_argument("--resume", action="store_true")
@@ -121,7 +133,12 @@ def main():
     model = SiglipModel._from_config(config(tok.vocab_size, tok.model_max_length), attn_implementation="eager")  # the fused one's gradient is slow on CPUs
     with torch.no_grad():
         model.logit_scale.fill_(math.log(10))
-        model.logit_bias.fill_(-10)
+        model.logit_bias.fill_(a.bias)
+        if a.grow:                                         # these start as identities and are passed over until then
+            for layer in [*model.vision_model.encoder.layers[2:], *model.text_model.encoder.layers[1:]]:
+                for p in (layer.self_attn.out_proj, layer.mlp.fc2):
+                    p.weight.zero_()
+                    p.bias.zero_()
     named = dict(model.named_parameters())
     hidden = [p for n, p in named.items() if ".encoder.layers." in n and p.ndim == 2]
     ids = {id(p) for p in hidden} | {id(model.logit_scale), id(model.logit_bias)}
@@ -156,14 +173,15 @@ def main():
         _, (pixels, ids, target) = next(loader)
         waits += time.time() - t0
         done = (time.time() - start) / (end - start)
-        rate = min(1, (step + 1) / 100) * min(1, max(0, (1 - done) / a.decay))
+        rate = min(1, (step + 1) / 60) * min(1, max(0, (1 - done) / a.decay))
         for o in (muon, adam):
             for g in o.param_groups:
                 g["lr"] = g["base"] * rate
         drop = a.drop if done < 1 - a.decay * 0.6 else 0
         with torch.autocast("cpu", torch.bfloat16):
-            image = image_embeddings(model, pixels.float() / 127.5 - 1, drop)
-            text = text_embeddings(model, ids)
+            small = step < a.grow
+            image = image_embeddings(model, pixels.float() / 127.5 - 1, drop, 2 if small else VISION_LAYERS)
+            text = text_embeddings(model, ids, 1 if small else TEXT_LAYERS)
         loss = sigmoid_loss(image, text, target.float(), model.logit_scale, model.logit_bias)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(rest, 5.0)
