@@ -161,6 +161,27 @@ run "$script" serve "$port"
 ((status == 1)) && [[ $out == *"port $port is taken"*"choose another port"* && $out != *Compiling* ]]
 check "serve says before the build that the port is taken"
 
+# --- The package ---
+
+mkdir -p "$scratch/repo/src" "$scratch/repo/www/samples" "$scratch/repo/www/pkg" "$scratch/repo/www/models/demo"
+sed -n '/^\[package\]/,/^$/p' "$root/Cargo.toml" >"$scratch/repo/Cargo.toml"
+touch "$scratch/repo/src/lib.rs" "$scratch/repo/README.md"
+for file in siglip-web.js siglip-web.d.ts siglip-classifier.js siglip-classifier.d.ts worker.js index.html page.js page-more.js samples/cat.png \
+  pkg/siglip_web_{cpu,webgpu}{.js,_bg.wasm} models/demo/{config.json,preprocessor_config.json,tokenizer.json,model.safetensors}; do
+  touch "$scratch/repo/www/$file"
+done
+run "$node" "$root/tests/browser/package.mjs" "$scratch/repo" "$scratch/dist"
+((status == 0)) && [[ -f $scratch/dist/worker.js && -f $scratch/dist/pkg/siglip_web_cpu_bg.wasm && -f $scratch/dist/models/demo/config.json ]] &&
+  [[ ! -e $scratch/dist/index.html && ! -e $scratch/dist/page.js && ! -e $scratch/dist/samples ]]
+check "the package holds the library and the demo model, not the page"
+run "$node" -p 'const m = JSON.parse(require("fs").readFileSync(process.argv[1])); [m.name, m.main, m.types, m.type, m.version].join()' "$scratch/dist/package.json"
+[[ $out == "siglip-web,./siglip-web.js,./siglip-web.d.ts,module,$(awk -F '"' '/^version/ {print $2; exit}' "$root/Cargo.toml")" ]]
+check "package.json names the module, its types and the crate's version"
+rm "$scratch/repo/www/pkg/siglip_web_webgpu_bg.wasm"
+run "$node" "$root/tests/browser/package.mjs" "$scratch/repo" "$scratch/dist"
+((status == 1)) && [[ $out == *"lacks pkg/siglip_web_webgpu_bg.wasm"*./build.sh* ]]
+check "a package without its wasm is refused"
+
 # --- What is missing ---
 
 fresh

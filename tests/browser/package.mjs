@@ -12,6 +12,7 @@ const NEEDED = [
   "siglip-web.js",
   "siglip-web.d.ts",
   "siglip-classifier.js",
+  "siglip-classifier.d.ts",
   ...["webgpu", "cpu"].flatMap((device) => [`pkg/siglip_web_${device}.js`, `pkg/siglip_web_${device}_bg.wasm`]),
   ...["config.json", "preprocessor_config.json", "tokenizer.json", "model.safetensors"].map((file) => `models/demo/${file}`),
 ];
@@ -49,7 +50,7 @@ const manifest = {
   types: "./siglip-web.d.ts",
   exports: {
     ".": { types: "./siglip-web.d.ts", default: "./siglip-web.js" },
-    "./siglip-classifier": "./siglip-classifier.js",
+    "./siglip-classifier": { types: "./siglip-classifier.d.ts", default: "./siglip-classifier.js" },
     "./*": "./*",
   },
   // The tag registers itself; the workers are started by address.
