@@ -351,7 +351,7 @@ function unload() {
 function describe() {
   const info = model.classifier?.info;
   $('about').textContent = model.choice.id === 'demo'
-    ? 'The demo model is small and came with this page. It learned from clip-art drawings only: try it on drawings and simple pictures of things. Everyday photographs, text and people are beyond it; for those, choose one of the larger models above.'
+    ? 'The demo model is small, came with this page and errs often. It learned from clip-art drawings only: try it on simple drawings of everyday things. Photographs, writing and fine distinctions are beyond it; for those, choose one of the larger models above.'
     : 'The model’s files were fetched from the Hugging Face Hub. Your picture and your labels were not sent anywhere.';
   if (model.choice.id === 'other') $('about').textContent = `The model was fetched from ${model.choice.source}. Your picture and your labels were not sent anywhere.`;
   if (model.choice.id === 'folder') $('about').textContent = 'The model was read from a folder on this computer. Nothing was sent anywhere.';
