@@ -219,7 +219,7 @@ wasm_opt=(-O2 --enable-simd --enable-bulk-memory --enable-bulk-memory-opt --enab
 
 # build_wasm NAME [FEATURES]: www/pkg/NAME.js and www/pkg/NAME_bg.wasm. Skips each half whose inputs are those of last time.
 build_wasm() {
-  local name=$1 features=${2:-} work=$target/web/$1 out=$root/www/pkg sources finish
+  local name=$1 features=${2:-} work=$target/modules/$1 out=$root/www/pkg sources finish
   local raw=$work/$name.wasm linked=$target/$wasm/web/siglip_web.wasm
   mkdir -p "$work" "$out"
   sources=$(
