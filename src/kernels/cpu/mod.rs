@@ -1,4 +1,7 @@
-//! The CPU forms: burn-flex's matrix product with everything that follows it in one pass over the result.
+//! The CPU forms: a matrix product with everything that follows it in one pass over the result.
+
+#[cfg(any(target_family = "wasm", test))]
+mod product;
 
 use burn::backend::Flex;
 use burn::backend::ops::{FloatTensorOps, ModuleOps};
@@ -16,7 +19,7 @@ impl Kernels for Flex {
         bias: FloatTensor<Self>,
         activation: Option<Activation>,
     ) -> FloatTensor<Self> {
-        let mut y = Flex::float_matmul(x, Flex::float_transpose(weight));
+        let mut y = matrix_product(x, weight);
         let bias = bias.to_contiguous();
         let bias: &[f32] = bias.storage();
         for row in y.storage_mut::<f32>().chunks_exact_mut(bias.len()) {
@@ -34,7 +37,7 @@ impl Kernels for Flex {
         bias: FloatTensor<Self>,
         residual: FloatTensor<Self>,
     ) -> FloatTensor<Self> {
-        let mut y = Flex::float_matmul(x, Flex::float_transpose(weight));
+        let mut y = matrix_product(x, weight);
         let (bias, residual) = (bias.to_contiguous(), residual.to_contiguous());
         let (bias, residual): (&[f32], &[f32]) = (bias.storage(), residual.storage());
         let rows = y.storage_mut::<f32>().chunks_exact_mut(bias.len());
@@ -79,6 +82,25 @@ impl Kernels for Flex {
     ) -> FloatTensor<Self> {
         Flex::layer_norm(x, gamma, Some(beta), epsilon)
     }
+}
+
+/// `x [rows, input] · weightᵀ [output, input]`.
+#[cfg(not(target_family = "wasm"))]
+fn matrix_product(x: FloatTensor<Flex>, weight: FloatTensor<Flex>) -> FloatTensor<Flex> {
+    Flex::float_matmul(x, Flex::float_transpose(weight))
+}
+
+/// `x [rows, input] · weightᵀ [output, input]`.
+#[cfg(target_family = "wasm")]
+fn matrix_product(x: FloatTensor<Flex>, weight: FloatTensor<Flex>) -> FloatTensor<Flex> {
+    let [rows, input] = x.shape().dims();
+    let [output, _] = weight.shape().dims();
+    let (x, weight) = (x.to_contiguous(), weight.to_contiguous());
+    let y = product::product(x.storage(), weight.storage(), input, output);
+    Flex::float_from_data(
+        burn::tensor::TensorData::new(y, [rows, output]),
+        &Default::default(),
+    )
 }
 
 fn add(row: &mut [f32], bias: &[f32]) {

@@ -1,0 +1,168 @@
+//! The matrix product of a linear layer, `x · weightᵀ`, on 128-bit SIMD: what WebAssembly has.
+//!
+//! Both operands lie along the summed dimension already, so nothing is packed: a tile of 2 × 4 outputs keeps eight sums of
+//! four lanes in registers and adds its lanes up at the end. Natively burn-flex's product, with wider vectors, is faster.
+
+#[cfg(target_family = "wasm")]
+use wasm as lanes;
+
+#[cfg(not(target_family = "wasm"))]
+use portable as lanes;
+
+use lanes::{Lanes, load, multiply_add, sum, zero};
+
+/// Outputs of a tile along the rows of `x` and along the rows of `weight`.
+const ROWS: usize = 2;
+const COLUMNS: usize = 4;
+/// Weight rows that stay in the first-level cache while all rows of `x` pass by.
+const BLOCK: usize = 8;
+/// Length of the pieces that long sums are cut into, for the same reason.
+const LENGTH: usize = 1024;
+
+/// `x [rows, input]`, `weight [output, input]` → `[rows, output]`; `input` and `output` are multiples of 4.
+pub fn product(x: &[f32], weight: &[f32], input: usize, output: usize) -> Vec<f32> {
+    assert!(input.is_multiple_of(4) && output.is_multiple_of(COLUMNS));
+    let rows = x.len() / input;
+    let mut y = vec![0.0; rows * output];
+    for start in (0..input).step_by(LENGTH) {
+        let piece = start..input.min(start + LENGTH);
+        let x_row = |row: usize| &x[row * input..][piece.clone()];
+        let w_row = |column: usize| &weight[column * input..][piece.clone()];
+        for block in (0..output).step_by(BLOCK) {
+            let columns = (block..output.min(block + BLOCK)).step_by(COLUMNS);
+            for row in (0..rows).step_by(ROWS) {
+                for column in columns.clone() {
+                    let w = std::array::from_fn(|i| w_row(column + i));
+                    // An odd last row goes alone.
+                    if row + 1 < rows {
+                        let [first, second] = tile([x_row(row), x_row(row + 1)], w);
+                        add(&mut y[row * output + column..], first);
+                        add(&mut y[(row + 1) * output + column..], second);
+                    } else {
+                        let [only] = tile([x_row(row)], w);
+                        add(&mut y[row * output + column..], only);
+                    }
+                }
+            }
+        }
+    }
+    y
+}
+
+fn add(y: &mut [f32], sums: [f32; COLUMNS]) {
+    for (y, sum) in y.iter_mut().zip(sums) {
+        *y += sum;
+    }
+}
+
+/// The dot products of each `x` with each `w`; all slices have the same length, a multiple of 4.
+#[inline(always)]
+fn tile<const R: usize>(x: [&[f32]; R], w: [&[f32]; COLUMNS]) -> [[f32; COLUMNS]; R] {
+    let length = w[0].len();
+    assert!(x.iter().chain(&w).all(|slice| slice.len() == length) && length.is_multiple_of(4));
+    let mut sums = [[zero(); COLUMNS]; R];
+    let mut k = 0;
+    while k < length {
+        let a: [Lanes; R] = std::array::from_fn(|r| load(x[r], k));
+        for (c, w) in w.iter().enumerate() {
+            let b = load(w, k);
+            for (sums, a) in sums.iter_mut().zip(a) {
+                sums[c] = multiply_add(a, b, sums[c]);
+            }
+        }
+        k += 4;
+    }
+    sums.map(|row| row.map(sum))
+}
+
+#[cfg(target_family = "wasm")]
+mod wasm {
+    use std::arch::wasm32::{
+        f32x4_add, f32x4_extract_lane, f32x4_mul, f32x4_splat, v128, v128_load,
+    };
+
+    pub type Lanes = v128;
+
+    pub fn zero() -> Lanes {
+        f32x4_splat(0.0)
+    }
+
+    /// The four numbers from `k` on.
+    #[inline(always)]
+    #[allow(unsafe_code)]
+    pub fn load(slice: &[f32], k: usize) -> Lanes {
+        debug_assert!(k + 4 <= slice.len());
+        // SAFETY: the one caller, `tile`, has checked that every slice has the same length, a multiple of 4, and stays below
+        // it in steps of 4. Checking each load again would cost a third of the time.
+        unsafe { v128_load(slice.as_ptr().add(k).cast()) }
+    }
+
+    #[inline(always)]
+    pub fn multiply_add(a: Lanes, b: Lanes, sum: Lanes) -> Lanes {
+        f32x4_add(sum, f32x4_mul(a, b))
+    }
+
+    #[inline(always)]
+    pub fn sum(v: Lanes) -> f32 {
+        (f32x4_extract_lane::<0>(v) + f32x4_extract_lane::<2>(v))
+            + (f32x4_extract_lane::<1>(v) + f32x4_extract_lane::<3>(v))
+    }
+}
+
+/// The same operations for the native tests.
+#[cfg(not(target_family = "wasm"))]
+mod portable {
+    pub type Lanes = [f32; 4];
+
+    pub fn zero() -> Lanes {
+        [0.0; 4]
+    }
+
+    pub fn load(slice: &[f32], k: usize) -> Lanes {
+        std::array::from_fn(|i| slice[k + i])
+    }
+
+    pub fn multiply_add(a: Lanes, b: Lanes, sum: Lanes) -> Lanes {
+        std::array::from_fn(|i| sum[i] + a[i] * b[i])
+    }
+
+    pub fn sum(v: Lanes) -> f32 {
+        (v[0] + v[2]) + (v[1] + v[3])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equals_the_definition_on_sizes_that_no_tile_or_block_divides() {
+        for (rows, input, output) in [
+            (1, 4, 4),
+            (2, 8, 12),
+            (3, 1028, 20),
+            (5, 2052, 4),
+            (7, 64, 36),
+        ] {
+            let number = |i: usize| ((i * 7919) % 1009) as f32 / 504.5 - 1.0;
+            let x: Vec<f32> = (0..rows * input).map(number).collect();
+            let weight: Vec<f32> = (0..output * input).map(|i| number(i + 31)).collect();
+            let y = product(&x, &weight, input, output);
+            assert_eq!(y.len(), rows * output);
+            for row in 0..rows {
+                for column in 0..output {
+                    let expected: f64 = (0..input)
+                        .map(|k| {
+                            f64::from(x[row * input + k]) * f64::from(weight[column * input + k])
+                        })
+                        .sum();
+                    let got = f64::from(y[row * output + column]);
+                    assert!(
+                        (got - expected).abs() < 1e-3,
+                        "{rows}×{input}→{output}: {got}, not {expected}"
+                    );
+                }
+            }
+        }
+    }
+}
