@@ -70,7 +70,7 @@ function connectFiles({ take }) {
 function connectDrop({ take, fail, fetching }) {
   const veil = $('drop');
   let depth = 0;
-  const welcome = (transfer) => [...transfer.types].some((type) => type === 'Files' || type === 'text/uri-list');
+  const welcome = (transfer) => [...(transfer?.types ?? [])].some((type) => type === 'Files' || type === 'text/uri-list');
   const lower = () => {
     depth = 0;
     veil.hidden = true;
@@ -80,17 +80,17 @@ function connectDrop({ take, fail, fetching }) {
     event.preventDefault();
     depth += 1;
     veil.hidden = false;
-  });
+  }, true);
   addEventListener('dragover', (event) => {
     if (!welcome(event.dataTransfer)) return;
     event.preventDefault();
     event.dataTransfer.dropEffect = 'copy';
-  });
+  }, true);
   addEventListener('dragleave', () => {
     depth -= 1;
     if (depth <= 0) lower();
-  });
-  addEventListener('dragend', lower);
+  }, true);
+  addEventListener('dragend', lower, true);
   addEventListener('drop', (event) => {
     if (!welcome(event.dataTransfer)) return;
     event.preventDefault();
@@ -100,7 +100,7 @@ function connectDrop({ take, fail, fetching }) {
     const address = event.dataTransfer.getData('text/uri-list').split(/\r?\n/).find((line) => line && !line.startsWith('#'));
     if (address) return fetching(address, (signal) => fetchPicture(address, signal));
     fail('What you dropped holds no picture. Drop a picture file, or a picture from another page.');
-  });
+  }, true);
 }
 
 function connectPaste({ take, fail, fetching }) {
@@ -116,7 +116,7 @@ function connectPaste({ take, fail, fetching }) {
     const text = event.clipboardData?.getData('text').trim() ?? '';
     if (/^(https?:\/\/|data:image\/)\S+$/i.test(text)) fetching(text, (signal) => fetchPicture(text, signal));
     else fail('The clipboard holds no picture. Copy one, then paste it here.');
-  });
+  }, true);
 
   const button = $('paste');
   button.hidden = !navigator.clipboard?.read;
