@@ -1,12 +1,17 @@
 //! The CPU forms: a matrix product with everything that follows it in one pass over the result.
 
 #[cfg(any(target_family = "wasm", test))]
+mod attention;
+#[cfg(any(target_family = "wasm", test))]
 mod product;
 
 use burn::backend::Flex;
+use burn::backend::TensorMetadata;
+#[cfg(not(target_family = "wasm"))]
+use burn::backend::ops::AttentionModuleOptions;
 use burn::backend::ops::{FloatTensorOps, ModuleOps};
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{TensorMetadata, ops::AttentionModuleOptions};
+#[cfg(not(target_family = "wasm"))]
 use burn::tensor::Shape;
 
 use super::Kernels;
@@ -55,23 +60,7 @@ impl Kernels for Flex {
         value: FloatTensor<Self>,
         heads: usize,
     ) -> FloatTensor<Self> {
-        let shape = query.shape();
-        let split = |x: FloatTensor<Self>| {
-            let [batch, tokens, hidden] = x.shape().dims();
-            let heads_last =
-                Flex::float_reshape(x, Shape::new([batch, tokens, heads, hidden / heads]));
-            Flex::float_swap_dims(heads_last, 1, 2)
-        };
-        // Writes the scores of one head at a time, and for long sequences not even those.
-        let y = Flex::attention(
-            split(query),
-            split(key),
-            split(value),
-            None,
-            None,
-            AttentionModuleOptions::default(),
-        );
-        Flex::float_reshape(Flex::float_swap_dims(y, 1, 2), shape)
+        attend(query, key, value, heads)
     }
 
     fn siglip_layer_norm(
@@ -99,6 +88,63 @@ fn matrix_product(x: FloatTensor<Flex>, weight: FloatTensor<Flex>) -> FloatTenso
     let y = product::product(x.storage(), weight.storage(), input, output);
     Flex::float_from_data(
         burn::tensor::TensorData::new(y, [rows, output]),
+        &Default::default(),
+    )
+}
+
+/// `query [batch, queries, hidden]`, `key` and `value [batch, keys, hidden]` → `[batch, queries, hidden]`.
+#[cfg(not(target_family = "wasm"))]
+fn attend(
+    query: FloatTensor<Flex>,
+    key: FloatTensor<Flex>,
+    value: FloatTensor<Flex>,
+    heads: usize,
+) -> FloatTensor<Flex> {
+    let shape = query.shape();
+    let split = |x: FloatTensor<Flex>| {
+        let [batch, tokens, hidden] = x.shape().dims();
+        let heads_last = Flex::float_reshape(x, Shape::new([batch, tokens, heads, hidden / heads]));
+        Flex::float_swap_dims(heads_last, 1, 2)
+    };
+    // Writes the scores of one head at a time, and for long sequences not even those.
+    let y = Flex::attention(
+        split(query),
+        split(key),
+        split(value),
+        None,
+        None,
+        AttentionModuleOptions::default(),
+    );
+    Flex::float_reshape(Flex::float_swap_dims(y, 1, 2), shape)
+}
+
+/// `query [batch, queries, hidden]`, `key` and `value [batch, keys, hidden]` → `[batch, queries, hidden]`.
+#[cfg(target_family = "wasm")]
+fn attend(
+    query: FloatTensor<Flex>,
+    key: FloatTensor<Flex>,
+    value: FloatTensor<Flex>,
+    heads: usize,
+) -> FloatTensor<Flex> {
+    let [batch, queries, hidden] = query.shape().dims();
+    let [_, keys, _] = key.shape().dims();
+    let [query, key, value] = [query, key, value].map(|x| x.to_contiguous());
+    let sizes = attention::Sizes {
+        batch,
+        queries,
+        keys,
+        hidden,
+        heads,
+    };
+    let y = attention::attention(query.storage(), key.storage(), value.storage(), sizes);
+    tensor(y, [batch, queries, hidden])
+}
+
+/// A contiguous tensor of these values.
+#[cfg(target_family = "wasm")]
+fn tensor<const D: usize>(values: Vec<f32>, shape: [usize; D]) -> FloatTensor<Flex> {
+    Flex::float_from_data(
+        burn::tensor::TensorData::new(values, shape),
         &Default::default(),
     )
 }
