@@ -5,8 +5,8 @@
 
 The loss is SigLIP's (Zhai et al. 2023, equation 1): -log sigmoid(z (t x·y + b)) over all picture-caption pairs of a batch,
 with t = exp(t') and t' = log 10 at the start. The paper starts b at -10, about the log-odds of a positive pair in its batches of 16 thousand;
-here about 1.2 % of a batch's pairs are positive, so b starts at log(0.012 / 0.988) = -4.4 (with -10 all embeddings first collapsed
-onto one direction). Two more things differ, since captions here come from a few hundred concepts:
+here about 1.2 % of a batch's pairs are positive, so b starts at log(0.012 / 0.988) = -4.4 (a short run from -10 stayed
+at chance). Two more things differ, since captions here come from a few hundred concepts:
   - a caption that is true of several pictures of the batch counts as positive for each of them (z = 1), not as a negative;
   - a pair of which it is not known whether it matches ("a bird" drawn, "a parrot" asked) is left out of the sum.
 Beside each picture's own caption a batch holds captions of random concepts: negatives that need no picture.
