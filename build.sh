@@ -389,8 +389,9 @@ run_tests() {
   step "Native tests" native_tests
   step "Wasm tests in Chromium" wasm_tests
   step "Types" check_types
-  step "Tests of build.sh" script_tests
+  # Before build.sh's own tests, which serve and pack what is built.
   step "Release wasm" build
+  step "Tests of build.sh" script_tests
   step "The page in Chromium" browser_tests
 
   say "Summary after $(((SECONDS - began) / 60)) min $(((SECONDS - began) % 60)) s"
