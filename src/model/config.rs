@@ -132,21 +132,19 @@ struct RawConfig {
     vision_config: RawVision,
 }
 
+/// The keys that both towers have.
 #[derive(Deserialize)]
 #[serde(default)]
-struct RawText {
+struct RawEncoder {
     hidden_size: usize,
     intermediate_size: usize,
     num_hidden_layers: usize,
     num_attention_heads: usize,
     layer_norm_eps: f64,
     hidden_act: String,
-    vocab_size: usize,
-    max_position_embeddings: usize,
-    projection_size: Option<usize>,
 }
 
-impl Default for RawText {
+impl Default for RawEncoder {
     fn default() -> Self {
         Self {
             hidden_size: 768,
@@ -155,6 +153,24 @@ impl Default for RawText {
             num_attention_heads: 12,
             layer_norm_eps: 1e-6,
             hidden_act: "gelu_pytorch_tanh".into(),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(default)]
+struct RawText {
+    #[serde(flatten)]
+    encoder: RawEncoder,
+    vocab_size: usize,
+    max_position_embeddings: usize,
+    projection_size: Option<usize>,
+}
+
+impl Default for RawText {
+    fn default() -> Self {
+        Self {
+            encoder: RawEncoder::default(),
             vocab_size: 32000,
             max_position_embeddings: 64,
             projection_size: None,
@@ -165,12 +181,8 @@ impl Default for RawText {
 #[derive(Deserialize)]
 #[serde(default)]
 struct RawVision {
-    hidden_size: usize,
-    intermediate_size: usize,
-    num_hidden_layers: usize,
-    num_attention_heads: usize,
-    layer_norm_eps: f64,
-    hidden_act: String,
+    #[serde(flatten)]
+    encoder: RawEncoder,
     num_channels: usize,
     image_size: Side,
     patch_size: Side,
@@ -180,12 +192,7 @@ struct RawVision {
 impl Default for RawVision {
     fn default() -> Self {
         Self {
-            hidden_size: 768,
-            intermediate_size: 3072,
-            num_hidden_layers: 12,
-            num_attention_heads: 12,
-            layer_norm_eps: 1e-6,
-            hidden_act: "gelu_pytorch_tanh".into(),
+            encoder: RawEncoder::default(),
             num_channels: 3,
             image_size: Side::One(224),
             patch_size: Side::One(16),
@@ -235,48 +242,44 @@ fn activation(section: &str, name: &str) -> Result<Activation> {
     }
 }
 
-macro_rules! encoder {
-    ($section:literal, $raw:expr) => {{
-        let raw = &$raw;
+impl RawEncoder {
+    fn check(self, section: &str) -> Result<EncoderConfig> {
+        let size = |key: &str, value: usize| positive(section, key, value);
         let config = EncoderConfig {
-            hidden_size: positive($section, "hidden_size", raw.hidden_size)?,
-            intermediate_size: positive($section, "intermediate_size", raw.intermediate_size)?,
-            num_hidden_layers: positive($section, "num_hidden_layers", raw.num_hidden_layers)?,
-            num_attention_heads: positive(
-                $section,
-                "num_attention_heads",
-                raw.num_attention_heads,
-            )?,
-            layer_norm_eps: raw.layer_norm_eps,
-            hidden_act: activation($section, &raw.hidden_act)?,
+            hidden_size: size("hidden_size", self.hidden_size)?,
+            intermediate_size: size("intermediate_size", self.intermediate_size)?,
+            num_hidden_layers: size("num_hidden_layers", self.num_hidden_layers)?,
+            num_attention_heads: size("num_attention_heads", self.num_attention_heads)?,
+            layer_norm_eps: self.layer_norm_eps,
+            hidden_act: activation(section, &self.hidden_act)?,
         };
         if config.num_hidden_layers > 1000 {
             return Err(Error::bad_model(format!(
-                "config.json: {}.num_hidden_layers is {}; expected at most 1000",
-                $section, config.num_hidden_layers
+                "config.json: {section}.num_hidden_layers is {}; expected at most 1000",
+                config.num_hidden_layers
             )));
         }
         if config.hidden_size % config.num_attention_heads != 0 {
             return Err(Error::bad_model(format!(
-                "config.json: {}.hidden_size {} is not a multiple of num_attention_heads {}",
-                $section, config.hidden_size, config.num_attention_heads
+                "config.json: {section}.hidden_size {} is not a multiple of num_attention_heads {}",
+                config.hidden_size, config.num_attention_heads
             )));
         }
         if !(config.layer_norm_eps > 0.0 && config.layer_norm_eps < 1.0) {
             return Err(Error::bad_model(format!(
-                "config.json: {}.layer_norm_eps is {}; expected a small positive number",
-                $section, config.layer_norm_eps
+                "config.json: {section}.layer_norm_eps is {}; expected a small positive number",
+                config.layer_norm_eps
             )));
         }
-        config
-    }};
+        Ok(config)
+    }
 }
 
 impl RawConfig {
     fn check(self) -> Result<SiglipConfig> {
         let (t, v) = (self.text_config, self.vision_config);
         let text = TextConfig {
-            encoder: encoder!("text_config", t),
+            encoder: t.encoder.check("text_config")?,
             vocab_size: positive("text_config", "vocab_size", t.vocab_size)?,
             max_position_embeddings: positive(
                 "text_config",
@@ -300,7 +303,7 @@ impl RawConfig {
             ));
         }
         let vision = VisionConfig {
-            encoder: encoder!("vision_config", v),
+            encoder: v.encoder.check("vision_config")?,
             num_channels: v.num_channels,
             image_size: positive(
                 "vision_config",
