@@ -259,7 +259,10 @@ impl RawEncoder {
                 config.num_hidden_layers
             )));
         }
-        if config.hidden_size % config.num_attention_heads != 0 {
+        if !config
+            .hidden_size
+            .is_multiple_of(config.num_attention_heads)
+        {
             return Err(Error::bad_model(format!(
                 "config.json: {section}.hidden_size {} is not a multiple of num_attention_heads {}",
                 config.hidden_size, config.num_attention_heads
