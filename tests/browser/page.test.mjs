@@ -469,7 +469,8 @@ describe('models', () => {
     await model(page).selectOption('other');
     await page.keyboard.press('Escape');
     await dialog.waitFor({ state: 'hidden' });
-    assert.equal(await model(page).inputValue(), 'demo');
+    // The dialog's close event comes after it is out of sight.
+    await page.waitForFunction(() => document.getElementById('model').value === 'demo');
   });
 
   onPage('run on the backend that is chosen', async (page) => {
