@@ -8,6 +8,11 @@ use serde_json::{Value, json};
 use siglip_web::tokenizer::Tokenizer;
 use siglip_web::{Code, Error};
 
+#[path = "common/synthetic_tokenizer.rs"]
+mod synthetic;
+
+use synthetic::{Random, gemma_like, mt5_like, texts, with_merges_as_text};
+
 const V1_VOCABULARY: usize = 32_000;
 
 fn read(name: &str) -> Vec<u8> {
@@ -399,4 +404,258 @@ fn mutate(file: &Value, random: &mut impl FnMut(usize) -> usize) -> Value {
         _ => json!("<unk>"),
     };
     file
+}
+
+/// The ids that the `tokenizers` library gives for `text`.
+fn library_ids(library: &tokenizers::Tokenizer, text: &str) -> Vec<u32> {
+    let encoding = library.encode_fast(text, false);
+    encoding
+        .unwrap_or_else(|e| panic!("{text:?}: {e}"))
+        .get_ids()
+        .to_vec()
+}
+
+/// `SiglipTokenizer` around the `tokenizers` library: what is done to a label, and the cuts at special tokens, in Rust.
+fn library_siglip_ids(
+    library: &tokenizers::Tokenizer,
+    special: &[(&str, u32)],
+    text: &str,
+) -> Vec<u32> {
+    let label = format!("▁{}", text.replace('▁', " "));
+    let mut ids = Vec::new();
+    let mut rest = label.as_str();
+    loop {
+        let found = special
+            .iter()
+            .filter_map(|&(token, id)| Some((rest.find(token)?, token, id)))
+            .min_by_key(|(at, ..)| *at);
+        let text = &rest[..found.map_or(rest.len(), |(at, ..)| at)];
+        let text: String = text.to_lowercase();
+        let text: String = text.chars().filter(|c| !c.is_ascii_punctuation()).collect();
+        let is_space = |c: char| c.is_whitespace() || ('\x1c'..='\x1f').contains(&c);
+        let words: Vec<_> = text
+            .split(is_space)
+            .filter(|word| !word.is_empty())
+            .collect();
+        let text = words.join(" ");
+        ids.extend(library_ids(library, text.trim_end_matches([' ', '▁'])));
+        let Some((at, token, id)) = found else {
+            return ids;
+        };
+        ids.push(id);
+        rest = &rest[at + token.len()..];
+    }
+}
+
+/// Compares with the library on `texts`, all ids of each; also after a round through the compact form.
+#[track_caller]
+fn assert_same_ids(
+    name: &str,
+    file: &Value,
+    end: u32,
+    texts: &[String],
+    library: impl Fn(&str) -> Vec<u32>,
+) {
+    const ROOM: usize = 13_000;
+    let config = json!({"padding_side": "right", "add_eos_token": true});
+    let (json, config) = (file.to_string(), config.to_string());
+    let tokenizer = Tokenizer::new(
+        json.as_bytes(),
+        Some(config.as_bytes()),
+        "siglip",
+        ROOM,
+        256_000,
+    );
+    let tokenizer = tokenizer.unwrap_or_else(|e| panic!("{name}: {e}"));
+    let kept = Tokenizer::from_bytes(&tokenizer.to_bytes()).unwrap();
+    for text in texts {
+        let mut expected = library(text);
+        if expected.last() != Some(&end) || tokenizer.pad_id() != end {
+            expected.push(end);
+        }
+        expected.resize(ROOM, tokenizer.pad_id());
+        let excerpt: String = text.chars().take(80).collect();
+        let ids = tokenizer.encode(text).unwrap();
+        let used = |ids: &[u32]| ids.iter().rposition(|&id| id != tokenizer.pad_id());
+        let (ours, theirs) = (
+            used(&ids).map_or(0, |n| n + 1),
+            used(&expected).map_or(0, |n| n + 1),
+        );
+        assert_eq!(ids[..ours], expected[..theirs], "{name}: {excerpt:?}");
+        assert!(
+            kept.encode(text).unwrap() == ids,
+            "{name}, kept: {excerpt:?}"
+        );
+    }
+}
+
+#[test]
+fn unigram_ids_equal_the_library() {
+    let special = [("</s>", 1), ("<unk>", 2), ("<pad>", 0)];
+    let tokens = [
+        "</s>",
+        "<unk>",
+        "<pad>",
+        "<0x41>",
+        "</S>",
+        "<extra_id_0>",
+        "<unk></s>",
+    ];
+    let mut real: Value = serde_json::from_slice(&read("v1/tokenizer.json.gz")).unwrap();
+    // The library's way with the character map is another one; transformers' goldens have it.
+    real["normalizer"] = real["normalizer"]["normalizers"][1].clone();
+    let mut fallback = mt5_like(&mut Random(3), 3000);
+    fallback["model"]["byte_fallback"] = json!(true);
+    // With one of the bytes missing only text without it is spelt.
+    fallback["model"]["vocab"][3 + 0xa9][0] = json!("<no byte>");
+    let mut odd = mt5_like(&mut Random(4), 900);
+    odd["model"]["vocab"][2][1] = json!(-40.0);
+    odd["model"]["byte_fallback"] = json!(true);
+    odd["pre_tokenizer"] =
+        json!({"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": false});
+    for (name, file, count) in [
+        ("v1", real, 3000),
+        ("mt5", mt5_like(&mut Random(2), 3000), 2000),
+        ("fallback", fallback, 1500),
+        ("odd", odd, 1000),
+    ] {
+        let mut library_file = file.clone();
+        library_file["added_tokens"] = json!([]);
+        without_prefix_space(&mut library_file["pre_tokenizer"]);
+        let library: tokenizers::Tokenizer = library_file.to_string().parse().unwrap();
+        let added = file["added_tokens"].to_string();
+        let special: Vec<_> = special
+            .into_iter()
+            .filter(|(token, _)| added.contains(token))
+            .collect();
+        let texts = texts(&mut Random(7), count, &tokens);
+        assert_same_ids(name, &file, 1, &texts, |text| {
+            library_siglip_ids(&library, &special, text)
+        });
+    }
+}
+
+/// `SiglipTokenizer` puts a space before a label itself.
+fn without_prefix_space(step: &mut Value) {
+    if step["type"] == "Metaspace" {
+        step["prepend_scheme"] = json!("never");
+        step.as_object_mut().unwrap().remove("add_prefix_space");
+    }
+    for step in step["pretokenizers"].as_array_mut().into_iter().flatten() {
+        without_prefix_space(step);
+    }
+}
+
+#[test]
+fn bpe_ids_equal_the_library() {
+    let tokens = [
+        "<eos>",
+        "<pad>",
+        "<bos>",
+        "<unk>",
+        "<EOS>",
+        "<unused7>",
+        "\n\n",
+        "▁▁▁▁",
+        "<table>",
+        "<l>",
+        "<r>",
+        "<b>",
+        "Norm",
+        "x y",
+        "<0xE9>",
+    ];
+    let plain = gemma_like(&mut Random(1), 4000);
+    let edited = |edit: &dyn Fn(&mut Value)| {
+        let mut file = plain.clone();
+        edit(&mut file);
+        file
+    };
+    let mut cases = vec![
+        ("fixture".to_string(), small("siglip2"), 1500),
+        ("pairs".to_string(), plain.clone(), 3000),
+        ("text".to_string(), with_merges_as_text(plain.clone()), 300),
+    ];
+    for flags in 0..8 {
+        let file = edited(&|file| {
+            let model = &mut file["model"];
+            model["fuse_unk"] = json!(flags & 1 > 0);
+            model["byte_fallback"] = json!(flags & 2 > 0);
+            model["ignore_merges"] = json!(flags & 4 > 0);
+        });
+        cases.push((format!("flags {flags}"), file, 300));
+    }
+    // A byte without a piece; a pair that is merged twice.
+    cases.push((
+        "gaps".to_string(),
+        edited(&|file| {
+            let vocabulary = file["model"]["vocab"].as_object_mut().unwrap();
+            vocabulary.remove("<0xA9>").unwrap();
+            let merges = file["model"]["merges"].as_array_mut().unwrap();
+            let first: Vec<_> = merges.iter().step_by(9).cloned().collect();
+            merges.extend(first);
+        }),
+        500,
+    ));
+    cases.push((
+        "added".to_string(),
+        edited(&|file| {
+            let added = file["added_tokens"].as_array_mut().unwrap();
+            for (id, content, lstrip, rstrip, normalized) in [
+                (4000, "<l>", true, false, false),
+                (4001, "<r>", false, true, false),
+                (4002, "<b>", true, true, true),
+                (4003, "Norm", false, false, true),
+                (4004, "x y", false, true, true),
+                (4005, " ", false, false, false),
+            ] {
+                added.push(json!({"id": id, "content": content, "single_word": false, "lstrip": lstrip, "rstrip": rstrip,
+                    "normalized": normalized, "special": false}));
+            }
+        }),
+        1500,
+    ));
+    let split = |behavior: &str, invert: bool, pattern: Value| json!({"type": "Split", "pattern": pattern, "behavior": behavior, "invert": invert});
+    for (number, steps) in [
+        json!({"type": "WhitespaceSplit"}),
+        json!({"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": true}),
+        json!({"type": "Metaspace", "replacement": "_", "prepend_scheme": "never", "split": false}),
+        json!([{"type": "WhitespaceSplit"}, {"type": "Metaspace", "replacement": "▁", "add_prefix_space": true}]),
+        split("Removed", false, json!({"String": " "})),
+        split("Removed", true, json!({"Regex": "[a \\s]+"})),
+        split("Isolated", false, json!({"Regex": "\\s+"})),
+        split("MergedWithPrevious", true, json!({"String": " "})),
+        split("MergedWithNext", false, json!({"String": " "})),
+        split("MergedWithNext", true, json!({"String": "a"})),
+        split("Contiguous", false, json!({"Regex": " "})),
+        split("Contiguous", true, json!({"Regex": " {2,}"})),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let file = edited(&|file| {
+            // Spaces are left for the pre-tokenizer.
+            file["normalizer"] = json!({"type": "Sequence", "normalizers": [
+                {"type": "Strip", "strip_left": number % 2 > 0, "strip_right": number % 3 > 0},
+                {"type": "Prepend", "prepend": " "},
+                {"type": "Replace", "pattern": {"Regex": "\\s{3,}"}, "content": "  "},
+                {"type": "Lowercase"},
+                {"type": "Replace", "pattern": {"String": "aa"}, "content": "éé"},
+            ]});
+            file["pre_tokenizer"] = match &steps {
+                Value::Array(steps) => json!({"type": "Sequence", "pretokenizers": steps}),
+                step => step.clone(),
+            };
+        });
+        cases.push((format!("steps {number}"), file, 300));
+    }
+    for (name, file, count) in cases {
+        let mut library_file = file.clone();
+        library_file["normalizer"] =
+            json!({"type": "Sequence", "normalizers": [{"type": "Lowercase"}, file["normalizer"]]});
+        library_file["post_processor"] = Value::Null;
+        let library: tokenizers::Tokenizer = library_file.to_string().parse().unwrap();
+        let texts = texts(&mut Random(8), count, &tokens);
+        assert_same_ids(&name, &file, 1, &texts, |text| library_ids(&library, text));
+    }
 }

@@ -36,41 +36,6 @@ fn is_space(c: char) -> bool {
     c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c)
 }
 
-/// A stretch of a label: text, or a special token that stands in it literally.
-#[derive(Debug, PartialEq)]
-pub(super) enum Part<'a> {
-    Text(&'a str),
-    Special(u32),
-}
-
-/// Cuts `text` at the special tokens, the leftmost and then the longest first, as transformers' trie.
-pub(super) fn split_special<'a>(text: &'a str, special: &[(String, u32)]) -> Vec<Part<'a>> {
-    let mut parts = Vec::new();
-    let mut start = 0;
-    let mut at = 0;
-    while at < text.len() {
-        let rest = &text[at..];
-        let found = special
-            .iter()
-            .filter(|(token, _)| rest.starts_with(token.as_str()))
-            .max_by_key(|(token, _)| token.len());
-        if let Some((token, id)) = found {
-            if start < at {
-                parts.push(Part::Text(&text[start..at]));
-            }
-            parts.push(Part::Special(*id));
-            at += token.len();
-            start = at;
-        } else {
-            at += rest.chars().next().map_or(1, char::len_utf8);
-        }
-    }
-    if start < text.len() {
-        parts.push(Part::Text(&text[start..]));
-    }
-    parts
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -95,20 +60,5 @@ mod tests {
     fn lower_case_follows_unicode() {
         // Final sigma before the punctuation is gone, İ as i and a dot above, ẞ as ß.
         assert_eq!(canonicalize("ΟΔΟΣ. ΣΑΣ İẞ", true), "οδος σας i\u{307}ß");
-    }
-
-    #[test]
-    fn special_tokens_cut_the_text() {
-        let special = [("</s>".to_string(), 1), ("</s>x".to_string(), 7)];
-        assert_eq!(
-            split_special("é</s></s>xy", &special),
-            [
-                Part::Text("é"),
-                Part::Special(1),
-                Part::Special(7),
-                Part::Text("y")
-            ]
-        );
-        assert_eq!(split_special("", &special), []);
     }
 }

@@ -1,6 +1,6 @@
 //! Sentencepiece's precompiled character map, applied as sentencepiece applies it.
 //!
-//! `tokenizers` has a `Precompiled` normalizer for it, which looks up whole graphemes and takes the
+//! The `tokenizers` library has a `Precompiled` normalizer for it, which looks up whole graphemes and takes the
 //! shortest match: from a letter with two accents it drops the second, and a label that starts with
 //! a combining mark loses it. The ids then differ from those the model was trained with.
 
@@ -20,19 +20,34 @@ impl Charsmap {
         let map = base64::engine::general_purpose::STANDARD
             .decode(base64)
             .map_err(|_| damaged)?;
-        let (size, rest) = map.split_first_chunk::<4>().ok_or(damaged)?;
+        Self::from_bytes(&map).ok_or(damaged)
+    }
+
+    /// Reads the map as sentencepiece writes it.
+    pub(super) fn from_bytes(map: &[u8]) -> Option<Self> {
+        let (size, rest) = map.split_first_chunk::<4>()?;
         let size = u32::from_le_bytes(*size) as usize;
         if !size.is_multiple_of(4) || size > rest.len() {
-            return Err(damaged);
+            return None;
         }
         let (trie, replacements) = rest.split_at(size);
-        Ok(Self {
+        Some(Self {
             trie: trie
                 .chunks_exact(4)
                 .map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]))
                 .collect(),
-            replacements: String::from_utf8(replacements.to_vec()).map_err(|_| damaged)?,
+            replacements: String::from_utf8(replacements.to_vec()).ok()?,
         })
+    }
+
+    /// The map as sentencepiece writes it.
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
+        let size = 4 * self.trie.len() as u32;
+        std::iter::once(&size)
+            .chain(&self.trie)
+            .flat_map(|unit| unit.to_le_bytes())
+            .chain(self.replacements.bytes())
+            .collect()
     }
 
     /// Replaces the longest match at each position; what has none stays.
