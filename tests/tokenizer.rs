@@ -316,6 +316,189 @@ fn other_tokenizers_are_unsupported() {
     assert_error(load(&file, None), Code::Unsupported, &["dropout"]);
 }
 
+#[test]
+fn damaged_models_are_refused_with_what_is_wrong() {
+    let refused = |family: &str, edit: &dyn Fn(&mut Value), words: &[&str]| {
+        let mut file = small(family);
+        edit(&mut file["model"]);
+        assert_error(
+            load(&file, None),
+            Code::BadModel,
+            &[words, &["tokenizer.json"]].concat(),
+        );
+    };
+    let merge = |merge: Value| move |model: &mut Value| model["merges"][7] = merge.clone();
+    refused(
+        "siglip2",
+        &merge(json!(["i", "zz"])),
+        &["merges", "\"zz\" is no piece"],
+    );
+    refused(
+        "siglip2",
+        &merge(json!("zz i")),
+        &["merges", "\"zz\" is no piece"],
+    );
+    refused(
+        "siglip2",
+        &merge(json!(["<eos>", "i"])),
+        &["\"<eos>i\" is no piece"],
+    );
+    refused(
+        "siglip2",
+        &merge(json!("in")),
+        &["merge \"in\"", "two pieces"],
+    );
+    refused(
+        "siglip2",
+        &merge(json!("i n g")),
+        &["merge \"i n g\"", "two pieces"],
+    );
+    refused("siglip2", &merge(json!(["i"])), &["merge"]);
+    refused("siglip2", &merge(json!(["i", "n", "g"])), &["merge"]);
+    refused("siglip2", &merge(json!(7)), &["a merge"]);
+    let id = |id: Value| move |model: &mut Value| model["vocab"]["in"] = id.clone();
+    refused("siglip2", &id(json!(-1)), &["\"in\"", "-1"]);
+    refused(
+        "siglip2",
+        &id(json!(1u64 << 40)),
+        &["\"in\"", "1099511627776"],
+    );
+    refused("siglip2", &id(json!(1.5)), &["\"in\"", "1.5"]);
+    refused("siglip2", &id(json!(2000)), &["2001", "vocab_size 2000"]);
+    refused(
+        "siglip2",
+        &id(json!(3)),
+        &["\"<unk>\"", "\"in\"", "same id 3"],
+    );
+    refused(
+        "siglip2",
+        &|model| model["unk_token"] = json!("<none>"),
+        &["unk_token", "<none>"],
+    );
+    refused(
+        "siglip2",
+        &|model| model["vocab"] = json!([["a", 0.0]]),
+        &["vocab"],
+    );
+    refused("siglip2", &|model| *model = json!([]), &["model"]);
+
+    let piece = |piece: Value| move |model: &mut Value| model["vocab"][4] = piece.clone();
+    refused("v1", &piece(json!(["b", -1.0])), &["\"b\" twice"]);
+    refused("v1", &piece(json!(["c", null])), &["null"]);
+    refused("v1", &piece(json!(["c", "-1"])), &["-1"]);
+    refused("v1", &piece(json!(["c"])), &["a piece and its score"]);
+    refused("v1", &piece(json!(["c", 0, 0])), &["a piece and its score"]);
+    refused("v1", &piece(json!("c")), &["a piece and its score"]);
+    refused("v1", &piece(json!(["c".repeat(5000), 0])), &["5000 bytes"]);
+    refused("v1", &|model| model["unk_id"] = json!(6), &["unk_id", "6"]);
+    refused("v1", &|model| model["unk_id"] = json!(-1), &["-1"]);
+    refused("v1", &|model| model["unk_id"] = Value::Null, &["unk_id"]);
+    refused("v1", &|model| model["vocab"] = json!({"a": 1}), &["vocab"]);
+
+    for (from, to, words) in [
+        // What JSON can't say, programs write all the same.
+        ("-2.0", "NaN", "can't be read"),
+        ("-2.0", "-Infinity", "can't be read"),
+        ("-2.0", "-1e999", "number out of range"),
+        (
+            "\"unk_id\":",
+            "\"vocab\":[],\"unk_id\":",
+            "duplicate field `vocab`",
+        ),
+    ] {
+        let json = small("v1").to_string();
+        let damaged = json.replacen(from, to, 1);
+        assert_ne!(json, damaged);
+        let result = Tokenizer::new(damaged.as_bytes(), None, "siglip", 8, 2000);
+        assert_error(result, Code::BadModel, &["tokenizer.json", words]);
+    }
+    let twice = small("siglip2").to_string();
+    let twice = twice.replacen("\"vocab\":{", "\"vocab\":{\"in\":1999,", 1);
+    let result = Tokenizer::new(twice.as_bytes(), None, "siglip", 8, 2000);
+    assert_error(result, Code::BadModel, &["\"in\" twice"]);
+}
+
+#[test]
+fn steps_of_other_tokenizers_are_named() {
+    for (key, step, word) in [
+        ("normalizer", json!({"type": "NFKC"}), "NFKC"),
+        (
+            "normalizer",
+            json!({"type": "Sequence", "normalizers": [{"type": "StripAccents"}]}),
+            "StripAccents",
+        ),
+        (
+            "normalizer",
+            json!({"type": "Replace", "pattern": {"Regex": "\\p{M}+"}, "content": ""}),
+            "\\\\p{M}+",
+        ),
+        ("pre_tokenizer", json!({"type": "Whitespace"}), "Whitespace"),
+        (
+            "pre_tokenizer",
+            json!({"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first"}),
+            "first",
+        ),
+        (
+            "post_processor",
+            json!({"type": "BertProcessing"}),
+            "BertProcessing",
+        ),
+    ] {
+        let mut file = small("siglip2");
+        file[key] = step;
+        assert_error(load(&file, None), Code::Unsupported, &[key, word]);
+    }
+    let mut file = small("siglip2");
+    file["added_tokens"][5]["single_word"] = json!(true);
+    assert_error(
+        load(&file, None),
+        Code::Unsupported,
+        &["<start_of_turn>", "whole word"],
+    );
+}
+
+#[test]
+fn a_kept_tokenizer_is_the_same_or_refused() {
+    let tokenizers = [
+        v1(64),
+        siglip2(
+            16,
+            json!({"padding_side": "left", "truncation_side": "left"}),
+        )
+        .unwrap(),
+    ];
+    for tokenizer in tokenizers {
+        let bytes = tokenizer.to_bytes();
+        let kept = Tokenizer::from_bytes(&bytes).unwrap();
+        let long = "a photo of 2 cats, Zürich <unk> ½ ".repeat(9);
+        for text in ["", "A photo of Zürich", "e\u{301} 日本 \u{301}", &long] {
+            assert_eq!(kept.encode(text).unwrap(), tokenizer.encode(text).unwrap());
+        }
+        assert_eq!(kept.to_bytes(), bytes);
+        for length in [0, 3, 20, 24, bytes.len() / 2, bytes.len() - 1] {
+            assert_error(
+                Tokenizer::from_bytes(&bytes[..length]),
+                Code::BadModel,
+                &["kept tokenizer"],
+            );
+        }
+        for (at, word) in [
+            (0, "another version"),
+            (4, "another version"),
+            (8, "damaged"),
+            (bytes.len() / 2, "damaged"),
+        ] {
+            let mut changed = bytes.clone();
+            changed[at] ^= 16;
+            assert_error(
+                Tokenizer::from_bytes(&changed),
+                Code::BadModel,
+                &["kept tokenizer", word],
+            );
+        }
+    }
+}
+
 /// The multilingual SigLIP has 100 sentinels past its embedding table; a label can't name them.
 #[test]
 fn sentinels_past_the_embedding_table_are_ignored() {
