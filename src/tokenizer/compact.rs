@@ -1,4 +1,4 @@
-//! A tokenizer in few bytes, to be kept in a cache: read in a tenth of the time that `tokenizer.json` takes.
+//! A tokenizer in few bytes, to be kept in a cache.
 //!
 //! `SLTK`, the version, the xxh3 of what follows; then numbers as LEB128 and texts after their lengths. What can be made
 //! from the rest quickly (the tables to find pieces and merges) is not kept.

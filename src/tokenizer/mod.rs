@@ -164,8 +164,8 @@ impl Tokenizer {
         compact::read(bytes)
     }
 
-    /// The tokenizer, with all that [`new`](Self::new) was told, in a compact form to be kept in a cache: 6 MB for SigLIP 2,
-    /// whose `tokenizer.json` has 34.
+    /// The tokenizer, with all that [`new`](Self::new) was told, in a compact form to be kept in a cache: a third of the size
+    /// of `tokenizer.json` or less, read in half the time.
     pub fn to_bytes(&self) -> Vec<u8> {
         compact::write(self)
     }
