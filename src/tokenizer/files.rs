@@ -302,7 +302,7 @@ impl<'de> Deserialize<'de> for Vocabulary {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let (mut pieces, mut piece) = (Pieces::default(), String::new());
-                while map.next_key_seed(Into(&mut piece))?.is_some() {
+                while map.next_key_seed(Over(&mut piece))?.is_some() {
                     let id = map.next_value().map_err(|e| {
                         A::Error::custom(format_args!("the piece {:?}: {e}", excerpt(&piece)))
                     })?;
@@ -338,9 +338,9 @@ fn too_large<E: serde::de::Error>() -> E {
 }
 
 /// Reads a string over another one.
-struct Into<'a>(&'a mut String);
+struct Over<'a>(&'a mut String);
 
-impl<'de> DeserializeSeed<'de> for Into<'_> {
+impl<'de> DeserializeSeed<'de> for Over<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -348,7 +348,7 @@ impl<'de> DeserializeSeed<'de> for Into<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Into<'_> {
+impl<'de> Visitor<'de> for Over<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -382,7 +382,7 @@ impl<'de> Visitor<'de> for PieceAndScore<'_> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<f64, A::Error> {
         let missing = |n| A::Error::invalid_length(n, &"a piece and its score");
-        seq.next_element_seed(Into(self.0))?
+        seq.next_element_seed(Over(self.0))?
             .ok_or_else(|| missing(0))?;
         let score: f64 = seq.next_element()?.ok_or_else(|| missing(1))?;
         if seq.next_element::<IgnoredAny>()?.is_some() {
@@ -504,9 +504,9 @@ impl<'de> Visitor<'de> for OneMerge<'_> {
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
         let OneMerge(list, [left, right]) = self;
         let missing = |n| A::Error::invalid_length(n, &"the two pieces of a merge");
-        seq.next_element_seed(Into(left))?
+        seq.next_element_seed(Over(left))?
             .ok_or_else(|| missing(0))?;
-        seq.next_element_seed(Into(right))?
+        seq.next_element_seed(Over(right))?
             .ok_or_else(|| missing(1))?;
         if seq.next_element::<IgnoredAny>()?.is_some() {
             return Err(missing(3));
