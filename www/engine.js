@@ -113,7 +113,7 @@ async function load({ place, name, backend, dtype }, report, cancel, signal) {
     const progress = (stage, file, loaded, total) => {
       if (stage !== "ready" && !(stage === "download" && place.kind === "url")) report({ stage, ...(file && { file }), loaded, total });
     };
-    const engine = await guard(wasm, () => wasm.glue.Engine.load(source, options, progress, cancel));
+    const engine = await guard(wasm, () => wasm.glue.Engine.load(source, undefined, options, progress, cancel));
     return { wasm, engine };
   };
   try {
@@ -356,13 +356,13 @@ async function read(blob, file, name) {
 
 /** @param {File} blob @param {string} file @param {string} name */
 function slices(blob, file, name) {
-  let position = 0;
   return {
     size: blob.size,
-    async read(length) {
-      const part = await read(blob.slice(position, position + length), file, name);
-      position += part.length;
-      return part;
+    ranges: true,
+    sha256: undefined,
+    plan() {},
+    readAt(offset, length) {
+      return read(blob.slice(offset, offset + length), file, name);
     },
     close() {},
   };
@@ -375,23 +375,35 @@ function slices(blob, file, name) {
 function stream(response, file, report, signal) {
   const reader = counted(response, file, report).getReader();
   let chunk = new Uint8Array(0);
+  let position = 0;
+  const take = async (length) => {
+    const out = new Uint8Array(length);
+    let filled = 0;
+    while (filled < length) {
+      if (chunk.length === 0) {
+        const next = await reader.read().catch((error) => { throw interrupted(error, response.url, signal); });
+        if (next.done) break;
+        chunk = next.value;
+      }
+      const part = chunk.subarray(0, length - filled);
+      out.set(part, filled);
+      filled += part.length;
+      chunk = chunk.subarray(part.length);
+    }
+    position += filled;
+    return out.subarray(0, filled);
+  };
   return {
     size: exactSize(response),
-    async read(length) {
-      const out = new Uint8Array(length);
-      let filled = 0;
-      while (filled < length) {
-        if (chunk.length === 0) {
-          const next = await reader.read().catch((error) => { throw interrupted(error, response.url, signal); });
-          if (next.done) break;
-          chunk = next.value;
-        }
-        const part = chunk.subarray(0, length - filled);
-        out.set(part, filled);
-        filled += part.length;
-        chunk = chunk.subarray(part.length);
+    ranges: false,
+    sha256: undefined,
+    plan() {},
+    async readAt(offset, length) {
+      while (position < offset) {
+        const skipped = await take(Math.min(offset - position, 2 ** 20));
+        if (skipped.length === 0) return skipped;
       }
-      return out.subarray(0, filled);
+      return take(length);
     },
     close() {
       reader.cancel().catch(() => {});
