@@ -6,6 +6,8 @@
 
 mod folder;
 mod safetensors;
+#[cfg(all(feature = "train", not(target_family = "wasm")))]
+mod write;
 
 use std::collections::HashMap;
 
@@ -14,6 +16,8 @@ use serde_json::Value;
 
 pub use folder::{Folder, FolderStream};
 pub use safetensors::{FileHeader, HeldTensor};
+#[cfg(all(feature = "train", not(target_family = "wasm")))]
+pub use write::{StoredDtype, write_file, write_safetensors};
 
 use crate::error::{Error, Result};
 use crate::json;

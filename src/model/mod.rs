@@ -18,7 +18,7 @@ pub use encoder::{Encoder, EncoderLayer, Mlp};
 pub use layers::{LayerNorm, Linear};
 pub use text::TextTower;
 pub use vision::VisionTower;
-pub use weights::{ParameterSpec, Weights, parameters};
+pub use weights::{ParameterSpec, Weights, parameters, values};
 
 use burn::module::{Module, Param};
 use burn::tensor::{Int, Tensor};
