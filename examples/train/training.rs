@@ -410,10 +410,12 @@ impl Run<'_> {
                 }
             });
             for step in first..rate.steps {
+                let began = Instant::now();
                 let batch = receiver
                     .recv()
                     .expect("the other thread sends every batch")?;
                 let loss = self.step(parameters, &frozen, batch, rate.at(step), step)?;
+                display.steps_took += began.elapsed();
                 summary.losses.push(loss);
                 let done = step + 1;
                 display.step(loss, self.batch);
@@ -430,6 +432,7 @@ impl Run<'_> {
                 }
             }
             drop(receiver);
+            display.finish(summary.losses.len() * self.batch);
             Ok(summary)
         })
     }
@@ -654,6 +657,7 @@ struct Display {
     loss: f32,
     held_out: String,
     step: usize,
+    steps_took: Duration,
 }
 
 impl Display {
@@ -672,6 +676,7 @@ impl Display {
             loss: f32::NAN,
             held_out: String::new(),
             step: first,
+            steps_took: Duration::ZERO,
         }
     }
 
@@ -698,6 +703,18 @@ impl Display {
             }
         }
         self.bar.set_message(message);
+    }
+
+    /// How fast it was, but for the time that held-out pictures took.
+    fn finish(&self, pictures: usize) {
+        self.bar.finish_and_clear();
+        let seconds = self.steps_took.as_secs_f64();
+        if pictures > 0 {
+            eprintln!(
+                "{pictures} pictures in {seconds:.1} s: {:.1} pictures/s",
+                pictures as f64 / seconds
+            );
+        }
     }
 
     fn measured(&mut self, step: usize, measured: Option<Measured>) {

@@ -125,6 +125,9 @@ fn linear(
     )
 }
 
+#[cfg(feature = "train")]
+impl super::gradients::Derivatives for Cube {}
+
 impl Kernels for Cube {
     fn siglip_linear(
         x: CubeTensor,
