@@ -5,8 +5,10 @@
 
 use burn::optim::{AdamW, AdamWConfig, AdamWState, AdaptiveMomentumState, Optimizer};
 use burn::tensor::{Device, Gradients, Tensor, TensorData};
+use siglip_web::kernels::to_vec;
 use siglip_web::model::{ParameterSpec, Siglip, SiglipConfig, Weights, parameters, values};
 use siglip_web::{Code, Error, Result};
+use twox_hash::XxHash3_128;
 
 use crate::training::random;
 use crate::{Options, Part, initial};
@@ -87,6 +89,17 @@ impl Parameters {
         }
     }
 
+    /// Changes if any value does.
+    pub fn fingerprint(&self) -> Result<String> {
+        let mut sums = Vec::new();
+        for parameter in &self.list {
+            let values = pollster::block_on(to_vec(parameter.value.clone()))?;
+            let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+            sums.extend(XxHash3_128::oneshot(&bytes).to_le_bytes());
+        }
+        Ok(format!("{:032x}", XxHash3_128::oneshot(&sums)))
+    }
+
     /// The model of these parameters, and how to get at their gradients.
     pub fn model(&self) -> (Siglip, Leaves) {
         let mut view = View {
@@ -165,7 +178,7 @@ pub fn flat(values: Vec<f32>, device: &Device) -> Tensor<1> {
 
 /// The one number of a tensor.
 pub fn scalar(tensor: Tensor<1>) -> Result<f32> {
-    Ok(pollster::block_on(siglip_web::kernels::to_vec(tensor))?[0])
+    Ok(pollster::block_on(to_vec(tensor))?[0])
 }
 
 type Leaf = Box<dyn Fn(&mut Gradients) -> Option<Tensor<1>>>;

@@ -171,6 +171,16 @@ fn a_run_is_resumed_only_as_itself() {
     place.fails(&resumed, Code::BadInput, &["captions"]);
     std::fs::write(place.path("fails").join(state::STATE), b"nonsense").unwrap();
     place.fails(&resumed, Code::BadInput, &[state::STATE]);
+
+    let frozen = ["--freeze", "vision", "--steps", "2", "--resume"];
+    place.run("frozen", &frozen).unwrap();
+    let weights = place.path("model").join("model.safetensors");
+    let mut bytes = std::fs::read(&weights).unwrap();
+    let end = bytes.len();
+    bytes[end - 1] ^= 1;
+    std::fs::write(&weights, bytes).unwrap();
+    let error = place.run("frozen", &frozen).unwrap_err();
+    assert!(error.message().contains("--model"), "{error}");
 }
 
 #[test]

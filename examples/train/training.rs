@@ -78,7 +78,8 @@ pub fn run(options: &Options) -> Result<Summary> {
         options.warmup.unwrap_or(steps / 10),
         steps,
     );
-    let description = describe(options, &data, &rate, batch);
+    let model = parameters.fingerprint()?;
+    let description = describe(options, &model, &data, &rate, batch);
     let first = state::resume(&options.out, &mut parameters, &description, &device)?;
     if first.is_some() && !options.resume {
         return Err(bad_input(format!(
@@ -89,7 +90,7 @@ pub fn run(options: &Options) -> Result<Summary> {
     let first = first.unwrap_or(0);
 
     let prompts = Prompts::new(&data, &options.templates, &start.tokenizer)?;
-    let budget = AtomicI64::new((options.cache as i64) << 20);
+    let budget = AtomicI64::new((options.cache as i64).saturating_mul(1 << 20));
     let bar = ProgressBar::new((data.train.len() + data.held_out.len()) as u64)
         .with_style(style("reading pictures {bar:30} {pos}/{len}"));
     let read = |examples, ways: &[Augmentation]| {
@@ -176,7 +177,7 @@ fn check(options: &Options) -> Result<()> {
 }
 
 /// What a run must have in common with one that it resumes, by the names of the flags.
-fn describe(options: &Options, data: &DataSet, rate: &Rate, batch: usize) -> Value {
+fn describe(options: &Options, model: &str, data: &DataSet, rate: &Rate, batch: usize) -> Value {
     let words = |list: &[&dyn std::fmt::Debug]| -> Vec<String> {
         list.iter().map(|word| format!("{word:?}")).collect()
     };
@@ -184,6 +185,7 @@ fn describe(options: &Options, data: &DataSet, rate: &Rate, batch: usize) -> Val
     let augment: Vec<&dyn std::fmt::Debug> = options.augment.iter().map(|a| a as _).collect();
     json!({
         "captions": data.fingerprint(),
+        "--model": model,
         "--seed": options.seed,
         "--init": options.init,
         "--freeze": words(&freeze),

@@ -15,16 +15,11 @@ use burn::tensor::{Scalar, Shape};
 use super::Kernels;
 use crate::model::Activation;
 
-/// What derivatives need beside [`Kernels`]; the defaults are plain burn.
+/// What derivatives need beside [`Kernels`].
 pub(crate) trait Derivatives: Kernels {
     /// `activation(x)`.
     fn activate(x: FloatTensor<Self>, activation: Activation) -> FloatTensor<Self> {
-        match activation {
-            Activation::GeluTanh => {
-                let sigmoid = gelu_sigmoid::<Self>(x.clone());
-                Self::float_mul(x, sigmoid)
-            }
-        }
+        plain::activate::<Self>(x, activation)
     }
 
     /// `gradient · activation′(x)`.
@@ -33,47 +28,26 @@ pub(crate) trait Derivatives: Kernels {
         gradient: FloatTensor<Self>,
         activation: Activation,
     ) -> FloatTensor<Self> {
-        match activation {
-            Activation::GeluTanh => {
-                // x·s(v) with v = 2u, so s + x·s·(1 − s)·v′.
-                let s = gelu_sigmoid::<Self>(x.clone());
-                let square = Self::float_mul(x.clone(), x.clone());
-                let v = Self::float_mul_scalar(square, scalar(3.0 * GELU_CUBE * GELU_SCALE));
-                let v = Self::float_add_scalar(v, scalar(GELU_SCALE));
-                let rest = Self::float_sub(s.clone(), Self::float_mul(s.clone(), s.clone()));
-                let slope = Self::float_mul(Self::float_mul(x, rest), v);
-                Self::float_mul(gradient, Self::float_add(s, slope))
-            }
-        }
+        plain::activate_backward::<Self>(x, gradient, activation)
     }
 
     /// The sum over the rows of `[rows, columns]`, `[columns]`.
     fn sum_rows(x: FloatTensor<Self>) -> FloatTensor<Self> {
-        let [_, columns] = x.shape().dims();
-        Self::float_reshape(Self::float_sum_dim(x, 0), Shape::new([columns]))
+        plain::sum_rows::<Self>(x)
     }
 
     /// The softmax over the last dimension of `scale · scores`.
     fn scaled_softmax(scores: FloatTensor<Self>, scale: f64) -> FloatTensor<Self> {
-        let last = scores.shape().num_dims() - 1;
-        let largest = Self::float_max_dim(scores.clone(), last);
-        let scaled = Self::float_mul_scalar(Self::float_sub(scores, largest), scalar(scale));
-        let e = Self::float_exp(scaled);
-        let sum = Self::float_sum_dim(e.clone(), last);
-        Self::float_div(e, sum)
+        plain::scaled_softmax::<Self>(scores, scale)
     }
 
-    /// The gradient of the scores, given `weights = softmax(scores)` and the gradient of the weights.
+    /// The gradient of the scores, given `weights = scaled_softmax(scores)` and the gradient of the weights.
     fn scaled_softmax_backward(
         weights: FloatTensor<Self>,
         gradient: FloatTensor<Self>,
         scale: f64,
     ) -> FloatTensor<Self> {
-        let last = weights.shape().num_dims() - 1;
-        let product = Self::float_mul(weights.clone(), gradient);
-        let sum = Self::float_sum_dim(product.clone(), last);
-        let x = Self::float_sub(product, Self::float_mul(weights, sum));
-        Self::float_mul_scalar(x, scalar(scale))
+        plain::scaled_softmax_backward::<Self>(weights, gradient, scale)
     }
 
     /// The gradients of `x [rows, hidden]`, `gamma` and `beta [hidden]`.
@@ -83,38 +57,106 @@ pub(crate) trait Derivatives: Kernels {
         epsilon: f64,
         gradient: FloatTensor<Self>,
     ) -> [FloatTensor<Self>; 3] {
+        plain::layer_norm_backward::<Self>(x, gamma, epsilon, gradient)
+    }
+}
+
+/// The plain burn form of each derivative, for devices that have no faster one.
+pub(super) mod plain {
+    use super::*;
+
+    pub fn activate<B: Backend>(x: FloatTensor<B>, activation: Activation) -> FloatTensor<B> {
+        match activation {
+            Activation::GeluTanh => {
+                let sigmoid = gelu_sigmoid::<B>(x.clone());
+                B::float_mul(x, sigmoid)
+            }
+        }
+    }
+
+    pub fn activate_backward<B: Backend>(
+        x: FloatTensor<B>,
+        gradient: FloatTensor<B>,
+        activation: Activation,
+    ) -> FloatTensor<B> {
+        match activation {
+            Activation::GeluTanh => {
+                // x·s(v) with v = 2u, so s + x·s·(1 − s)·v′.
+                let s = gelu_sigmoid::<B>(x.clone());
+                let square = B::float_mul(x.clone(), x.clone());
+                let v = B::float_mul_scalar(square, scalar(3.0 * GELU_CUBE * GELU_SCALE));
+                let v = B::float_add_scalar(v, scalar(GELU_SCALE));
+                let rest = B::float_sub(s.clone(), B::float_mul(s.clone(), s.clone()));
+                let slope = B::float_mul(B::float_mul(x, rest), v);
+                B::float_mul(gradient, B::float_add(s, slope))
+            }
+        }
+    }
+
+    pub fn sum_rows<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
+        let [_, columns] = x.shape().dims();
+        B::float_reshape(B::float_sum_dim(x, 0), Shape::new([columns]))
+    }
+
+    pub fn scaled_softmax<B: Backend>(scores: FloatTensor<B>, scale: f64) -> FloatTensor<B> {
+        let last = scores.shape().num_dims() - 1;
+        let largest = B::float_max_dim(scores.clone(), last);
+        let scaled = B::float_mul_scalar(B::float_sub(scores, largest), scalar(scale));
+        let e = B::float_exp(scaled);
+        let sum = B::float_sum_dim(e.clone(), last);
+        B::float_div(e, sum)
+    }
+
+    pub fn scaled_softmax_backward<B: Backend>(
+        weights: FloatTensor<B>,
+        gradient: FloatTensor<B>,
+        scale: f64,
+    ) -> FloatTensor<B> {
+        let last = weights.shape().num_dims() - 1;
+        let product = B::float_mul(weights.clone(), gradient);
+        let sum = B::float_sum_dim(product.clone(), last);
+        let x = B::float_sub(product, B::float_mul(weights, sum));
+        B::float_mul_scalar(x, scalar(scale))
+    }
+
+    pub fn layer_norm_backward<B: Backend>(
+        x: FloatTensor<B>,
+        gamma: FloatTensor<B>,
+        epsilon: f64,
+        gradient: FloatTensor<B>,
+    ) -> [FloatTensor<B>; 3] {
         let [_, hidden] = x.shape().dims();
-        let mean = |x| Self::float_mean_dim(x, 1);
-        let centred = Self::float_sub(x.clone(), mean(x));
-        let variance = mean(Self::float_mul(centred.clone(), centred.clone()));
-        let deviation = Self::float_sqrt(Self::float_add_scalar(variance, scalar(epsilon)));
-        let normed = Self::float_div(centred, deviation.clone());
-        let beta = Self::sum_rows(gradient.clone());
-        let product = Self::float_mul(gradient.clone(), normed.clone());
-        let scale = Self::sum_rows(product);
-        let gamma = Self::float_reshape(gamma, Shape::new([1, hidden]));
-        let inner = Self::float_mul(gradient, gamma);
-        let along = mean(Self::float_mul(inner.clone(), normed.clone()));
-        let rest = Self::float_sub(inner.clone(), mean(inner));
-        let rest = Self::float_sub(rest, Self::float_mul(normed, along));
-        [Self::float_div(rest, deviation), scale, beta]
+        let mean = |x| B::float_mean_dim(x, 1);
+        let centred = B::float_sub(x.clone(), mean(x));
+        let variance = mean(B::float_mul(centred.clone(), centred.clone()));
+        let deviation = B::float_sqrt(B::float_add_scalar(variance, scalar(epsilon)));
+        let normed = B::float_div(centred, deviation.clone());
+        let beta = sum_rows::<B>(gradient.clone());
+        let product = B::float_mul(gradient.clone(), normed.clone());
+        let scale = sum_rows::<B>(product);
+        let gamma = B::float_reshape(gamma, Shape::new([1, hidden]));
+        let inner = B::float_mul(gradient, gamma);
+        let along = mean(B::float_mul(inner.clone(), normed.clone()));
+        let rest = B::float_sub(inner.clone(), mean(inner));
+        let rest = B::float_sub(rest, B::float_mul(normed, along));
+        [B::float_div(rest, deviation), scale, beta]
+    }
+
+    fn scalar(value: f64) -> Scalar {
+        Scalar::Float(value)
+    }
+
+    fn gelu_sigmoid<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
+        let square = B::float_mul(x.clone(), x.clone());
+        let factor = B::float_mul_scalar(square, scalar(GELU_CUBE * GELU_SCALE));
+        let factor = B::float_add_scalar(factor, scalar(GELU_SCALE));
+        B::sigmoid(B::float_mul(x, factor))
     }
 }
 
 /// `2·√(2/π)`: GELU in its tanh form is `x · sigmoid(GELU_SCALE · (x + GELU_CUBE · x³))`.
 pub(super) const GELU_SCALE: f64 = 1.595_769_121_605_730_7;
 pub(super) const GELU_CUBE: f64 = 0.044_715;
-
-fn scalar(value: f64) -> Scalar {
-    Scalar::Float(value)
-}
-
-fn gelu_sigmoid<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
-    let square = B::float_mul(x.clone(), x.clone());
-    let factor = B::float_mul_scalar(square, scalar(GELU_CUBE * GELU_SCALE));
-    let factor = B::float_add_scalar(factor, scalar(GELU_SCALE));
-    B::sigmoid(B::float_mul(x, factor))
-}
 
 /// What the derivative of a linear layer needs.
 #[derive(Clone, Debug)]

@@ -3,9 +3,9 @@
 //! Rows are shared out in blocks of a fixed size and sums over blocks are added in their order, so that results don't depend
 //! on the number of cores.
 
+use burn::backend::ops::FloatTensorOps;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Flex, TensorMetadata};
-use burn::backend::ops::FloatTensorOps;
 use burn::tensor::{Shape, TensorData};
 use rayon::prelude::*;
 
@@ -229,4 +229,75 @@ fn map_rows<const N: usize>(
 
 fn tensor(values: Vec<f32>, shape: Shape) -> FloatTensor<Flex> {
     Flex::float_from_data(TensorData::new(values, shape), &Default::default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::gradients::plain;
+
+    fn number(i: usize, first: usize) -> f32 {
+        (((i + first) * 7919) % 1009) as f32 / 252.25 - 2.0
+    }
+
+    fn given(shape: &[usize], first: usize) -> FloatTensor<Flex> {
+        let values = (0..shape.iter().product())
+            .map(|i| number(i, first))
+            .collect();
+        tensor(values, Shape::from(shape.to_vec()))
+    }
+
+    fn assert_close(what: &str, got: FloatTensor<Flex>, expected: FloatTensor<Flex>) {
+        assert_eq!(got.shape(), expected.shape(), "{what}");
+        let [got, expected] = [got, expected].map(|t| t.to_contiguous());
+        let (got, expected): (&[f32], &[f32]) = (got.storage(), expected.storage());
+        for (i, (g, e)) in got.iter().zip(expected).enumerate() {
+            assert!(
+                (g - e).abs() <= 1e-5 * e.abs().max(10.0),
+                "{what}: [{i}] is {g}, expected {e}"
+            );
+        }
+    }
+
+    #[test]
+    fn each_equals_its_plain_form_on_sizes_that_no_block_divides() {
+        let gelu = Activation::GeluTanh;
+        for (rows, columns) in [(1, 4), (3, 7), (200, 64), (333, 100)] {
+            let (x, g) = (given(&[rows, columns], 3), given(&[rows, columns], 500));
+            let what = |name: &str| format!("{name} of {rows} × {columns}");
+            assert_close(
+                &what("activate"),
+                Flex::activate(x.clone(), gelu),
+                plain::activate::<Flex>(x.clone(), gelu),
+            );
+            assert_close(
+                &what("activate_backward"),
+                Flex::activate_backward(x.clone(), g.clone(), gelu),
+                plain::activate_backward::<Flex>(x.clone(), g.clone(), gelu),
+            );
+            assert_close(
+                &what("sum_rows"),
+                Flex::sum_rows(x.clone()),
+                plain::sum_rows::<Flex>(x.clone()),
+            );
+            let weights = Flex::scaled_softmax(x.clone(), 3.0);
+            assert_close(
+                &what("scaled_softmax"),
+                weights.clone(),
+                plain::scaled_softmax::<Flex>(x.clone(), 3.0),
+            );
+            assert_close(
+                &what("scaled_softmax_backward"),
+                Flex::scaled_softmax_backward(weights.clone(), g.clone(), 3.0),
+                plain::scaled_softmax_backward::<Flex>(weights, g.clone(), 3.0),
+            );
+            let gamma = given(&[columns], 77);
+            let fast = Flex::layer_norm_backward(x.clone(), gamma.clone(), 1e-6, g.clone());
+            let slow = plain::layer_norm_backward::<Flex>(x, gamma, 1e-6, g);
+            for (part, (fast, slow)) in fast.into_iter().zip(slow).enumerate() {
+                let name = format!("layer_norm_backward {part}");
+                assert_close(&what(&name), fast, slow);
+            }
+        }
+    }
 }
