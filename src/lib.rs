@@ -29,6 +29,8 @@ pub mod model;
 
 pub mod kernels;
 
+pub mod loss;
+
 pub mod checkpoint;
 
 pub mod classifier;

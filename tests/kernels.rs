@@ -1,5 +1,8 @@
 //! The fast form of every operation against its plain form, over sizes that tiles and vectors don't divide.
 
+#[cfg(feature = "train")]
+mod common;
+
 use burn::tensor::{Device, Distribution, Tensor, TensorData};
 use siglip_web::kernels::{self, Dtype, PackedMatrix, PackedWeight, reference};
 use siglip_web::model::Activation;
@@ -179,6 +182,165 @@ fn layer_norm_on_odd_sizes_and_large_offsets() {
                 run(kernels::layer_norm, &device),
                 run(reference::layer_norm, &cpu),
             );
+        }
+    }
+}
+
+#[cfg(feature = "train")]
+mod gradients {
+    use burn::tensor::{DType, Gradients, Int};
+    use siglip_web::checkpoint::Checkpoint;
+    use siglip_web::loss::sigmoid_loss;
+    use siglip_web::model::{ParameterSpec, Siglip, SiglipConfig, Weights, parameters, values};
+
+    use super::*;
+    use crate::common::{Fixture, ODD, TINY};
+
+    type Leaf = Box<dyn Fn(&Gradients) -> Vec<f32>>;
+
+    /// Builds a model of these values.
+    struct Given<'a> {
+        values: std::slice::Iter<'a, Vec<f64>>,
+        device: &'a Device,
+        dtype: DType,
+        leaves: Vec<Leaf>,
+    }
+
+    impl Weights for Given<'_> {
+        fn tensor<const D: usize>(&mut self, _: &str, shape: [usize; D]) -> Tensor<D> {
+            let values = self.values.next().unwrap().clone();
+            let data = TensorData::new(values, shape);
+            let tensor = Tensor::from_data(data, (self.device, self.dtype));
+            if !self.device.is_autodiff() {
+                return tensor;
+            }
+            let leaf = tensor.require_grad();
+            let kept = leaf.clone();
+            self.leaves.push(Box::new(move |gradients| {
+                let gradient = kept
+                    .grad(gradients)
+                    .expect("every parameter has a gradient");
+                gradient.into_data().try_to_vec().unwrap()
+            }));
+            leaf
+        }
+    }
+
+    struct Case {
+        config: SiglipConfig,
+        specs: Vec<ParameterSpec>,
+        values: Vec<Vec<f64>>,
+        pixels: TensorData,
+        ids: TensorData,
+    }
+
+    impl Case {
+        fn new(fixture: &Fixture) -> Self {
+            let source = fixture.source();
+            let loaded = pollster::block_on(async {
+                Checkpoint::load(&source, &Device::flex(), &(), &mut |_| {}).await
+            });
+            let loaded = loaded.unwrap();
+            let side = loaded.config.vision.image_size;
+            let ids = ["two red cars", "a cat", "a house by the sea"]
+                .iter()
+                .flat_map(|text| loaded.tokenizer.encode(text).unwrap());
+            let ids: Vec<i32> = ids.map(|id| id as i32).collect();
+            let context = ids.len() / 3;
+            Self {
+                specs: parameters(&loaded.config),
+                values: values(&loaded.model)
+                    .into_iter()
+                    .map(|value| {
+                        let value = value.into_data().try_to_vec::<f32>().unwrap();
+                        value.into_iter().map(f64::from).collect()
+                    })
+                    .collect(),
+                config: loaded.config,
+                pixels: random([2, 3, side, side]),
+                ids: TensorData::new(ids, [3, context]),
+            }
+        }
+
+        /// The loss of two pictures and three texts.
+        fn loss(
+            &self,
+            values: &[Vec<f64>],
+            device: &Device,
+            dtype: DType,
+        ) -> (Tensor<1>, Vec<Leaf>) {
+            let mut given = Given {
+                values: values.iter(),
+                device,
+                dtype,
+                leaves: vec![],
+            };
+            let model = Siglip::new(&self.config, &mut given);
+            let images =
+                model.embed_images(Tensor::from_data(self.pixels.clone(), (device, dtype)));
+            let texts = model.embed_texts(Tensor::<2, Int>::from_data(self.ids.clone(), device));
+            let targets = TensorData::from([[1.0, -1.0, 0.0], [-1.0, 1.0, -1.0]]);
+            let targets = Tensor::from_data(targets, (device, dtype));
+            let loss = sigmoid_loss(model.logits(images, texts), targets);
+            (loss, given.leaves)
+        }
+
+        /// The derivative along a direction in one parameter, from two runs of the plain forms in f64.
+        fn derivative(&self, parameter: usize, direction: &[f64]) -> f64 {
+            let at = |step: f64| {
+                let mut values = self.values.clone();
+                for (value, along) in values[parameter].iter_mut().zip(direction) {
+                    *value += step * along;
+                }
+                let (loss, _) = self.loss(&values, &Device::flex(), DType::F64);
+                loss.into_data().as_slice::<f64>().unwrap()[0]
+            };
+            let step = 1e-4;
+            (at(step) - at(-step)) / (2.0 * step)
+        }
+    }
+
+    /// TINY goes through the fast forms, ODD's sizes through the plain ones.
+    #[test]
+    fn gradients_of_the_whole_model_are_finite_differences() {
+        for fixture in [TINY, ODD] {
+            let case = Case::new(&fixture);
+            let directions: Vec<Vec<f64>> = case
+                .values
+                .iter()
+                .map(|values| {
+                    let along = random([values.len()]).try_to_vec::<f32>().unwrap();
+                    along.into_iter().map(f64::from).collect()
+                })
+                .collect();
+            let expected: Vec<f64> = directions
+                .iter()
+                .enumerate()
+                .map(|(i, direction)| case.derivative(i, direction))
+                .collect();
+            let largest = expected.iter().fold(0.0_f64, |m, e| m.max(e.abs()));
+            for device in devices() {
+                let (loss, leaves) =
+                    case.loss(&case.values, &device.clone().autodiff(), DType::F32);
+                let gradients = loss.backward();
+                assert_eq!(leaves.len(), case.specs.len());
+                for (i, leaf) in leaves.iter().enumerate() {
+                    let gradient = leaf(&gradients);
+                    let terms = gradient.iter().zip(&directions[i]);
+                    let terms: Vec<f64> = terms.map(|(g, d)| f64::from(*g) * d).collect();
+                    let got: f64 = terms.iter().sum();
+                    let size = terms.iter().map(|t| t * t).sum::<f64>().sqrt();
+                    // Key biases have no effect, as softmax takes away what all keys share: there only rounding is left.
+                    let tolerance = 1e-3 * size.max(expected[i].abs()) + 1e-6 * largest;
+                    assert!(
+                        (got - expected[i]).abs() < tolerance,
+                        "{} on {device:?}, {}: {got:e}, not {:e}",
+                        fixture.name,
+                        case.specs[i].name,
+                        expected[i]
+                    );
+                }
+            }
         }
     }
 }

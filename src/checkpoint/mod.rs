@@ -11,6 +11,8 @@ mod folder;
 mod loader;
 mod rows;
 mod safetensors;
+#[cfg(all(feature = "train", not(target_family = "wasm")))]
+mod write;
 
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
@@ -20,6 +22,8 @@ pub use convert::convert;
 pub use folder::{Folder, FolderReader};
 pub use rows::TokenRows;
 pub use safetensors::{FileHeader, HeldTensor};
+#[cfg(all(feature = "train", not(target_family = "wasm")))]
+pub use write::{StoredDtype, write_file, write_safetensors};
 
 use crate::error::{Error, Result};
 use crate::json;

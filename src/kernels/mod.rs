@@ -1,12 +1,14 @@
 //! The handful of operations that the towers are made of, each with a fast form per device.
 //!
-//! [`reference`] has the plain burn form of each: it is what the fast forms are tested against, what training
-//! differentiates, and what runs where a fast form does not take the shapes. The fast forms are a burn backend extension:
-//! hand-written WGSL on the GPU (`wgsl`), fused loops around burn-flex's matrix product on the CPU (`cpu`).
+//! [`reference`] has the plain burn form of each: it is what the fast forms are tested against, and what runs where a fast
+//! form does not take the shapes. The fast forms are a burn backend extension: hand-written WGSL on the GPU (`wgsl`), fused
+//! loops around burn-flex's matrix product on the CPU (`cpu`), and their derivatives for training (`gradients`).
 
 pub mod check;
 mod cpu;
 pub mod packed;
+#[cfg(feature = "train")]
+mod gradients;
 pub mod reference;
 #[cfg(feature = "webgpu")]
 mod wgsl;
@@ -35,7 +37,7 @@ pub async fn to_vec<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>> {
 }
 
 /// The fast forms, on contiguous f32 tensors.
-#[backend_extension(Flex, Cube: cfg(feature = "webgpu"))]
+#[backend_extension(Flex, Cube: cfg(feature = "webgpu"), Autodiff: cfg(feature = "train"))]
 pub(crate) trait Kernels: Backend {
     /// `x [rows, input]`, `weight [output, input]`, `bias [output]` → `[rows, output]`.
     fn siglip_linear(
@@ -88,9 +90,9 @@ pub(crate) trait Kernels: Backend {
     ) -> FloatTensor<Self>;
 }
 
-/// Whether the fast forms take this tensor: gradients and other dtypes go through the reference.
+/// Whether the fast forms take this tensor: other dtypes go through the reference.
 fn is_plain<const D: usize>(x: &Tensor<D>) -> bool {
-    !x.device().is_autodiff() && x.dtype() == DType::F32
+    x.dtype() == DType::F32
 }
 
 /// `x · weightᵀ + bias`, then `activation`, or added to `residual`.

@@ -18,7 +18,7 @@ pub use encoder::{Encoder, EncoderLayer, Mlp};
 pub use layers::{LayerNorm, Linear, Weight};
 pub use text::TextTower;
 pub use vision::VisionTower;
-pub use weights::{ParameterSpec, Weights, parameters, vision_parameters};
+pub use weights::{ParameterSpec, Weights, parameters, values, vision_parameters};
 
 use burn::module::{Module, Param};
 use burn::tensor::{Int, Tensor};

@@ -1,6 +1,6 @@
 //! How a model gets its parameters: it asks for each by name and shape.
 
-use burn::module::Param;
+use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Tensor};
 
 use super::{Siglip, SiglipConfig, Weight};
@@ -81,5 +81,59 @@ impl Weights for Recorder {
     fn weight<const D: usize>(&mut self, name: &str, shape: [usize; D]) -> Weight {
         self.record(name, &shape, true);
         Weight::Plain(Param::from_tensor(Tensor::empty([1; 2], &Device::flex())))
+    }
+}
+
+/// The values of a model's parameters, each flat, in the order of [`parameters`].
+///
+/// It relies on structures that declare their fields in the order in which they ask [`Weights`] for them.
+pub fn values(model: &Siglip) -> Vec<Tensor<1>> {
+    struct Visitor(Vec<Tensor<1>>);
+    impl ModuleVisitor for Visitor {
+        fn visit_float<const D: usize>(&mut self, parameter: &Param<Tensor<D>>) {
+            let value = parameter.val();
+            let elements = value.shape().num_elements();
+            self.0.push(value.reshape([elements]));
+        }
+    }
+    let mut visitor = Visitor(Vec::new());
+    model.visit(&mut visitor);
+    visitor.0
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+
+    use super::*;
+
+    #[test]
+    fn values_come_in_the_order_of_the_names() {
+        /// Fills each parameter with the number of parameters before it.
+        struct Counter(f32);
+        impl Weights for Counter {
+            fn tensor<const D: usize>(&mut self, _: &str, shape: [usize; D]) -> Tensor<D> {
+                self.0 += 1.0;
+                Tensor::full(shape, self.0 - 1.0, &Device::flex())
+            }
+        }
+        let sizes = r#"{"hidden_size": 8, "intermediate_size": 12, "num_attention_heads": 2, "num_hidden_layers": 2}"#;
+        let json = format!(
+            r#"{{"model_type": "siglip", "text_config": {sizes}, "vision_config": {sizes}}}"#
+        );
+        let config = SiglipConfig::from_json(json.as_bytes()).unwrap();
+        let values = values(&Siglip::new(&config, &mut Counter(0.0)));
+        let specs = parameters(&config);
+        assert_eq!(values.len(), specs.len());
+        for (i, (value, spec)) in values.into_iter().zip(&specs).enumerate() {
+            let value = value.into_data().try_to_vec::<f32>().unwrap();
+            assert_eq!(
+                value.len(),
+                spec.shape.iter().product::<usize>(),
+                "{}",
+                spec.name
+            );
+            assert!(value.iter().all(|v| *v == i as f32), "{}", spec.name);
+        }
     }
 }

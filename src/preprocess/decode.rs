@@ -10,6 +10,8 @@ use super::orientation::Orientation;
 use super::{Image, check_size};
 use crate::error::{Error, Result};
 
+/// The level of gray that transparent pixels show.
+pub(super) const WHITE: u8 = 255;
 /// Most bytes that decoding may hold beside the file: what a 32-bit heap can give next to a model.
 const MAX_DECODE_BYTES: u64 = 768 << 20;
 /// Most bytes that a decoder may spend on metadata and rows.
@@ -57,6 +59,14 @@ impl fmt::Display for Kind {
 ///   pixels, or more than 768 MiB to decode. Sizes are checked before pixels are decoded.
 /// - `out-of-memory`: the memory that decoding needs can't be had.
 pub fn decode(bytes: &[u8]) -> Result<Image> {
+    decode_over(bytes, WHITE)
+}
+
+/// [`decode`] with another background than white: alpha is laid over this level of gray.
+///
+/// # Errors
+/// As [`decode`].
+pub fn decode_over(bytes: &[u8], background: u8) -> Result<Image> {
     let kind = sniff(bytes);
     let format = match kind {
         Kind::Jpeg => ImageFormat::Jpeg,
@@ -120,7 +130,7 @@ pub fn decode(bytes: &[u8]) -> Result<Image> {
             }
         }
     }
-    let rgb = into_rgb(samples, color)?;
+    let rgb = into_rgb(samples, color, background)?;
     let (width, height, rgb) = orientation.apply(width, height, rgb)?;
     Ok(Image { width, height, rgb })
 }
@@ -380,7 +390,7 @@ fn gif_canvas_color(bytes: &[u8]) -> Option<[u8; 3]> {
 }
 
 /// Decoded samples to RGB, in place where that is possible.
-fn into_rgb(mut samples: Vec<u8>, color: ColorType) -> Result<Vec<u8>> {
+fn into_rgb(mut samples: Vec<u8>, color: ColorType, background: u8) -> Result<Vec<u8>> {
     if matches!(
         color,
         ColorType::L16 | ColorType::La16 | ColorType::Rgb16 | ColorType::Rgba16
@@ -399,13 +409,13 @@ fn into_rgb(mut samples: Vec<u8>, color: ColorType) -> Result<Vec<u8>> {
             rgb.extend(
                 pixels
                     .iter()
-                    .flat_map(|&[gray, alpha]| [over_white(gray, alpha); 3]),
+                    .flat_map(|&[gray, alpha]| [over(gray, alpha, background); 3]),
             );
             Ok(rgb)
         }
         3 => Ok(samples),
         _ => {
-            rgba_into_rgb(&mut samples);
+            rgba_into_rgb(&mut samples, background);
             Ok(samples)
         }
     }
@@ -421,23 +431,23 @@ fn halve_depth(samples: &mut Vec<u8>) {
     samples.truncate(count);
 }
 
-/// RGBA with straight alpha to RGB over white.
-pub(super) fn rgba_into_rgb(samples: &mut Vec<u8>) {
+/// RGBA with straight alpha to RGB over a gray background.
+pub(super) fn rgba_into_rgb(samples: &mut Vec<u8>, background: u8) {
     let count = samples.len() / 4;
     for index in 0..count {
         let [red, green, blue, alpha] = [0, 1, 2, 3].map(|channel| samples[4 * index + channel]);
-        let rgb = [red, green, blue].map(|sample| over_white(sample, alpha));
+        let rgb = [red, green, blue].map(|sample| over(sample, alpha, background));
         samples[3 * index..][..3].copy_from_slice(&rgb);
     }
     samples.truncate(count * 3);
     samples.shrink_to_fit();
 }
 
-/// A sample with this alpha over white, rounded as `PIL.Image.alpha_composite` does
+/// A sample with this alpha over an opaque background, rounded as `PIL.Image.alpha_composite` does
 /// (`src/libImaging/AlphaComposite.c`: 7 fraction bits, division by 255 by shifts).
-fn over_white(sample: u8, alpha: u8) -> u8 {
-    let (sample, alpha) = (u32::from(sample), u32::from(alpha));
-    let sum = (sample * alpha + 255 * (255 - alpha) + 128) << 7;
+fn over(sample: u8, alpha: u8, background: u8) -> u8 {
+    let [sample, alpha, background] = [sample, alpha, background].map(u32::from);
+    let sum = (sample * alpha + background * (255 - alpha) + 128) << 7;
     (((sum >> 8) + sum) >> 8 >> 7) as u8
 }
 
@@ -446,15 +456,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn alpha_over_white_is_the_rounded_blend() {
-        for alpha in 0..=255 {
-            for sample in 0..=255 {
-                let (s, a) = (f64::from(sample), f64::from(alpha));
-                let exact = (s * a + 255.0 * (255.0 - a)) / 255.0;
-                let error = (f64::from(over_white(sample, alpha)) - exact).abs();
-                assert!(error <= 0.5, "{sample} {alpha}");
+    fn alpha_over_a_background_is_the_rounded_blend() {
+        for background in [WHITE, 0, 93] {
+            for alpha in 0..=255 {
+                for sample in 0..=255 {
+                    let [s, a, b] = [sample, alpha, background].map(f64::from);
+                    let exact = (s * a + b * (255.0 - a)) / 255.0;
+                    let error = (f64::from(over(sample, alpha, background)) - exact).abs();
+                    assert!(error <= 0.5, "{sample} {alpha} {background}");
+                }
+                assert_eq!(over(background, alpha, background), background);
             }
-            assert_eq!(over_white(255, alpha), 255);
         }
     }
 

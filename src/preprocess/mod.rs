@@ -11,7 +11,7 @@ mod resize;
 
 use serde::Deserialize;
 
-pub use self::decode::decode;
+pub use self::decode::{decode, decode_over};
 use self::resize::{Filter, resize};
 use crate::error::{Error, Result};
 use crate::json;
@@ -49,7 +49,36 @@ impl Image {
         }
         let mut rgb = decode::allocate(expected)?;
         rgb.extend_from_slice(rgba);
-        decode::rgba_into_rgb(&mut rgb);
+        decode::rgba_into_rgb(&mut rgb, decode::WHITE);
+        Ok(Self { width, height, rgb })
+    }
+
+    /// A picture from samples `[height, width, 3]`, row by row from the top: red, green, blue.
+    ///
+    /// # Errors
+    /// `bad-image` if a side is zero, the picture is larger than [`decode`] allows, or `rgb` isn't `3 * width * height`
+    /// bytes long.
+    pub fn from_rgb(width: u32, height: u32, rgb: Vec<u8>) -> Result<Self> {
+        check_size(width, height)?;
+        let expected = u64::from(width) * u64::from(height) * 3;
+        if rgb.len() as u64 != expected {
+            return Err(Error::bad_image(format!(
+                "{width} × {height} RGB pixels take {expected} bytes, but {} were given",
+                rgb.len()
+            )));
+        }
+        Ok(Self { width, height, rgb })
+    }
+
+    /// The picture squashed or stretched to another size, with Pillow's bicubic filter.
+    ///
+    /// # Errors
+    /// `bad-image` for a size that [`decode`] doesn't allow.
+    pub fn resize(&self, width: u32, height: u32) -> Result<Self> {
+        check_size(width, height)?;
+        let from = (self.width as usize, self.height as usize);
+        let to = (width as usize, height as usize);
+        let rgb = resize(&self.rgb, from, to, Filter::Bicubic);
         Ok(Self { width, height, rgb })
     }
 

@@ -2,6 +2,8 @@
 
 #[cfg(any(target_family = "wasm", test))]
 mod attention;
+#[cfg(all(feature = "train", not(target_family = "wasm")))]
+mod gradients;
 #[cfg(any(target_family = "wasm", test))]
 mod product;
 

@@ -158,6 +158,8 @@ fn packed_forms(dtype: Dtype) -> (&'static str, &'static str) {
         ),
     }
 }
+#[cfg(feature = "train")]
+impl super::gradients::Derivatives for Cube {}
 
 impl Kernels for Cube {
     fn siglip_linear(
