@@ -36,7 +36,7 @@ export class Engine {
   #calls = 0;
   #stopped = 0;
 
-  static async load(source, options, progress, cancel) {
+  static async load(source, store, options, progress, cancel) {
     const config = JSON.parse(new TextDecoder().decode(await source.readAll("config.json")));
     const order = config[backend];
     if (order === "trap") return trap();
