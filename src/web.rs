@@ -7,12 +7,13 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use js_sys::{
-    Array, Error as JsError, Float32Array, Function, Object, Promise, Reflect, Uint8Array,
+    Array, Error as JsError, Float32Array, Float64Array, Function, Object, Promise, Reflect,
+    Uint8Array,
 };
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::JsFuture;
 
-use crate::checkpoint::{Pace, Progress, Source, Stream};
+use crate::checkpoint::{Pace, Progress, Reader, Source, Store};
 use crate::classifier::{ClassifyOptions, LabelScore, Picture, Scores};
 use crate::device::{self, Backend};
 use crate::error::{Code, Error, Result};
@@ -25,20 +26,48 @@ extern "C" {
     fn aborted(this: &Cancel) -> bool;
 
     /// The checkpoint's files, wherever they are.
+    #[derive(Clone)]
     pub type JsSource;
     #[wasm_bindgen(method, catch, js_name = readAll)]
     async fn read_all(this: &JsSource, file: &str) -> std::result::Result<JsValue, JsValue>;
     #[wasm_bindgen(method, catch)]
     async fn open(this: &JsSource, file: &str) -> std::result::Result<JsValue, JsValue>;
 
-    /// A file being read in order.
-    pub type JsStream;
+    /// A file being read by ranges.
+    pub type JsReader;
     #[wasm_bindgen(method, getter)]
-    fn size(this: &JsStream) -> Option<f64>;
-    #[wasm_bindgen(method, catch)]
-    async fn read(this: &JsStream, length: f64) -> std::result::Result<JsValue, JsValue>;
+    fn size(this: &JsReader) -> Option<f64>;
+    #[wasm_bindgen(method, getter)]
+    fn ranges(this: &JsReader) -> bool;
+    #[wasm_bindgen(method, getter)]
+    fn sha256(this: &JsReader) -> Option<String>;
+    /// `[offset, length, offset, length, …]`
     #[wasm_bindgen(method)]
-    fn close(this: &JsStream);
+    fn plan(this: &JsReader, reads: Float64Array);
+    #[wasm_bindgen(method, catch, js_name = readAt)]
+    async fn read_at(
+        this: &JsReader,
+        offset: f64,
+        length: f64,
+    ) -> std::result::Result<JsValue, JsValue>;
+    #[wasm_bindgen(method)]
+    fn close(this: &JsReader);
+
+    /// Where converted tensors are kept.
+    #[derive(Clone)]
+    pub type JsStore;
+    #[wasm_bindgen(method, catch)]
+    async fn get(this: &JsStore, key: &str) -> std::result::Result<JsValue, JsValue>;
+    #[wasm_bindgen(method, catch)]
+    async fn put(
+        this: &JsStore,
+        key: &str,
+        bytes: Uint8Array,
+    ) -> std::result::Result<JsValue, JsValue>;
+    #[wasm_bindgen(method, catch)]
+    async fn commit(this: &JsStore, manifest: &str) -> std::result::Result<JsValue, JsValue>;
+    #[wasm_bindgen(method, catch)]
+    async fn manifest(this: &JsStore) -> std::result::Result<JsValue, JsValue>;
 
     type MessageChannel;
     #[wasm_bindgen(constructor)]
@@ -78,7 +107,7 @@ impl Pace for Cancel {
 }
 
 impl Source for JsSource {
-    type Stream = OpenFile;
+    type Reader = OpenFile;
 
     async fn read_all(&self, file: &str) -> Result<Option<Vec<u8>>> {
         let bytes = self.read_all(file).await.map_err(from_js)?;
@@ -86,13 +115,13 @@ impl Source for JsSource {
     }
 
     async fn open(&self, file: &str) -> Result<Option<OpenFile>> {
-        let stream = self.open(file).await.map_err(from_js)?;
-        Ok((!stream.is_undefined()).then(|| OpenFile(stream.unchecked_into())))
+        let reader = self.open(file).await.map_err(from_js)?;
+        Ok((!reader.is_undefined()).then(|| OpenFile(reader.unchecked_into())))
     }
 }
 
 /// Closes the file, and with it the download, when it is no longer needed.
-pub struct OpenFile(JsStream);
+pub struct OpenFile(JsReader);
 
 impl Drop for OpenFile {
     fn drop(&mut self) {
@@ -100,14 +129,57 @@ impl Drop for OpenFile {
     }
 }
 
-impl Stream for OpenFile {
+impl Reader for OpenFile {
     fn size(&self) -> Option<u64> {
         self.0.size().map(|size| size as u64)
     }
 
-    async fn read(&mut self, length: usize) -> Result<Vec<u8>> {
-        let bytes = self.0.read(length as f64).await.map_err(from_js)?;
-        Ok(bytes_of(&bytes))
+    fn random_access(&self) -> bool {
+        self.0.ranges()
+    }
+
+    fn sha256(&self) -> Option<String> {
+        self.0.sha256()
+    }
+
+    fn plan(&mut self, reads: &[(u64, u64)]) {
+        let numbers: Vec<f64> = reads
+            .iter()
+            .flat_map(|(offset, length)| [*offset as f64, *length as f64])
+            .collect();
+        self.0.plan(Float64Array::from(numbers.as_slice()));
+    }
+
+    async fn read_at(&mut self, offset: u64, length: usize) -> Result<Vec<u8>> {
+        let bytes = self.0.read_at(offset as f64, length as f64).await;
+        Ok(bytes_of(&bytes.map_err(from_js)?))
+    }
+}
+
+/// A store of the page, or none. What goes wrong in it is its own business: the load goes on without.
+#[derive(Clone)]
+struct MaybeStore(Option<JsStore>);
+
+impl Store for MaybeStore {
+    async fn get(&self, key: &str) -> Option<Vec<u8>> {
+        let bytes = self.0.as_ref()?.get(key).await.ok()?;
+        (!bytes.is_undefined()).then(|| bytes_of(&bytes))
+    }
+
+    async fn put(&self, key: &str, bytes: &[u8]) {
+        if let Some(store) = &self.0 {
+            let _ = store.put(key, Uint8Array::from(bytes)).await;
+        }
+    }
+
+    async fn commit(&self, manifest: &str) {
+        if let Some(store) = &self.0 {
+            let _ = store.commit(manifest).await;
+        }
+    }
+
+    async fn manifest(&self) -> Option<String> {
+        self.0.as_ref()?.manifest().await.ok()?.as_string()
     }
 }
 
@@ -274,21 +346,23 @@ impl Drop for Borrowed {
 impl Engine {
     /// Starts the device, checks it and loads the checkpoint that `source` holds.
     ///
-    /// `options` has `backend`, `backendReason`, `adapter`, `dtype` and `name`; `progress` is called with stage, file,
-    /// loaded and total.
+    /// `store` keeps converted tensors, or is undefined. `options` has `backend`, `backendReason`, `adapter`, `dtype` and
+    /// `name`; `progress` is called with stage, file, loaded and total.
     pub async fn load(
         source: JsSource,
+        store: JsValue,
         options: JsValue,
         progress: Function,
         cancel: Cancel,
     ) -> std::result::Result<Engine, JsValue> {
-        Self::try_load(source, options, progress, cancel)
+        Self::try_load(source, store, options, progress, cancel)
             .await
             .map_err(to_js)
     }
 
     async fn try_load(
         source: JsSource,
+        store: JsValue,
         options: JsValue,
         progress: Function,
         cancel: Cancel,
@@ -306,6 +380,8 @@ impl Engine {
                 )));
             }
         }
+        // Used as soon as the loader keeps what it converts.
+        let _store = MaybeStore((!store.is_undefined()).then(|| store.unchecked_into()));
         let device = device::start(backend).await?;
         cancel.step().await?;
         let mut report = |step: Progress| {

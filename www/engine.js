@@ -129,8 +129,7 @@ async function load({ place, name, backend, dtype, cache, patience }, report, ca
       };
       let kept = 0;
       stored.onRead = (count, total) => report({ stage: "load", loaded: (kept += count), total: Math.max(kept, total), fromCache: true });
-      const { load } = wasm.glue.Engine;
-      const engine = await guard(wasm, () => (load.length === 4 ? load(source, options, progress, cancel) : load(source, stored, options, progress, cancel)));
+      const engine = await guard(wasm, () => wasm.glue.Engine.load(source, stored, options, progress, cancel));
       return { wasm, engine, context, info: { ...engine.info, cached: stored.complete, cacheReason: stored.reason } };
     } catch (error) {
       // Parts of two versions of the model would have come together. The older ones are gone now.

@@ -1,10 +1,10 @@
 //! A checkpoint folder on disk.
 
 use std::fs::File;
-use std::io::{ErrorKind, Read};
+use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use super::{Source, Stream};
+use super::{Reader, Source};
 use crate::error::{Error, Result};
 
 /// A folder of the file system.
@@ -42,7 +42,7 @@ fn unreadable(path: &Path, error: &std::io::Error) -> Error {
 }
 
 impl Source for Folder {
-    type Stream = FolderStream;
+    type Reader = FolderReader;
 
     async fn read_all(&self, file: &str) -> Result<Option<Vec<u8>>> {
         let Some(mut open) = self.open_file(file)? else {
@@ -54,7 +54,7 @@ impl Source for Folder {
         Ok(Some(bytes))
     }
 
-    async fn open(&self, file: &str) -> Result<Option<FolderStream>> {
+    async fn open(&self, file: &str) -> Result<Option<FolderReader>> {
         let path = self.0.join(file);
         let Some(file) = self.open_file(file)? else {
             return Ok(None);
@@ -63,29 +63,43 @@ impl Source for Folder {
             .metadata()
             .map_err(|error| unreadable(&path, &error))?
             .len();
-        Ok(Some(FolderStream { path, file, size }))
+        Ok(Some(FolderReader { path, file, size }))
     }
 }
 
 /// A file of a [`Folder`].
 #[derive(Debug)]
-pub struct FolderStream {
+pub struct FolderReader {
     path: PathBuf,
     file: File,
     size: u64,
 }
 
-impl Stream for FolderStream {
+impl Reader for FolderReader {
     fn size(&self) -> Option<u64> {
         Some(self.size)
     }
 
-    async fn read(&mut self, length: usize) -> Result<Vec<u8>> {
+    fn random_access(&self) -> bool {
+        true
+    }
+
+    fn sha256(&self) -> Option<String> {
+        None
+    }
+
+    fn plan(&mut self, _: &[(u64, u64)]) {}
+
+    async fn read_at(&mut self, offset: u64, length: usize) -> Result<Vec<u8>> {
         let mut bytes = Vec::with_capacity(length.min(1 << 20));
         self.file
-            .by_ref()
-            .take(length as u64)
-            .read_to_end(&mut bytes)
+            .seek(SeekFrom::Start(offset))
+            .and_then(|_| {
+                self.file
+                    .by_ref()
+                    .take(length as u64)
+                    .read_to_end(&mut bytes)
+            })
             .map_err(|error| unreadable(&self.path, &error))?;
         Ok(bytes)
     }

@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use burn::tensor::{Device, Tensor, TensorData};
 use serde_json::Value;
 
-pub use folder::{Folder, FolderStream};
+pub use folder::{Folder, FolderReader};
 pub use safetensors::{FileHeader, HeldTensor};
 
 use crate::error::{Error, Result};
@@ -24,8 +24,8 @@ use crate::tokenizer::Tokenizer;
 /// Where a checkpoint's files are.
 #[allow(async_fn_in_trait)] // One thread: the browser's, or a native caller that blocks.
 pub trait Source {
-    /// A file that is being read from its beginning.
-    type Stream: Stream;
+    /// An open safetensors file.
+    type Reader: Reader;
 
     /// The whole of a small file, or `None` if there is no such file.
     ///
@@ -37,20 +37,64 @@ pub trait Source {
     ///
     /// # Errors
     /// `network` if the file may be there but can't be read.
-    async fn open(&self, file: &str) -> Result<Option<Self::Stream>>;
+    async fn open(&self, file: &str) -> Result<Option<Self::Reader>>;
 }
 
-/// A file that is read from its beginning to its end, once.
+/// A file that is read by ranges. Retries, resuming and consistency between ranges are its own business: it gives the bytes or
+/// one final error.
 #[allow(async_fn_in_trait)]
-pub trait Stream {
+pub trait Reader {
     /// Size of the whole file in bytes, where it is known.
     fn size(&self) -> Option<u64>;
 
-    /// The next `length` bytes; fewer only where the file ends.
+    /// Whether any range can be read at any time. Otherwise reads must ascend, and bytes between two of them are read too and
+    /// dropped.
+    fn random_access(&self) -> bool;
+
+    /// The SHA-256 of the whole file that its publisher states, in lower-case hexadecimal, where it is known.
+    fn sha256(&self) -> Option<String>;
+
+    /// The reads to come, `(offset, length)` each, in order; a reader may fetch ahead.
+    fn plan(&mut self, reads: &[(u64, u64)]);
+
+    /// The bytes from `offset` on: `length` of them, fewer only where the file ends.
     ///
     /// # Errors
     /// `network` if the reading fails.
-    async fn read(&mut self, length: usize) -> Result<Vec<u8>>;
+    async fn read_at(&mut self, offset: u64, length: usize) -> Result<Vec<u8>>;
+}
+
+/// Where converted tensors are kept from one load to the next.
+///
+/// Entries are as they were put or absent, or else found to be damaged when they are read: each carries a checksum.
+#[allow(async_fn_in_trait)]
+pub trait Store {
+    /// What was put under `key`, if it is still there.
+    async fn get(&self, key: &str) -> Option<Vec<u8>>;
+
+    /// Keeps `bytes` under `key`. A store that can't goes on without; it never fails a load.
+    async fn put(&self, key: &str, bytes: &[u8]);
+
+    /// The last step of a load: everything that `manifest` (JSON) speaks of was put.
+    async fn commit(&self, manifest: &str);
+
+    /// What was last committed.
+    async fn manifest(&self) -> Option<String>;
+}
+
+/// Keeps nothing.
+impl Store for () {
+    async fn get(&self, _: &str) -> Option<Vec<u8>> {
+        None
+    }
+
+    async fn put(&self, _: &str, _: &[u8]) {}
+
+    async fn commit(&self, _: &str) {}
+
+    async fn manifest(&self) -> Option<String> {
+        None
+    }
 }
 
 /// Called between pieces of work that are too short to be worth stopping in: a tensor's arrival, an encoder layer.
@@ -289,12 +333,12 @@ impl<'a> Loader<'a> {
     async fn read_file(
         &mut self,
         file: &str,
-        mut stream: impl Stream,
+        mut reader: impl Reader,
         alone: bool,
         pace: &impl Pace,
         progress: &mut impl FnMut(Progress),
     ) -> Result<()> {
-        let size = stream.size();
+        let size = reader.size();
         let mut report = |loaded: u64| {
             progress(Progress {
                 stage: Stage::Download,
@@ -304,7 +348,7 @@ impl<'a> Loader<'a> {
             });
         };
         report(0);
-        let header = FileHeader::read(file, &mut stream).await?;
+        let header = FileHeader::read(file, &mut reader).await?;
         for tensor in &header.tensors {
             self.check(file, tensor)?;
         }
@@ -322,7 +366,7 @@ impl<'a> Loader<'a> {
             let mut values = Vec::with_capacity(tensor.elements());
             let mut left = tensor.bytes;
             while left > 0 {
-                let piece = stream.read(left.min(PIECE)).await?;
+                let piece = reader.read_at(loaded, left.min(PIECE)).await?;
                 if piece.len() < left.min(PIECE) {
                     return Err(Error::bad_model(format!(
                         "{file} ends after {} bytes, in the middle of {}; it should have {}. It was cut off: get it again",
@@ -350,7 +394,7 @@ impl<'a> Loader<'a> {
                 );
             }
         }
-        if !stream.read(1).await?.is_empty() {
+        if !reader.read_at(loaded, 1).await?.is_empty() {
             return Err(Error::bad_model(format!(
                 "{file} goes on after its last tensor; it is damaged: get it again"
             )));

@@ -6,7 +6,7 @@
 use half::{bf16, f16};
 use safetensors::tensor::{Dtype, Metadata};
 
-use super::Stream;
+use super::Reader;
 use crate::error::{Error, Result};
 use crate::json::check_not_a_stand_in;
 
@@ -35,20 +35,20 @@ pub struct HeldTensor {
 }
 
 impl FileHeader {
-    /// Reads the header from the beginning of `stream`, which is then at the first tensor.
+    /// Reads the header from the beginning of the file.
     ///
     /// # Errors
     /// `bad-model`, naming `file`, if it is not safetensors, is damaged, or its size is not what the header says.
-    pub async fn read(file: &str, stream: &mut impl Stream) -> Result<Self> {
+    pub async fn read(file: &str, reader: &mut impl Reader) -> Result<Self> {
         let damaged =
             |what: String| Error::bad_model(format!("{file} {what}; it is damaged: get it again"));
-        let start = stream.read(8).await?;
+        let start = reader.read_at(0, 8).await?;
         check_not_a_stand_in(file, &start)?;
         let Ok(length) = <[u8; 8]>::try_from(start.as_slice()) else {
             return Err(damaged(format!("has only {} bytes", start.len())));
         };
         let length = u64::from_le_bytes(length);
-        let rest = stream
+        let rest = reader
             .size()
             .map_or(LARGEST_HEADER, |size| size.saturating_sub(8));
         if length > LARGEST_HEADER.min(rest) {
@@ -61,7 +61,7 @@ impl FileHeader {
                 }
             )));
         }
-        let json = stream.read(length as usize).await?;
+        let json = reader.read_at(8, length as usize).await?;
         if json.len() as u64 != length {
             return Err(damaged("ends within its header".into()));
         }
@@ -82,7 +82,7 @@ impl FileHeader {
             tensors: tensors.collect(),
             data_start: 8 + length,
         };
-        match stream.size() {
+        match reader.size() {
             Some(size) if size != header.file_size() => Err(damaged(format!(
                 "has {size} bytes, its header says {}",
                 header.file_size()

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use safetensors::SafeTensors;
-use siglip_web::checkpoint::{Checkpoint, Source, Stream};
+use siglip_web::checkpoint::{Checkpoint, Reader, Source};
 use siglip_web::kernels::to_vec;
 use siglip_web::{Classifier, ClassifyOptions, Error, Picture, Result};
 
@@ -20,38 +20,45 @@ pub struct Memory {
     pub hides_sizes: bool,
 }
 
-pub struct MemoryStream {
+pub struct MemoryReader {
     bytes: Vec<u8>,
-    at: usize,
     size: Option<u64>,
 }
 
 impl Source for Memory {
-    type Stream = MemoryStream;
+    type Reader = MemoryReader;
 
     async fn read_all(&self, file: &str) -> Result<Option<Vec<u8>>> {
         Ok(self.files.get(file).cloned())
     }
 
-    async fn open(&self, file: &str) -> Result<Option<MemoryStream>> {
-        Ok(self.files.get(file).map(|bytes| MemoryStream {
+    async fn open(&self, file: &str) -> Result<Option<MemoryReader>> {
+        Ok(self.files.get(file).map(|bytes| MemoryReader {
             bytes: bytes.clone(),
-            at: 0,
             size: (!self.hides_sizes).then_some(bytes.len() as u64),
         }))
     }
 }
 
-impl Stream for MemoryStream {
+impl Reader for MemoryReader {
     fn size(&self) -> Option<u64> {
         self.size
     }
 
-    async fn read(&mut self, length: usize) -> Result<Vec<u8>> {
-        let end = self.bytes.len().min(self.at + length);
-        let piece = self.bytes[self.at..end].to_vec();
-        self.at = end;
-        Ok(piece)
+    fn random_access(&self) -> bool {
+        true
+    }
+
+    fn sha256(&self) -> Option<String> {
+        None
+    }
+
+    fn plan(&mut self, _: &[(u64, u64)]) {}
+
+    async fn read_at(&mut self, offset: u64, length: usize) -> Result<Vec<u8>> {
+        let start = self.bytes.len().min(offset as usize);
+        let end = self.bytes.len().min(start + length);
+        Ok(self.bytes[start..end].to_vec())
     }
 }
 
