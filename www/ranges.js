@@ -109,6 +109,7 @@ export class Ranges {
       const chunk = await this.#chunkAt(at, end);
       const bytes = /** @type {Uint8Array} */ (chunk.bytes);
       const part = bytes.subarray(at - chunk.start, end - chunk.start);
+      if (chunk === this.#chunks[0] && end >= chunk.end) this.#release();
       if (part.length === 0) break;
       if (!out && part.length === end - offset) return part;
       out ??= new Uint8Array(end - offset);
@@ -127,15 +128,16 @@ export class Ranges {
       if (!this.#planned) this.#read = Math.max(this.#read, Math.min(end, this.#head.end));
       return this.#head;
     }
-    while (this.#chunks.length > 0 && this.#chunks[0].end <= at) this.#release();
-    const [next] = this.#chunks;
-    if (next && next.start <= at) {
+    const planned = this.#chunks.findIndex(({ start, end }) => start <= at && at < end);
+    if (planned >= 0) {
+      for (let i = 0; i < planned; i++) this.#release(); // not read after all
+      const [next] = this.#chunks;
       this.#pump();
       await next.done;
       return next;
     }
-    /** @type {Chunk} not planned: for this read alone */
-    const chunk = { start: at, end: next ? Math.min(end, next.start) : end };
+    /** @type {Chunk} for this read alone */
+    const chunk = { start: at, end };
     if (this.#inFlight > 0 && this.#stream) await Promise.allSettled(this.#chunks.map(({ done }) => done));
     await this.#fetch(chunk);
     return chunk;
