@@ -86,7 +86,7 @@ export class Host {
         return guard(this.#wasm, () => this.#engine.embedText(message.texts, cancel));
       case "stats": {
         const { imageRuns, textRuns } = this.#engine.stats;
-        return { imageRuns, textRuns };
+        return { imageRuns, textRuns, memory: this.#wasm.memory?.buffer.byteLength };
       }
       case "dispose": {
         await Promise.allSettled([...this.#running.values()].map((call) => call.done));

@@ -11,6 +11,9 @@ import { Ranges } from "./ranges.js";
 /** The Hub's own, or a mirror's, origin; the model there. @typedef {{origin: string, model: string, revision: string}} Hub */
 /** @typedef {{size?: number, ranges: boolean, sha256?: string, plan: (reads: Float64Array) => void, readAt: (offset: number, length: number) => Promise<Uint8Array>, close: () => void}} Reader */
 
+/** How long to wait for a server that is only asked whether anything has changed. Milliseconds. */
+const LOOK = 5000;
+
 /**
  * @param {Place} place
  * @param {Context} context
@@ -128,6 +131,12 @@ class Folder {
     const bytes = await download.all((count) => told((loaded += count), download.size ?? 0));
     if (bytes) told(bytes.length, bytes.length);
     this.#pin(download);
+    const listed = bytes && (await this.#listed(file));
+    if (listed?.sha256) {
+      const hash = new Uint8Array(await crypto.subtle.digest("SHA-256", /** @type {any} */ (bytes)));
+      const found = [...hash].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+      if (found !== listed.sha256) throw new SiglipError("bad-model", `${file} of ${this.#context.name} was damaged on the way: its SHA-256 is ${found}, the Hub lists ${listed.sha256}. Load again.`);
+    }
     await this.#stored?.keepFile(file, bytes, download.version);
     return bytes;
   }
@@ -136,7 +145,7 @@ class Folder {
   async open(file) {
     await (this.#checked ??= this.#check());
     const download = this.#download(file);
-    const listed = this.#place.hub && (await (this.#listing ??= this.#list(this.#place.hub))).get(file);
+    const listed = await this.#listed(file);
     download.size = listed?.size;
     download.sha256 = listed?.sha256;
     const reader = await Ranges.open(download);
@@ -186,18 +195,18 @@ class Folder {
     const { hub } = this.#place;
     if (hub && (stored.complete || /^[\da-f]{40}$/.test(hub.revision))) return;
     const { files, weights, commit } = stored.about;
-    const known = hub ? [["config.json", files["config.json"]]] : Object.entries({ ...files, ...weights });
+    const known = Object.entries(hub ? { "config.json": files["config.json"] ?? null } : { ...files, ...weights });
     const same = known.map(async ([file, version]) => {
       if (!version) return true;
-      const address = new URL(/** @type {string} */ (file), this.#place.base);
+      const address = new URL(file, this.#place.base);
       address.search = new URL(this.#place.base).search;
       const { patience } = this.#context;
-      const download = new Download({ ...this.#context, patience: { ...patience, tries: 1 } }, address.href, String(file));
+      const download = new Download({ ...this.#context, patience: { ...patience, tries: 1, stall: Math.min(patience.stall, LOOK) } }, address.href, file);
       try {
         const response = await download.first({ method: "HEAD", cache: "no-cache" });
         if (!response) return false;
         if (hub && commit && download.commit) return commit === download.commit;
-        return provable(version) && sameVersion(/** @type {Version} */ (version), versionOf(response));
+        return provable(version) && sameVersion(version, versionOf(response));
       } catch (error) {
         if (this.#context.signal.aborted) throw error;
         return true;
@@ -226,6 +235,12 @@ class Folder {
     if (!this.#place.hub && !provable(version)) return stored.refuse("The server tells no version of the model's files (ETag or Last-Modified), so the model isn't kept");
     stored.about.weights[file] = version;
     await stored.save();
+  }
+
+  /** What the Hub lists of a file. @param {string} file */
+  async #listed(file) {
+    const { hub } = this.#place;
+    return hub && crypto.subtle && (await (this.#listing ??= this.#list(hub))).get(file);
   }
 
   /**

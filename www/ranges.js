@@ -8,7 +8,7 @@ const REQUESTS = 4;
 /** A file's first block: as a rule it holds the whole header of a safetensors file. */
 const FIRST_BLOCK = 2 ** 18;
 
-/** @typedef {{start: number, end: number, bytes?: Uint8Array, done?: Promise<void>}} Chunk */
+/** @typedef {{start: number, end: number, bytes?: Uint8Array, done?: Promise<void>, failed?: boolean}} Chunk */
 
 /**
  * An open file: what the engine calls Reader. Planned reads are fetched ahead, at most 32 MB of them, in up to four requests
@@ -123,12 +123,12 @@ export class Ranges {
 
   /** The chunk that holds the byte `at`, arrived. @param {number} at @param {number} end @returns {Promise<Chunk>} */
   async #chunkAt(at, end) {
-    if (at < this.#head.end) {
+    if (at < this.#head.end && !this.#head.failed) {
       await this.#head.done;
       if (!this.#planned) this.#read = Math.max(this.#read, Math.min(end, this.#head.end));
       return this.#head;
     }
-    const planned = this.#chunks.findIndex(({ start, end }) => start <= at && at < end);
+    const planned = this.#chunks.findIndex(({ start, end, failed }) => start <= at && at < end && !failed);
     if (planned >= 0) {
       for (let i = 0; i < planned; i++) this.#release(); // not read after all
       const [next] = this.#chunks;
@@ -161,12 +161,12 @@ export class Ranges {
       this.#held += size;
       this.#inFlight += 1;
       const chunks = this.#chunks;
-      const over = () => {
+      const over = (/** @type {boolean} */ well) => {
         if (chunks !== this.#chunks) return; // of an earlier plan
         this.#inFlight -= 1;
-        this.#pump();
+        if (well) this.#pump(); // after a final error nothing more is asked for, until somebody reads on
       };
-      this.#fetch(chunk).then(over, () => {}); // after a final error nothing more is asked for
+      this.#fetch(chunk).then(() => over(true), () => over(false));
     }
   }
 
@@ -188,7 +188,7 @@ export class Ranges {
       chunk.bytes = filled < buffer.length ? buffer.slice(0, filled) : buffer;
     };
     chunk.done = fill();
-    chunk.done.catch(() => {}); // told to who reads it
+    chunk.done.catch(() => { chunk.failed = true; }); // told to who waits for it
     return chunk.done;
   }
 
@@ -217,7 +217,7 @@ class Stream {
   /** @type {AsyncGenerator<Uint8Array> | undefined} */
   #bytes;
   #at = 0;
-  /** Arrived, not yet read. */
+  /** Arrived, not yet read. @type {Uint8Array} */
   #rest = new Uint8Array(0);
 
   /** @param {Download} download @param {Response} response */

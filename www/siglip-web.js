@@ -146,7 +146,7 @@ export class SiglipClassifier {
     return this.#disposed;
   }
 
-  /** For tests: how often each tower really ran. */
+  /** For tests: how often each tower really ran, and the WebAssembly memory in bytes. */
   [Symbol.for("siglip-web.stats")]() {
     return this.#link.request({ method: "stats" }).reply;
   }

@@ -331,7 +331,7 @@ export class Stored {
 
   /** @param {string} key @returns {Promise<Uint8Array | undefined>} */
   async get(key) {
-    const bytes = await this.#try((folder) => folder.read(entry("t", key)));
+    const bytes = await this.#read(entry("t", key));
     if (!bytes) return undefined;
     this.used = true;
     this.onRead(bytes.length, this.about.bytes);
@@ -362,7 +362,7 @@ export class Stored {
   async file(file) {
     const version = this.about.files[file];
     if (version === undefined) return undefined;
-    const bytes = version && (await this.#try((folder) => folder.read(entry("f", file))));
+    const bytes = version && (await this.#read(entry("f", file)));
     if (bytes !== undefined) this.used = true;
     return bytes;
   }
@@ -402,6 +402,11 @@ export class Stored {
     this.#release();
   }
 
+  /** What can't be read isn't there. @param {string} name @returns {Promise<Uint8Array | undefined>} */
+  async #read(name) {
+    return this.#folder?.read(name).catch(() => undefined);
+  }
+
   /** @template T @param {(folder: Folder) => Promise<T>} work @returns {Promise<T | undefined>} */
   async #try(work) {
     if (!this.#folder) return undefined;
@@ -420,7 +425,8 @@ export class Stored {
 
 /** What the browser says of its room, in brackets. */
 async function room() {
-  const { usage, quota } = await navigator.storage?.estimate?.().catch(() => ({})) ?? {};
+  /** @type {StorageEstimate} */
+  const { usage, quota } = (await navigator.storage?.estimate?.().catch(() => {})) ?? {};
   if (usage === undefined || quota === undefined) return "";
   return ` (${(usage / 1e6).toFixed(0)} of ${(quota / 1e6).toFixed(0)} MB are used)`;
 }

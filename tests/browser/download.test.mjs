@@ -36,7 +36,7 @@ function weights(sizes, seed) {
 }
 
 function assertError(outcome, code, message = /./) {
-  assert.equal(outcome.code, code, JSON.stringify(outcome));
+  assert.equal(outcome.code, code, JSON.stringify({ ...outcome, value: undefined, events: undefined }));
   assert.match(outcome.message, message);
   assert.ok(outcome.ours, "rejects with a SiglipError");
 }
@@ -521,6 +521,20 @@ describe("downloads and what is kept of them", { timeout: 600_000 }, () => {
     hub.fault = ({ where }) => (where === "api" ? { sha256: hub.commit } : undefined);
     result = await load(hub.model, { cache: false });
     assert.equal(result.weights.sha256, undefined);
+  });
+
+  test("small files that the Hub keeps apart are verified as well, and a damaged one is not kept", async () => {
+    hub.files["config.json"] = JSON.stringify({ weights: true, also: "tokenizer.json" });
+    hub.files["tokenizer.json"] = "{}".padEnd(100_000);
+    hub.large = /safetensors|tokenizer/;
+    try {
+      hub.fault = ({ where, file }) => (where === "cdn" && file === "tokenizer.json" ? { body: "{}".padEnd(99_999).concat("!") } : undefined);
+      assertError(await load(hub.model), "bad-model", /tokenizer\.json of owner\/name was damaged on the way/);
+      hub.reset();
+      whole(await load(hub.model));
+    } finally {
+      hub.large = undefined;
+    }
   });
 
   test("rows asked for after the load come by ranges, and end with their call", async () => {

@@ -13,6 +13,7 @@ const EXPOSED = "ETag, Accept-Ranges, Content-Range, X-Repo-Commit, X-Error-Code
  * @param {Record<string, Uint8Array | string>} files of the one model, owner/name
  * @returns what tests look at and turn:
  *   files, commit      may be changed while it runs
+ *   large              a pattern of the files that are behind redirects; safetensors unless given
  *   requests           [{method, where: "hub" | "cdn" | "folder" | "api", file, range}]
  *   fault(request)     called for each, may give: {cut: n} ends the connection at byte n of the file; {stall: n} gives nothing from
  *                      byte n on; {status, headers}; {html: true}; {noRange: true}; {body} other bytes; {closed: true} no CORS header
@@ -33,6 +34,7 @@ export async function startHub(t, files) {
       hub.stalled.clear();
     },
   };
+  const large = (file) => (hub.large ?? /\.safetensors$/).test(file);
   const signatures = new Map();
   hub.expire = () => signatures.clear();
 
@@ -61,9 +63,9 @@ export async function startHub(t, files) {
     if (fault.html) return end(200, { "Content-Type": "text/html" }, "<!doctype html><title>Sign in to the network</title>"), true;
     if (where === "api") {
       const list = Object.entries(hub.files).map(([path, bytes]) => {
-        const large = path.endsWith(".safetensors");
+        const apart = large(path);
         // As the Hub has it: `oid` is git's own sum, `xetHash` one of chunks; only lfs.oid is the SHA-256.
-        return { type: "file", path, size: Buffer.byteLength(bytes), oid: sha1(bytes), ...(large && { lfs: { oid: fault.sha256 ?? sha256(bytes) }, xetHash: sha256(`xet ${path}`) }) };
+        return { type: "file", path, size: Buffer.byteLength(bytes), oid: sha1(bytes), ...(apart && { lfs: { oid: fault.sha256 ?? sha256(bytes) }, xetHash: sha256(`xet ${path}`) }) };
       });
       return end(200, { "Content-Type": "application/json" }, JSON.stringify(list)), true;
     }
@@ -71,7 +73,7 @@ export async function startHub(t, files) {
     if (!bytes) return end(404, where === "hub" ? { "X-Error-Code": "EntryNotFound" } : {}), true;
     if (where === "hub") {
       headers["X-Repo-Commit"] = hub.commit;
-      if (file.endsWith(".safetensors")) {
+      if (large(file)) {
         const signature = randomUUID();
         signatures.set(signature, file);
         return end(302, { "X-Linked-ETag": `"${sha256(bytes)}"`, "X-Linked-Size": bytes.length, "X-Xet-Hash": sha256(`xet ${file}`), Location: `${hub.cdn}cdn/${file}?signature=${signature}` }), true;

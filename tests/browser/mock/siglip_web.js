@@ -93,6 +93,7 @@ export class Engine {
     const engine = new Engine();
     progress("load", "model.safetensors", 5, 10);
     progress("warmup", undefined, 0, 1);
+    if (config.also) await source.readAll(config.also);
     const { reader, weights } = config.weights ? await readWeights(source, store, progress) : {};
     engine.#reader = reader;
     engine.info = { ...options, weights, imageSize: 224, patchSize: 16, embeddingSize: 2, contextLength: 64, parameters: 1, logitScale: 1, logitBias: 0, bytes: 10 };
