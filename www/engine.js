@@ -106,12 +106,12 @@ export class Host {
 // Backend and WebAssembly
 
 /**
- * @param {{place: Place, name: string, backend: "auto"|"webgpu"|"cpu", dtype: string, cache: boolean, patience?: Partial<import("./download.js").Patience>}} request
+ * @param {{place: Place, name: string, backend: "auto"|"webgpu"|"cpu", dtype: string, cache: boolean, wholeTable: boolean, patience?: Partial<import("./download.js").Patience>}} request
  * @param {(progress: Progress) => void} report
  * @param {Cancel} cancel
  * @param {AbortSignal} signal
  */
-async function load({ place, name, backend, dtype, cache, patience }, report, cancel, signal) {
+async function load({ place, name, backend, dtype, cache, wholeTable, patience }, report, cancel, signal) {
   const choice = await chooseBackend(backend);
   if (signal.aborted) throw aborted();
   const wait = (waiting) => report({ stage: "download", loaded: 0, total: 0, waiting });
@@ -122,14 +122,13 @@ async function load({ place, name, backend, dtype, cache, patience }, report, ca
     const stored = await openStored(place, { name, dtype: dtype === "auto" ? `auto-${backend}` : dtype }, cache, context);
     try {
       const source = openSource(place, context, stored, report);
-      const options = { backend, backendReason: reason, adapter, dtype, name };
-      // Downloads are reported where they arrive, in the source, and "ready" by the client.
-      const progress = (stage, file, loaded, total) => {
-        if (stage !== "ready" && !(stage === "download" && place.kind === "url")) report({ stage, ...(file && { file }), loaded, total });
+      const options = { backend, backendReason: reason, adapter, dtype, wholeTable, name };
+      // "ready" is reported by the client.
+      const progress = (stage, file, loaded, total, fromCache) => {
+        if (stage === "download" && file) source.loaded(file, loaded, total, fromCache);
+        else if (stage !== "ready") report({ stage, ...(file && { file }), loaded, total });
       };
-      let kept = 0;
-      stored.onRead = (count, total) => report({ stage: "load", loaded: (kept += count), total: Math.max(kept, total), fromCache: true });
-      const engine = await guard(wasm, () => wasm.glue.Engine.load(source, stored, options, progress, cancel));
+      const engine = await guard(wasm, () => wasm.glue.Engine.load(source, stored.problem ? undefined : stored, options, progress, cancel));
       return { wasm, engine, context, info: { ...engine.info, cached: stored.complete, cacheReason: stored.reason } };
     } catch (error) {
       // Parts of two versions of the model would have come together. The older ones are gone now.
@@ -137,7 +136,6 @@ async function load({ place, name, backend, dtype, cache, patience }, report, ca
       stored.release();
       return attempt({ backend, reason, adapter }, true);
     } finally {
-      stored.onRead = () => {};
       stored.release();
     }
   };
@@ -157,7 +155,7 @@ async function load({ place, name, backend, dtype, cache, patience }, report, ca
  */
 async function openStored(place, { name, dtype }, cache, context) {
   const source = place.kind === "url" ? place.base : "";
-  const none = (why) => new Stored(undefined, { format: 0, name, source, dtype, bytes: 0, files: {}, weights: {} }, why);
+  const none = (why) => new Stored(undefined, { format: 0, name, source, dtype, files: {}, weights: {} }, why);
   if (place.kind !== "url") return none("The model's files are on this device already");
   // The demo is a part of the library.
   if (place.base === new URL("./models/demo/", import.meta.url).href) return none("The demo model comes with the page");

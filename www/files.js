@@ -9,6 +9,7 @@ import { Ranges } from "./ranges.js";
 /** @typedef {{stage: string, file?: string, loaded: number, total: number, fromCache?: boolean, waiting?: string}} Progress */
 /** @typedef {{kind: "url", base: string, hub?: Hub} | {kind: "files", files: Map<string, File>} | {kind: "directory", handle: FileSystemDirectoryHandle}} Place */
 /** The Hub's own, or a mirror's, origin; the model there. @typedef {{origin: string, model: string, revision: string}} Hub */
+/** Told by the engine how much of a file it has, and whether the last of it was kept. @typedef {(file: string, loaded: number, total: number, fromCache: boolean) => void} Loaded */
 /** @typedef {{size?: number, ranges: boolean, sha256?: string, plan: (reads: Float64Array) => void, readAt: (offset: number, length: number) => Promise<Uint8Array>, close: () => void}} Reader */
 
 /** How long to wait for a server that is only asked whether anything has changed. Milliseconds. */
@@ -19,10 +20,10 @@ const LOOK = 5000;
  * @param {Context} context
  * @param {Stored | undefined} stored
  * @param {(progress: Progress) => void} report told of what is downloaded
- * @returns {{readAll: (file: string) => Promise<Uint8Array | undefined>, open: (file: string) => Promise<Reader | undefined>}}
+ * @returns {{readAll: (file: string) => Promise<Uint8Array | undefined>, open: (file: string) => Promise<Reader | undefined>, loaded: Loaded}}
  */
 export function openSource(place, context, stored, report) {
-  const source = place.kind === "url" ? new Folder(place, context, stored, report) : new Files(place, context.name);
+  const source = place.kind === "url" ? new Folder(place, context, stored, report) : new Files(place, context.name, report);
   /** @template T @param {(file: string) => Promise<T>} work @returns {(file: string) => Promise<T>} */
   const inside = (work) => async (file) => {
     if (!file.split("/").every((part) => /^[\w.-]+$/.test(part) && !/^\.+$/.test(part))) {
@@ -30,7 +31,7 @@ export function openSource(place, context, stored, report) {
     }
     return work(file);
   };
-  return { readAll: inside((file) => source.readAll(file)), open: inside((file) => source.open(file)) };
+  return { readAll: inside((file) => source.readAll(file)), open: inside((file) => source.open(file)), loaded: (...how) => source.loaded(...how) };
 }
 
 // ---------------------------------------------------------------------------------------------------------
@@ -40,11 +41,18 @@ export function openSource(place, context, stored, report) {
 class Files {
   #place;
   #name;
+  #report;
 
-  /** @param {Exclude<Place, {kind: "url"}>} place @param {string} name */
-  constructor(place, name) {
+  /** @param {Exclude<Place, {kind: "url"}>} place @param {string} name @param {(progress: Progress) => void} report */
+  constructor(place, name, report) {
     this.#place = place;
     this.#name = name;
+    this.#report = report;
+  }
+
+  /** @type {Loaded} */
+  loaded(file, loaded, total) {
+    this.#report({ stage: "download", file, loaded, total });
   }
 
   /** @param {string} file */
@@ -107,6 +115,8 @@ class Folder {
   #checked;
   /** @type {Promise<Map<string, {size?: number, sha256?: string}>> | undefined} what the Hub lists */
   #listing;
+  /** What the engine has of the weights that are being read, and what arrived since. @type {Map<string, {loaded: number, total: number, ahead: number, told: number}>} */
+  #weights = new Map();
 
   /** @param {Extract<Place, {kind: "url"}>} place @param {Context} context @param {Stored | undefined} stored @param {(progress: Progress) => void} report */
   constructor(place, context, stored, report) {
@@ -145,14 +155,37 @@ class Folder {
   async open(file) {
     await (this.#checked ??= this.#check());
     const download = this.#download(file);
+    const known = this.#stored?.complete ? this.#stored.about.weights[file] : undefined;
+    if (known?.ranges) {
+      // Only a few rows will be asked for, if any.
+      download.size = known.size;
+      download.sha256 = known.sha256;
+      return new Ranges(download);
+    }
     const listed = await this.#listed(file);
     download.size = listed?.size;
     download.sha256 = listed?.sha256;
     const reader = await Ranges.open(download);
     if (!reader) return undefined;
-    await this.#compare(file, { ...reader.version, sha256: reader.sha256 });
-    reader.onProgress = this.#teller(file);
+    await this.#compare(file, { ...reader.version, sha256: reader.sha256, ranges: reader.ranges });
+    const state = { loaded: 0, total: 0, ahead: 0, told: 0 };
+    this.#weights.set(file, state);
+    const tell = this.#teller(file);
+    reader.onProgress = (ahead) => {
+      state.ahead = ahead;
+      if (state.total > 0) tell((state.told = Math.max(state.told, Math.min(state.loaded + ahead, state.total))), state.total);
+    };
     return reader;
+  }
+
+  /** @type {Loaded} */
+  loaded(file, loaded, total, fromCache) {
+    const state = this.#weights.get(file);
+    if (state) {
+      Object.assign(state, { loaded, total });
+      loaded = state.told = Math.max(state.told, Math.min(loaded + state.ahead, total));
+    }
+    this.#report({ stage: "download", file, loaded, total, ...(fromCache && { fromCache }) });
   }
 
   /** @param {string} file */
@@ -217,7 +250,7 @@ class Folder {
 
   /**
    * What is kept of a file's tensors counts only if the file is the same as then.
-   * @param {string} file @param {Version & {sha256?: string}} version
+   * @param {string} file @param {Version & {sha256?: string, ranges?: boolean}} version
    */
   async #compare(file, version) {
     const stored = this.#stored;

@@ -22,7 +22,7 @@ const $ = (id) => document.getElementById(id);
 const list = new ResultList($('results'));
 
 const demo = { id: 'demo', source: 'demo', title: 'the demo model' };
-const model = { classifier: undefined, choice: demo, backend: 'auto', dtype: 'auto', loading: undefined };
+const model = { classifier: undefined, choice: demo, backend: 'auto', dtype: 'auto', whole: false, loading: undefined };
 const models = new ModelList(() => ({ dtype: $('dtype').value, backend: $('backend').value }));
 const picture = { now: undefined, next: undefined, fetching: undefined }; // `next` is shown, but not yet accepted by the model
 const labels = { list: [], own: false }; // own: typed by the person, so a sample must not overwrite them
@@ -355,8 +355,9 @@ function describe() {
   const info = model.classifier?.info;
   $('about').textContent = model.choice.id === 'demo'
     ? 'The demo model is small, came with this page and errs often. It learned from clip-art drawings only: try it on simple drawings of everyday things. Photographs, writing and fine distinctions are beyond it; for those, choose one of the larger models above.'
-    : 'The model’s files were fetched from the Hugging Face Hub. Your picture and your labels were not sent anywhere.';
-  if (model.choice.id === 'other') $('about').textContent = `The model was fetched from ${model.choice.source}. Your picture and your labels were not sent anywhere.`;
+    : `The model was fetched from ${model.choice.id === 'other' ? model.choice.source : 'the Hugging Face Hub'}. ${model.whole
+      ? 'Your picture and your labels were not sent anywhere.'
+      : 'Your picture was not sent anywhere. For words that are new, their parts of the model’s word table are fetched from there, from which that server could tell the words; Advanced has a switch to fetch all of it.'}`;
   if (model.choice.id === 'folder') $('about').textContent = 'The model was read from a folder on this computer. Nothing was sent anywhere.';
   $('facts').replaceChildren();
   if (!info) return;
@@ -435,6 +436,8 @@ async function load(choice) {
   const { backend, dtype } = model;
   const wanted = $('backend').value;
   const precision = $('dtype').value;
+  const { whole } = model;
+  const wholeTable = $('whole').checked;
   if (model.choice.id !== 'demo') unload();
   busy(`Loading ${choice.title}…`, () => job.abort());
   mark();
@@ -442,11 +445,11 @@ async function load(choice) {
     const { SiglipClassifier } = await import('./siglip-web.js');
     const progress = progressOf(choice.title);
     const classifier = await SiglipClassifier.load(choice.source, {
-      backend: wanted, dtype: models.find(choice.id)?.dtype ?? precision, signal: job.signal, onProgress: (event) => model.loading === job && progress(event),
+      backend: wanted, dtype: models.find(choice.id)?.dtype ?? precision, wholeTable, signal: job.signal, onProgress: (event) => model.loading === job && progress(event),
     });
     if (model.loading !== job) return void classifier.dispose();
     unload();
-    Object.assign(model, { classifier, choice, backend: wanted, dtype: precision, loading: undefined });
+    Object.assign(model, { classifier, choice, backend: wanted, dtype: precision, whole: wholeTable, loading: undefined });
     describe();
     showCaches();
     run(choice.notice);
@@ -458,11 +461,13 @@ async function load(choice) {
       $('model').value = choice.id;
       $('backend').value = wanted;
       $('dtype').value = precision;
+      $('whole').checked = wholeTable;
       load({ ...choice, notice: undefined });
     };
     $('model').value = model.classifier ? model.choice.id : 'demo';
     $('backend').value = backend;
     $('dtype').value = dtype;
+    $('whole').checked = whole;
     showCaches();
     if (model.classifier) {
       const still = `${text} ${model.choice.id === choice.id ? 'It goes on as before' : `${capital(model.choice.title)} is still in use`}.`;
@@ -517,7 +522,7 @@ function connectModel() {
     if (!$('other-dialog').chosen) $('model').value = model.choice.id;
     $('other-dialog').chosen = false;
   });
-  for (const control of [$('backend'), $('dtype')]) {
+  for (const control of [$('backend'), $('dtype'), $('whole')]) {
     control.addEventListener('change', () => {
       models.show();
       load({ ...model.choice, notice: undefined });

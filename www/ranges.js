@@ -34,18 +34,18 @@ export class Ranges {
   #head;
   /** @type {Stream | undefined} where the server knows no ranges */
   #stream;
-  /** Bytes that reads have taken outside of plans, that plans are to bring, and have brought. */
-  #read = 0;
-  #planned = 0;
-  #brought = 0;
-  /** @type {(loaded: number, total: number) => void} told of bytes as they arrive, of those that were asked for */
+  /** Bytes of the plan that have arrived and weren't read yet. */
+  #ahead = 0;
+  /** @type {(ahead: number) => void} told of these as they arrive */
   onProgress = () => {};
 
-  /** @param {Download} download @param {Response} response to a request for the first block */
+  /** @param {Download} download @param {Response} [response] to a request for the first block; without, the file is one that knows ranges */
   constructor(download, response) {
     this.#download = download;
-    this.ranges = response.status !== 200;
-    if (this.ranges) {
+    this.ranges = response?.status !== 200;
+    if (!response) {
+      this.#head = { start: 0, end: 0 };
+    } else if (this.ranges) {
       const end = Math.min(FIRST_BLOCK, download.size ?? FIRST_BLOCK);
       this.#head = { start: 0, end };
       this.#fetch(this.#head, response);
@@ -70,15 +70,10 @@ export class Ranges {
   /** @param {Float64Array | number[]} reads [offset, length, offset, length, …], in order */
   plan(reads) {
     this.#drop();
-    this.#read += this.#brought;
-    this.#planned = 0;
-    this.#brought = 0;
     const headEnd = this.#head.bytes ? this.#head.end : 0;
     for (let i = 0; i + 1 < reads.length; i += 2) {
       let [start, end] = [reads[i], reads[i] + reads[i + 1]];
       if (this.size !== undefined) end = Math.min(end, this.size);
-      this.#planned += Math.max(0, end - start);
-      this.#brought += Math.max(0, Math.min(end, headEnd) - start);
       start = Math.max(start, headEnd);
       while (start < end) {
         const last = this.#chunks[this.#chunks.length - 1];
@@ -109,7 +104,10 @@ export class Ranges {
       const chunk = await this.#chunkAt(at, end);
       const bytes = /** @type {Uint8Array} */ (chunk.bytes);
       const part = bytes.subarray(at - chunk.start, end - chunk.start);
-      if (chunk === this.#chunks[0] && end >= chunk.end) this.#release();
+      if (chunk === this.#chunks[0]) {
+        this.#ahead -= part.length;
+        if (end >= chunk.end) this.#release();
+      }
       if (part.length === 0) break;
       if (!out && part.length === end - offset) return part;
       out ??= new Uint8Array(end - offset);
@@ -125,7 +123,6 @@ export class Ranges {
   async #chunkAt(at, end) {
     if (at < this.#head.end && !this.#head.failed) {
       await this.#head.done;
-      if (!this.#planned) this.#read = Math.max(this.#read, Math.min(end, this.#head.end));
       return this.#head;
     }
     const planned = this.#chunks.findIndex(({ start, end, failed }) => start <= at && at < end && !failed);
@@ -179,8 +176,8 @@ export class Ranges {
       buffer.set(bytes, filled);
       filled += bytes.length;
       if (!planned) return;
-      this.#brought += bytes.length;
-      this.onProgress(this.#read + this.#brought, this.#read + this.#planned);
+      this.#ahead += bytes.length;
+      this.onProgress(this.#ahead);
     };
     const fill = async () => {
       if (this.#stream) await this.#stream.read(chunk.start, chunk.end, sink);
@@ -200,7 +197,7 @@ export class Ranges {
       this.#stream?.close();
     }
     this.#chunks = [];
-    this.#begun = this.#inFlight = this.#held = 0;
+    this.#begun = this.#inFlight = this.#held = this.#ahead = 0;
   }
 
   close() {

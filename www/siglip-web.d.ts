@@ -28,6 +28,12 @@ export interface LoadOptions {
    */
   cache?: boolean;
   /**
+   * `false` (default): of a large token table (98 MB in SigLIP base, 786 MB in SigLIP 2 base) only the rows of the tokens in use are
+   * fetched, when a text first has them, and kept; their server could tell from that which words they were. `true` downloads
+   * it all while loading. Servers that know no ranges, and files on disk, give all they have in any case.
+   */
+  wholeTable?: boolean;
+  /**
    * `true` (default) computes in a worker, so that the page stays responsive. `false` computes on the thread that
    * calls; its WebAssembly memory can be used again after `dispose()`, but goes back only when the page is left.
    */
@@ -41,9 +47,9 @@ export interface ProgressEvent {
   file?: string;
   /** Bytes, for `"download"` and `"load"`. */
   loaded: number;
-  /** Bytes, for `"download"` and `"load"`; 0 while not known. What is kept already isn't downloaded, and doesn't count. */
+  /** Bytes, for `"download"` and `"load"`; 0 while not known. Of weights, those that are needed: a token table may stay where it is. */
   total: number;
-  /** Whether these bytes were kept in this browser. */
+  /** Whether the last of these bytes were kept in this browser. */
   fromCache?: boolean;
   /** A sentence on why nothing arrives for the moment: the connection or the server failed, or another tab loads the same model. */
   waiting?: string;
@@ -104,7 +110,7 @@ export interface CachedModel {
   name: string;
   /** Address of the folder that it came from. */
   source: string;
-  /** `"auto-webgpu"` and `"auto-cpu"` are what the library chose for these backends. */
+  /** How its weights are held; `"auto-webgpu"` or `"auto-cpu"` before that was decided for this backend. */
   dtype: string;
   /** That it takes on the disk. */
   bytes: number;

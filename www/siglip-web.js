@@ -46,17 +46,18 @@ export class SiglipClassifier {
    * @returns {Promise<SiglipClassifier>}
    */
   static async load(source, options = {}) {
-    const { backend = "auto", dtype = "auto", onProgress, signal, cache = true, worker = true } = checkOptions(options);
+    const { backend = "auto", dtype = "auto", onProgress, signal, cache = true, wholeTable = false, worker = true } = checkOptions(options);
     checkWord("backend", backend, ["auto", "webgpu", "cpu"]);
     checkWord("dtype", dtype, ["auto", "f32", "f16", "q8", "q4"]);
     checkWord("cache", cache, [true, false]);
+    checkWord("wholeTable", wholeTable, [true, false]);
     checkWord("worker", worker, [true, false]);
     if (onProgress !== undefined && typeof onProgress !== "function") throw badInput(`onProgress is ${show(onProgress)}; it must be a function.`);
     const { place, name } = locate(source);
     checkAborted(signal);
 
     const link = worker ? workerLink() : await localLink();
-    const request = link.request({ method: "load", place, name, backend, dtype, cache, patience: options[PATIENCE] }, (progress) => tell(onProgress, progress));
+    const request = link.request({ method: "load", place, name, backend, dtype, cache, wholeTable, patience: options[PATIENCE] }, (progress) => tell(onProgress, progress));
     const onAbort = () => {
       request.cancel();
       link.close(aborted(signal));

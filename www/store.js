@@ -16,9 +16,9 @@ const ROOT = "siglip-web";
  * @property {string} source address of its folder
  * @property {string} dtype as it was asked for; with the backend, where the library was to choose
  * @property {string} [commit] of the Hub
- * @property {number} bytes that the entries take, as far as it is counted
+ * @property {string} [held] the dtype that the tensors are held in
  * @property {Record<string, Version | null>} files small ones, kept; null: there is none of this name
- * @property {Record<string, Version & {sha256?: string}>} weights of which the tensors are
+ * @property {Record<string, Version & {sha256?: string, ranges?: boolean}>} weights of which the tensors are
  */
 /**
  * Entries by name, each written as a whole.
@@ -226,7 +226,7 @@ const entry = (kind, key) => `${kind}-${encodeURIComponent(key).replace(/[*!'()~
  */
 export async function openStore({ name, source, dtype }, signal, wait) {
   /** @type {About} */
-  const about = { format: FORMAT, name, source, dtype, bytes: 0, files: {}, weights: {} };
+  const about = { format: FORMAT, name, source, dtype, files: {}, weights: {} };
   const [disk] = await disks();
   if (!disk) return new Stored(undefined, about, `${self.isSecureContext ? "This browser gives the page no storage" : "Storage needs a secure page (https: or localhost)"}, so the model isn't kept`);
   const id = await idOf(about);
@@ -274,8 +274,6 @@ export class Stored {
   used = false;
   /** Set when it was found to be of another version than the server has now. */
   stale = false;
-  /** @type {(count: number, total: number) => void} told of the bytes of tensors read */
-  onRead = () => {};
 
   /** @param {Folder | undefined} folder @param {About} about @param {string | undefined} problem why nothing (more) is kept @param {() => void} release */
   constructor(folder, about, problem = undefined, release = () => {}) {
@@ -294,8 +292,8 @@ export class Stored {
     const before = await folder.read(ABOUT);
     if (before) {
       try {
-        const { files, weights, commit, bytes } = JSON.parse(decoder.decode(before));
-        Object.assign(about, { files, weights, commit, bytes });
+        const { files, weights, commit, held } = JSON.parse(decoder.decode(before));
+        Object.assign(about, { files, weights, commit, held });
         const manifest = await folder.read(MANIFEST);
         stored.#manifest = manifest && decoder.decode(manifest);
         return stored;
@@ -334,23 +332,17 @@ export class Stored {
     const bytes = await this.#read(entry("t", key));
     if (!bytes) return undefined;
     this.used = true;
-    this.onRead(bytes.length, this.about.bytes);
     return bytes;
   }
 
   /** @param {string} key @param {Uint8Array} bytes */
   async put(key, bytes) {
     await this.#try((folder) => folder.write(entry("t", key), bytes));
-    this.about.bytes += bytes.length;
-  }
-
-  /** @param {string} key */
-  async remove(key) {
-    await this.#try((folder) => folder.remove(entry("t", key)));
   }
 
   /** @param {string} manifest */
   async commit(manifest) {
+    this.about.held = JSON.parse(manifest).dtype;
     await this.save();
     await this.#try((folder) => folder.write(MANIFEST, encoder.encode(manifest)));
     if (this.#folder) this.#manifest = manifest;
@@ -371,7 +363,6 @@ export class Stored {
   async keepFile(file, bytes, version = {}) {
     if (bytes) await this.#try((folder) => folder.write(entry("f", file), bytes));
     this.about.files[file] = bytes ? version : null;
-    this.about.bytes += bytes?.length ?? 0;
     await this.save();
   }
 
@@ -382,7 +373,7 @@ export class Stored {
   /** Forgets everything: the model has changed. */
   async clear() {
     this.#manifest = undefined;
-    this.about = { ...this.about, commit: undefined, bytes: 0, files: {}, weights: {} };
+    this.about = { ...this.about, commit: undefined, held: undefined, files: {}, weights: {} };
     await this.#try(async (folder) => {
       await folder.remove(MANIFEST); // first: without it the rest counts as unfinished
       await folder.remove(ABOUT);
@@ -440,9 +431,9 @@ export async function listCaches() {
   for (const disk of await disks()) {
     for (const id of await disk.list()) {
       const folder = await disk.folder(id);
-      const { name = "", source = "", dtype = "" } = await aboutOf(folder);
+      const { name = "", source = "", dtype = "", held = dtype } = await aboutOf(folder);
       const complete = (await folder.names()).includes(MANIFEST);
-      found.push({ name, source, dtype, bytes: await folder.bytes(), complete });
+      found.push({ name, source, dtype: held, bytes: await folder.bytes(), complete });
     }
   }
   return found.sort((a, b) => a.name.localeCompare(b.name) || a.dtype.localeCompare(b.dtype));

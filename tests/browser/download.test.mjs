@@ -108,7 +108,7 @@ describe("downloads and what is kept of them", { timeout: 600_000 }, () => {
     assert.deepEqual(hub.requests, []);
     assert.equal(again.weights.fetched, 0);
     assert.ok(again.events.filter(({ stage, file }) => stage === "download" && !/wasm/.test(file)).every(({ fromCache }) => fromCache));
-    assert.ok(again.events.some(({ stage, fromCache }) => stage === "load" && fromCache));
+    assert.ok(again.events.some(({ file, fromCache }) => file === WEIGHTS && fromCache));
     const reloaded = await open();
     whole(await load(hub.model, {}, reloaded));
     assert.deepEqual(hub.requests, []);

@@ -31,7 +31,7 @@ declare const chosen: FileList;
 
 export async function use(signal: AbortSignal): Promise<void> {
   const sources: ModelSource[] = ["demo", "google/siglip-base-patch16-224@main", "./models/mine/", [everyPicture.file], chosen, directory];
-  const options: LoadOptions = { backend: "auto", dtype: "auto", signal, cache: true, worker: true, onProgress };
+  const options: LoadOptions = { backend: "auto", dtype: "auto", signal, cache: true, wholeTable: false, worker: true, onProgress };
   const classifier: SiglipClassifier = await SiglipClassifier.load(sources[0] ?? "demo", options);
   await SiglipClassifier.load("demo");
 

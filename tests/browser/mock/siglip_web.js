@@ -39,7 +39,7 @@ async function sum(bytes) {
 }
 
 /** Reads a safetensors file, or what is kept of it, tensor by tensor. */
-async function readWeights(source, store, progress) {
+async function readWeights(source, store = { get() {}, put() {}, manifest() {}, commit() {} }, dtype, progress) {
   const FILE = "model.safetensors";
   const text = (bytes) => new TextDecoder().decode(bytes);
   const kept = async (key) => {
@@ -50,7 +50,10 @@ async function readWeights(source, store, progress) {
   const manifest = await store.manifest();
   const missing = [];
   let reader;
-  for (const name of manifest ? JSON.parse(manifest) : []) tensors.set(name, await kept(name));
+  for (const name of manifest ? JSON.parse(manifest).tensors : []) {
+    tensors.set(name, await kept(name));
+    if (tensors.get(name)) progress("download", FILE, tensors.size, 0, true);
+  }
   if (tensors.size === 0 || [...tensors.values()].includes(undefined)) {
     reader = await source.open(FILE);
     if (!reader) fail("bad-model", `${FILE} is missing`);
@@ -62,7 +65,7 @@ async function readWeights(source, store, progress) {
       if (!bytes) missing.push({ name, start: 8 + length + start, length: end - start });
     }
     reader.plan(new Float64Array(missing.flatMap(({ start, length }) => [start, length])));
-    let arrived = 0;
+    let put = 0;
     for (const { name, start, length } of missing) {
       const bytes = (await reader.readAt(start, length)).slice();
       if (bytes.length < length) fail("bad-model", `${FILE} ends in ${name}`);
@@ -71,9 +74,10 @@ async function readWeights(source, store, progress) {
       entry.set(new TextEncoder().encode(await sum(bytes)));
       entry.set(bytes, 64);
       await store.put(name, entry);
-      progress("load", undefined, ++arrived, missing.length);
+      progress("download", FILE, start + length, reader.size ?? 0, false);
+      progress("load", undefined, ++put, missing.length);
     }
-    await store.commit(JSON.stringify([...tensors.keys()]));
+    await store.commit(JSON.stringify({ dtype, tensors: [...tensors.keys()] }));
   }
   const all = await new Blob([...tensors.values()]).arrayBuffer();
   return { reader, weights: { digest: await sum(all), fetched: missing.length, tensors: tensors.size, size: reader?.size, sha256: reader?.sha256, ranges: reader?.ranges } };
@@ -94,7 +98,7 @@ export class Engine {
     progress("load", "model.safetensors", 5, 10);
     progress("warmup", undefined, 0, 1);
     if (config.also) await source.readAll(config.also);
-    const { reader, weights } = config.weights ? await readWeights(source, store, progress) : {};
+    const { reader, weights } = config.weights ? await readWeights(source, store, options.dtype, progress) : {};
     engine.#reader = reader;
     engine.info = { ...options, weights, imageSize: 224, patchSize: 16, embeddingSize: 2, contextLength: 64, parameters: 1, logitScale: 1, logitBias: 0, bytes: 10 };
     return engine;
