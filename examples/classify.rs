@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cargo run --release --example classify -- --model DIR --image FILE... --labels "a cat, a dog" \
-//!     [--backend cpu|wgpu] [--dtype f32] [--template T]... [--scores sigmoid|softmax] [--top-k N] [--json] [--dump DIR]
+//!     [--backend cpu|wgpu] [--dtype f32|f16|q8|q4|auto] [--template T]... [--scores sigmoid|softmax] [--top-k N] [--json] [--dump DIR]
 //! ```
 //!
 //! `--json` prints one line per picture; `--dump DIR` writes `DIR/siglip.safetensors` with `pixel_values`
@@ -16,11 +16,12 @@ use safetensors::tensor::{Dtype, TensorView};
 use serde_json::json;
 use siglip_web::classifier::DEFAULT_TEMPLATE;
 use siglip_web::{
-    Backend, Classifier, ClassifyOptions, Code, Error, Result, Scores, device, preprocess,
+    Backend, Classifier, ClassifyOptions, Code, Dtype, Error, LoadOptions, Result, Scores, device,
+    preprocess,
 };
 
 const USAGE: &str = "usage: classify --model DIR --image FILE... --labels \"a cat, a dog\" [--backend cpu|wgpu] \
-[--dtype f32|f16|q8|q4] [--template T]... [--scores sigmoid|softmax] [--top-k N] [--json] [--dump DIR]";
+[--dtype f32|f16|q8|q4|auto] [--template T]... [--scores sigmoid|softmax] [--top-k N] [--json] [--dump DIR]";
 
 fn main() -> ExitCode {
     match Arguments::parse(std::env::args().skip(1)).and_then(|arguments| run(&arguments)) {
@@ -40,6 +41,7 @@ struct Arguments {
     images: Vec<PathBuf>,
     labels: Vec<String>,
     backend: Backend,
+    dtype: Option<Dtype>,
     options: ClassifyOptions,
     json: bool,
     dump: Option<PathBuf>,
@@ -50,6 +52,7 @@ impl Arguments {
         let (mut model, mut images, mut labels, mut dump) = (None, vec![], vec![], None);
         let (mut templates, mut scores, mut top_k) = (vec![], Scores::Sigmoid, None);
         let (mut backend, mut json) = (Backend::Cpu, false);
+        let mut dtype = Some(Dtype::F32);
         // `--image a.png b.png`: words after the first file belong to it until the next flag.
         let mut in_images = false;
         while let Some(word) = words.next() {
@@ -88,22 +91,14 @@ impl Arguments {
                         }
                     }
                 }
-                "--dtype" => match value()?.as_str() {
-                    "f32" | "auto" => {}
-                    other @ ("f16" | "q8" | "q4") => {
-                        return Err(Error::new(
-                            Code::Unsupported,
-                            format!(
-                                "--dtype {other}: weights are held as f32 in this version; use f32"
-                            ),
-                        ));
+                "--dtype" => {
+                    dtype = match value()?.as_str() {
+                        "auto" => None,
+                        word => Some(Dtype::from_word(word).ok_or_else(|| {
+                            bad_input(format!("--dtype {word}: use f32, f16, q8, q4 or auto"))
+                        })?),
                     }
-                    other => {
-                        return Err(bad_input(format!(
-                            "--dtype {other}: use f32, f16, q8 or q4"
-                        )));
-                    }
-                },
+                }
                 "--template" => templates.push(value()?),
                 "--scores" => {
                     scores = match value()?.as_str() {
@@ -139,6 +134,7 @@ impl Arguments {
             images,
             labels,
             backend,
+            dtype,
             options: ClassifyOptions {
                 templates,
                 scores,
@@ -156,7 +152,11 @@ fn bad_input(message: impl Into<String>) -> Error {
 
 fn run(arguments: &Arguments) -> Result<()> {
     let device = device::open(arguments.backend)?;
-    let mut classifier = Classifier::load(&arguments.model, &device)?;
+    let options = LoadOptions {
+        dtype: arguments.dtype,
+        ..LoadOptions::default()
+    };
+    let mut classifier = Classifier::load_with_options(&arguments.model, &device, &options)?;
     for path in &arguments.images {
         let bytes = read(path)?;
         let results = classifier
@@ -221,6 +221,8 @@ fn dump(arguments: &Arguments, classifier: &mut Classifier, directory: &Path) ->
             classifier
                 .checkpoint()
                 .tokenizer
+                .as_ref()
+                .ok_or_else(|| bad_input("--dump needs a model with a text tower"))?
                 .encode(prompt)?
                 .into_iter()
                 .map(i64::from),

@@ -40,6 +40,8 @@ pub mod device;
 pub mod error;
 mod json;
 
+pub use checkpoint::LoadOptions;
 pub use classifier::{Classifier, ClassifyOptions, LabelScore, Picture, Scores};
 pub use device::Backend;
 pub use error::{Code, Error, Result};
+pub use kernels::Dtype;

@@ -13,10 +13,11 @@ use js_sys::{
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::JsFuture;
 
-use crate::checkpoint::{Pace, Progress, Reader, Source, Store};
+use crate::checkpoint::{LoadOptions, Pace, Progress, Reader, Source, Store};
 use crate::classifier::{ClassifyOptions, LabelScore, Picture, Scores};
 use crate::device::{self, Backend};
 use crate::error::{Code, Error, Result};
+use crate::kernels::Dtype;
 
 #[wasm_bindgen]
 extern "C" {
@@ -161,6 +162,10 @@ impl Reader for OpenFile {
 struct MaybeStore(Option<JsStore>);
 
 impl Store for MaybeStore {
+    fn keeps(&self) -> bool {
+        self.0.is_some()
+    }
+
     async fn get(&self, key: &str) -> Option<Vec<u8>> {
         let bytes = self.0.as_ref()?.get(key).await.ok()?;
         (!bytes.is_undefined()).then(|| bytes_of(&bytes))
@@ -346,8 +351,8 @@ impl Drop for Borrowed {
 impl Engine {
     /// Starts the device, checks it and loads the checkpoint that `source` holds.
     ///
-    /// `store` keeps converted tensors, or is undefined. `options` has `backend`, `backendReason`, `adapter`, `dtype` and
-    /// `name`; `progress` is called with stage, file, loaded and total.
+    /// `store` keeps converted tensors, or is undefined. `options` has `backend`, `backendReason`, `adapter`, `dtype`, `wholeTable`
+    /// and `name`; `progress` is called with stage, file, loaded, total and whether what came last was in the store.
     pub async fn load(
         source: JsSource,
         store: JsValue,
@@ -372,30 +377,41 @@ impl Engine {
             "webgpu" => Backend::WebGpu,
             _ => Backend::Cpu,
         };
-        match text("dtype").as_str() {
-            "" | "auto" | "f32" => {}
-            other => {
-                return Err(Error::unsupported(format!(
-                    "dtype {other:?}: weights are held as f32 in this version; use \"f32\" or \"auto\""
-                )));
-            }
-        }
-        // Used as soon as the loader keeps what it converts.
-        let _store = MaybeStore((!store.is_undefined()).then(|| store.unchecked_into()));
+        let dtype = match text("dtype").as_str() {
+            "" | "auto" => None,
+            word => Some(Dtype::from_word(word).ok_or_else(|| {
+                Error::bad_input(format!(
+                    "dtype {word:?} is none of \"auto\", \"f32\", \"f16\", \"q8\" and \"q4\""
+                ))
+            })?),
+        };
+        let load_options = LoadOptions {
+            dtype,
+            whole_table: get(&options, "wholeTable").is_truthy(),
+        };
+        let store = MaybeStore((!store.is_undefined()).then(|| store.unchecked_into()));
         let device = device::start(backend).await?;
         cancel.step().await?;
         let mut report = |step: Progress| {
-            let arguments = Array::of4(
+            let arguments = Array::of5(
                 &step.stage.as_str().into(),
                 &step.file.map_or(JsValue::UNDEFINED, Into::into),
                 &(step.loaded as f64).into(),
                 &(step.total as f64).into(),
+                &step.from_store.into(),
             );
             // What the page's listener throws is the page's.
             let _ = progress.apply(&JsValue::UNDEFINED, &arguments);
         };
-        let classifier =
-            crate::Classifier::load_with(&source, &device, &cancel, &mut report).await?;
+        let classifier = crate::Classifier::load_stored(
+            &source,
+            store,
+            &load_options,
+            &device,
+            &cancel,
+            &mut report,
+        )
+        .await?;
         let (config, checkpoint) = (classifier.config(), classifier.checkpoint());
         let number = |value: usize| JsValue::from(value as f64);
         let info = object([
@@ -403,7 +419,7 @@ impl Engine {
             ("backend", backend.as_str().into()),
             ("backendReason", text("backendReason").into()),
             ("adapter", text("adapter").into()),
-            ("dtype", "f32".into()),
+            ("dtype", checkpoint.dtype.as_str().into()),
             ("imageSize", number(config.vision.image_size)),
             ("patchSize", number(config.vision.patch_size)),
             ("embeddingSize", number(config.vision.encoder.hidden_size)),
@@ -413,6 +429,13 @@ impl Engine {
             ("logitBias", classifier.logit_bias().into()),
             ("bytes", number(checkpoint.bytes)),
         ]);
+        if let Some((fixed, _)) = &checkpoint.labels {
+            let labels = fixed
+                .labels
+                .iter()
+                .map(|label| JsValue::from(label.as_str()));
+            set(&info, "labels", &labels.collect::<Array>());
+        }
         Ok(Engine {
             classifier: Rc::new(RefCell::new(Some(classifier))),
             info,

@@ -2,10 +2,14 @@
 
 mod common;
 
+use std::cell::Cell;
+
 use burn::tensor::Device;
-use common::{Memory, ODD, TINY};
-use siglip_web::checkpoint::{Checkpoint, Stage};
-use siglip_web::{Code, Error};
+use common::{FIXTURES, Memory, MemoryStore, ODD, PICTURE, TINY};
+use siglip_web::checkpoint::converted::{FixedLabels, config_with_labels};
+use siglip_web::checkpoint::{Checkpoint, FileHeader, Pace, Stage, Store, convert, shard_names};
+use siglip_web::model::SiglipConfig;
+use siglip_web::{Classifier, ClassifyOptions, Code, Dtype, Error, LoadOptions};
 
 fn load(source: &Memory) -> Result<Checkpoint, Error> {
     pollster::block_on(Checkpoint::load(source, &Device::flex(), &(), &mut |_| {}))
@@ -269,6 +273,46 @@ fn shard_names_can_not_leave_the_folder() {
     fails(&source, Code::BadModel, &["../model.safetensors"]);
 }
 
+/// The fuzz targets of `tests/fuzz` do this for longer.
+#[test]
+fn changed_bytes_of_small_files_never_panic() {
+    let (tiny, odd) = (TINY.source(), ODD.source());
+    let weights = &tiny.files["model.safetensors"];
+    let length = u64::from_le_bytes(weights[..8].try_into().unwrap()) as usize;
+    let mut seed = 1_u32;
+    let mut random = |below: usize| {
+        seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (seed >> 8) as usize % below
+    };
+    let mut change = |bytes: &[u8]| {
+        let mut bytes = bytes.to_vec();
+        for _ in 0..=random(3) {
+            let at = random(bytes.len());
+            match random(4) {
+                0 => bytes[at] = random(256) as u8,
+                1 => bytes[at] = b"0123456789-{}[]\",:e."[random(20)],
+                2 => drop(bytes.drain(at..(at + 1 + random(8)).min(bytes.len()))),
+                _ => bytes.insert(at, b'9'),
+            }
+            if bytes.is_empty() {
+                break;
+            }
+        }
+        bytes
+    };
+    for _ in 0..3000 {
+        let _ = FileHeader::parse("file", &change(&weights[..8 + length]), None);
+        let config = change(&odd.files["config.json"]);
+        let _ = (
+            SiglipConfig::from_json(&config),
+            FixedLabels::from_config(&config),
+        );
+        if let Ok(names) = shard_names(&change(&odd.files["model.safetensors.index.json"]), &[]) {
+            assert!(names.iter().all(|name| !name.contains(['/', '\\'])));
+        }
+    }
+}
+
 #[test]
 fn old_position_ids_are_skipped() {
     let mut source = TINY.source();
@@ -318,4 +362,395 @@ fn progress_counts_every_byte_of_every_file() {
         );
     }
     assert!(events.iter().any(|e| e.0 == Stage::Load));
+}
+
+fn load_stored(
+    source: &Memory,
+    store: impl Store,
+    options: &LoadOptions,
+    pace: &impl Pace,
+) -> Result<Classifier, Error> {
+    pollster::block_on(Classifier::load_stored(
+        source,
+        store,
+        options,
+        &Device::flex(),
+        pace,
+        &mut |_| {},
+    ))
+}
+
+fn held_as(dtype: Dtype) -> LoadOptions {
+    LoadOptions {
+        dtype: Some(dtype),
+        ..LoadOptions::default()
+    }
+}
+
+const LABELS: [&str; 4] = ["a cat", "two dogs", "the sky", "water"];
+
+/// The logits of [`LABELS`] for the fixtures' picture.
+fn logits(classifier: &mut Classifier) -> Vec<f32> {
+    let results = classifier
+        .classify(PICTURE, &LABELS, &ClassifyOptions::default())
+        .unwrap();
+    let logit = |label: &&str| results.iter().find(|r| r.label == *label).unwrap().logit;
+    LABELS.iter().map(logit).collect()
+}
+
+#[test]
+fn weights_in_fewer_bits_take_less_memory_and_give_nearly_the_same_logits() {
+    for fixture in &FIXTURES {
+        let source = fixture.source();
+        let mut exact = load_stored(&source, (), &held_as(Dtype::F32), &()).unwrap();
+        let (expected, mut bytes) = (logits(&mut exact), exact.checkpoint().bytes);
+        assert_eq!(bytes, 4 * exact.checkpoint().parameters);
+        for (dtype, bound) in [(Dtype::F16, 0.05), (Dtype::Q8, 0.7), (Dtype::Q4, 8.0)] {
+            let mut classifier = load_stored(&source, (), &held_as(dtype), &()).unwrap();
+            assert_eq!(classifier.checkpoint().dtype, dtype);
+            let now = classifier.checkpoint().bytes;
+            assert!(
+                now < bytes,
+                "{}: {dtype:?} takes {now} of {bytes} bytes",
+                fixture.name
+            );
+            bytes = now;
+            for (got, expected) in logits(&mut classifier).iter().zip(&expected) {
+                assert!(
+                    (got - expected).abs() < bound,
+                    "{} {dtype:?}: {got}, exactly {expected}",
+                    fixture.name
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn small_models_are_held_as_they_are() {
+    let classifier = load_stored(&TINY.source(), (), &LoadOptions::default(), &()).unwrap();
+    assert_eq!(classifier.checkpoint().dtype, Dtype::F32);
+}
+
+#[test]
+fn a_complete_store_is_enough() {
+    for dtype in [Dtype::F32, Dtype::Q8] {
+        for fixture in [&TINY, &ODD] {
+            let (source, store) = (fixture.source(), MemoryStore::default());
+            let mut first = load_stored(&source, store.clone(), &held_as(dtype), &()).unwrap();
+            assert!(store.manifest.borrow().is_some());
+            source.opened.set(0);
+            let mut second = load_stored(&source, store.clone(), &held_as(dtype), &()).unwrap();
+            assert_eq!(source.opened.get(), 0, "no file was opened");
+            assert_eq!(logits(&mut second), logits(&mut first));
+            // Another dtype is another matter.
+            load_stored(&source, store, &held_as(Dtype::F16), &()).unwrap();
+            assert!(source.opened.get() > 0);
+        }
+    }
+}
+
+#[test]
+fn only_damaged_entries_are_read_again() {
+    let (source, store) = (TINY.source(), MemoryStore::default());
+    let mut whole = load_stored(&source, store.clone(), &held_as(Dtype::Q8), &()).unwrap();
+    let expected = logits(&mut whole);
+    let keys: Vec<String> = store.entries.borrow().keys().cloned().collect();
+    let file = &source.files["model.safetensors"];
+    for (i, key) in keys
+        .iter()
+        .enumerate()
+        .filter(|(_, key)| !key.starts_with("header"))
+    {
+        let entry = store.entries.borrow()[key].clone();
+        let damaged = match i % 3 {
+            0 => entry[..entry.len() / 2].to_vec(),
+            1 => Vec::new(),
+            _ => {
+                let mut bytes = entry.clone();
+                *bytes.last_mut().unwrap() ^= 1;
+                bytes
+            }
+        };
+        store.entries.borrow_mut().insert(key.clone(), damaged);
+        source.reads.borrow_mut().clear();
+        let mut again = load_stored(&source, store.clone(), &held_as(Dtype::Q8), &()).unwrap();
+        let name = key.split_once('/').unwrap().1;
+        let (header, _) = parts(file);
+        let offsets = &header[name]["data_offsets"];
+        let length = offsets[1].as_u64().unwrap() - offsets[0].as_u64().unwrap();
+        assert_eq!(source.bytes_read() as u64, length, "{name} alone");
+        assert_eq!(store.entries.borrow()[key], entry, "{name} is whole again");
+        if i % 8 == 0 {
+            assert_eq!(logits(&mut again), expected);
+        }
+    }
+}
+
+/// Stops after a number of steps.
+struct StopAfter(Cell<usize>);
+
+impl Pace for StopAfter {
+    async fn step(&self) -> Result<(), Error> {
+        match self.0.get() {
+            0 => Err(Error::new(Code::Aborted, "stopped")),
+            left => {
+                self.0.set(left - 1);
+                Ok(())
+            }
+        }
+    }
+}
+
+#[test]
+fn a_load_that_was_stopped_goes_on_where_it_was() {
+    use sha2::{Digest, Sha256};
+    let mut source = TINY.source();
+    let file = &source.files["model.safetensors"];
+    let size = file.len();
+    source.sha256 = Some(
+        Sha256::digest(file)
+            .iter()
+            .map(|b| format!("{b:02x}"))
+            .collect(),
+    );
+    let reference = MemoryStore::default();
+    load_stored(&source, reference.clone(), &held_as(Dtype::Q8), &()).unwrap();
+    let whole = reference.entries.borrow().clone();
+    // Killed before any one entry is written: what came before is there, the manifest is not.
+    let names: Vec<&String> = whole.keys().collect();
+    for kept in (0..names.len()).step_by(7) {
+        let store = MemoryStore::default();
+        for name in &names[..kept] {
+            store
+                .entries
+                .borrow_mut()
+                .insert((*name).clone(), whole[*name].clone());
+        }
+        source.reads.borrow_mut().clear();
+        load_stored(&source, store.clone(), &held_as(Dtype::Q8), &()).unwrap();
+        assert_eq!(*store.entries.borrow(), whole, "bit-equal");
+        assert!(kept < 8 || source.bytes_read() < size);
+    }
+    for steps in 0..6 {
+        let store = MemoryStore::default();
+        let stop = StopAfter(steps.into());
+        match load_stored(&source, store.clone(), &held_as(Dtype::Q8), &stop) {
+            Err(error) => assert_eq!(error.code(), Code::Aborted),
+            Ok(_) => break,
+        }
+        load_stored(&source, store.clone(), &held_as(Dtype::Q8), &()).unwrap();
+        assert_eq!(*store.entries.borrow(), whole);
+    }
+}
+
+#[test]
+fn a_file_with_another_hash_than_stated_is_refused_and_not_kept() {
+    let mut source = TINY.source();
+    source.sha256 = Some("0".repeat(64));
+    let store = MemoryStore::default();
+    for _ in 0..2 {
+        let error = load_stored(&source, store.clone(), &held_as(Dtype::F16), &())
+            .err()
+            .unwrap();
+        assert_eq!(error.code(), Code::BadModel);
+        assert!(error.message().contains("SHA-256"), "{error}");
+        assert!(store.manifest.borrow().is_none());
+    }
+    // Nor is what a store has of another version of the file.
+    let (old, store) = (TINY.source(), MemoryStore::default());
+    load_stored(&old, store.clone(), &held_as(Dtype::F16), &()).unwrap();
+    let mut new = old.clone();
+    let bytes = new.files.get_mut("model.safetensors").unwrap();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    new.sha256 = Some("1".repeat(64));
+    store.entries.borrow_mut().remove("f16/logit_bias");
+    let error = load_stored(&new, store, &held_as(Dtype::F16), &())
+        .err()
+        .unwrap();
+    assert!(error.message().contains("SHA-256"), "{error}");
+}
+
+/// TINY with a token table of so many rows.
+fn with_table(rows: usize) -> Memory {
+    let mut source = TINY.source();
+    let config = String::from_utf8(source.files["config.json"].clone()).unwrap();
+    let mut config: serde_json::Value = serde_json::from_str(&config).unwrap();
+    config["text_config"]["vocab_size"] = rows.into();
+    source
+        .files
+        .insert("config.json".into(), config.to_string().into_bytes());
+    let (header, data) = parts(&source.files["model.safetensors"]);
+    let mut tensors: Vec<(String, serde_json::Value)> = header
+        .as_object()
+        .unwrap()
+        .iter()
+        .filter(|(name, _)| *name != "__metadata__")
+        .map(|(name, info)| (name.clone(), info.clone()))
+        .collect();
+    tensors.sort_by_key(|(_, info)| info["data_offsets"][0].as_u64());
+    let (mut new_header, mut new_data) = (serde_json::Map::new(), Vec::new());
+    for (name, mut info) in tensors {
+        let offset = |i: usize| info["data_offsets"][i].as_u64().unwrap() as usize;
+        let (start, end) = (new_data.len(), offset(1));
+        new_data.extend_from_slice(&data[offset(0)..end]);
+        if name.ends_with("token_embedding.weight") {
+            new_data.resize(start + rows * 64 * 4, 7);
+            info["shape"] = serde_json::json!([rows, 64]);
+        }
+        info["data_offsets"] = serde_json::json!([start, new_data.len()]);
+        new_header.insert(name, info);
+    }
+    let header = serde_json::Value::from(new_header).to_string();
+    let file = safetensors(&header, &new_data);
+    source.files.insert("model.safetensors".into(), file);
+    source
+}
+
+#[test]
+fn of_a_large_token_table_only_the_rows_of_the_texts_are_read() {
+    const TABLE: usize = 16 << 20;
+    let source = with_table(TABLE / 256);
+    let whole_table = LoadOptions {
+        dtype: Some(Dtype::F32),
+        whole_table: true,
+    };
+    let expected = logits(&mut load_stored(&source, (), &whole_table, &()).unwrap());
+    assert!(source.bytes_read() > TABLE);
+
+    let store = MemoryStore::default();
+    source.reads.borrow_mut().clear();
+    let mut classifier = load_stored(&source, store.clone(), &held_as(Dtype::F32), &()).unwrap();
+    assert!(source.bytes_read() < 2 << 20, "{}", source.bytes_read());
+    source.reads.borrow_mut().clear();
+    assert_eq!(logits(&mut classifier), expected);
+    assert!(!source.reads.borrow().is_empty() && source.bytes_read() < 256 << 10);
+
+    // Once read they are kept, so that the same labels need nothing of the source later.
+    source.opened.set(0);
+    let mut classifier = load_stored(&source, store, &held_as(Dtype::F32), &()).unwrap();
+    assert_eq!(logits(&mut classifier), expected);
+    assert_eq!(source.opened.get(), 0);
+
+    // A server without ranges sends the table anyway.
+    let mut in_order = source.clone();
+    in_order.in_order = true;
+    let mut classifier = load_stored(&in_order, (), &held_as(Dtype::Q8), &()).unwrap();
+    assert!(
+        classifier.checkpoint().rows.is_some(),
+        "the host gathers from the packed table"
+    );
+    for (got, expected) in logits(&mut classifier).iter().zip(&expected) {
+        assert!((got - expected).abs() < 0.7, "{got}, exactly {expected}");
+    }
+}
+
+/// `source` as [`convert`] writes it, with its small files.
+fn converted(source: &Memory, dtype: Dtype, labels: Option<(&FixedLabels, &[Vec<f32>])>) -> Memory {
+    let mut weights = Vec::new();
+    pollster::block_on(convert(source, dtype, labels, &mut weights, &())).unwrap();
+    let mut folder = Memory::default();
+    for (name, bytes) in source
+        .files
+        .iter()
+        .filter(|(name, _)| !name.contains("safetensors"))
+    {
+        folder.files.insert(name.clone(), bytes.clone());
+    }
+    folder.files.insert("model.safetensors".into(), weights);
+    folder
+}
+
+#[test]
+fn a_converted_folder_is_what_it_would_be_after_loading() {
+    for fixture in &FIXTURES {
+        let source = fixture.source();
+        let mut size = usize::MAX;
+        for dtype in [Dtype::F16, Dtype::Q8, Dtype::Q4] {
+            let expected = logits(&mut load_stored(&source, (), &held_as(dtype), &()).unwrap());
+            let folder = converted(&source, dtype, None);
+            let file = &folder.files["model.safetensors"];
+            assert!(
+                file.len() < size,
+                "{}: {dtype:?} is no smaller",
+                fixture.name
+            );
+            size = file.len();
+            safetensors::SafeTensors::deserialize(file).expect("any reader can open it");
+            // As it was made, without being told.
+            let mut direct = load_stored(&folder, (), &LoadOptions::default(), &()).unwrap();
+            assert_eq!(direct.checkpoint().dtype, dtype);
+            assert_eq!(logits(&mut direct), expected, "{} {dtype:?}", fixture.name);
+            // Unpacked, it is the same again up to rounding.
+            let mut plain = load_stored(&folder, (), &held_as(Dtype::F32), &()).unwrap();
+            for (got, expected) in logits(&mut plain).iter().zip(&expected) {
+                assert!((got - expected).abs() < 1e-2, "{got} and {expected}");
+            }
+        }
+    }
+}
+
+#[test]
+fn rows_of_a_packed_table_are_read_one_by_one_too() {
+    // 80 bytes a row, 16 MiB and more.
+    let folder = converted(&with_table(210_000), Dtype::Q8, None);
+    let whole_table = LoadOptions {
+        dtype: Some(Dtype::Q8),
+        whole_table: true,
+    };
+    let expected = logits(&mut load_stored(&folder, (), &whole_table, &()).unwrap());
+    assert!(folder.bytes_read() > 16 << 20);
+    folder.reads.borrow_mut().clear();
+    let got = logits(&mut load_stored(&folder, (), &held_as(Dtype::Q8), &()).unwrap());
+    assert_eq!(got, expected);
+    assert!(folder.bytes_read() < 1 << 20, "{}", folder.bytes_read());
+}
+
+#[test]
+fn a_folder_for_fixed_labels_needs_no_text_tower_and_knows_no_others() {
+    let source = TINY.source();
+    let mut whole = load_stored(&source, (), &held_as(Dtype::F32), &()).unwrap();
+    let expected = logits(&mut whole);
+    let fixed = FixedLabels {
+        labels: LABELS.map(str::to_owned).to_vec(),
+        templates: ClassifyOptions::default().templates,
+    };
+    let embeddings = whole.embed_labels(&LABELS, &fixed.templates).unwrap();
+    let mut folder = converted(&source, Dtype::F16, Some((&fixed, &embeddings)));
+    let config = config_with_labels(&source.files["config.json"], &fixed).unwrap();
+    folder.files.insert("config.json".into(), config);
+    folder.files.retain(|name, _| !name.contains("tokenizer"));
+    assert!(folder.files["model.safetensors"].len() < source.files["model.safetensors"].len() / 3);
+
+    let store = MemoryStore::default();
+    for _ in 0..2 {
+        let mut classifier =
+            load_stored(&folder, store.clone(), &LoadOptions::default(), &()).unwrap();
+        for (got, expected) in logits(&mut classifier).iter().zip(&expected) {
+            assert!(
+                (got - expected).abs() < 0.05,
+                "{got}, with the text tower {expected}"
+            );
+        }
+        let options = ClassifyOptions::default();
+        let error = classifier
+            .classify(PICTURE, &["a cat", "a zebra"], &options)
+            .unwrap_err();
+        assert_eq!(error.code(), Code::BadInput);
+        assert!(
+            error.message().contains("a zebra") && error.message().contains("the sky"),
+            "{error}"
+        );
+        let other = ClassifyOptions {
+            templates: vec!["a drawing of {}".into()],
+            ..options
+        };
+        let error = classifier
+            .classify(PICTURE, &["a cat"], &other)
+            .unwrap_err();
+        assert_eq!(error.code(), Code::BadInput);
+        let error = classifier.embed_text(&["a cat"]).unwrap_err();
+        assert_eq!(error.code(), Code::Unsupported);
+    }
 }

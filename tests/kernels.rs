@@ -1,7 +1,7 @@
 //! The fast form of every operation against its plain form, over sizes that tiles and vectors don't divide.
 
 use burn::tensor::{Device, Distribution, Tensor, TensorData};
-use siglip_web::kernels::{self, reference};
+use siglip_web::kernels::{self, Dtype, PackedMatrix, PackedWeight, reference};
 use siglip_web::model::Activation;
 use siglip_web::{Backend, device};
 
@@ -67,6 +67,63 @@ fn linear_on_odd_sizes() {
                         run(reference::linear, &cpu),
                     );
                 }
+            }
+        }
+    }
+}
+
+#[test]
+fn packed_linear_equals_the_plain_form_of_what_it_holds() {
+    let cpu = Device::flex();
+    for device in devices() {
+        for (rows, input, output) in [
+            (1, 4, 4),
+            (3, 8, 132),
+            (33, 588, 36),
+            (4, 160, 64),
+            (2, 4304, 40),
+            (7, 100, 3076),
+            (2, 7, 5),
+        ] {
+            let (x, b, r) = (
+                random([2, rows, input]),
+                random([output]),
+                random([2, rows, output]),
+            );
+            let weight = random([output, input]).try_to_vec::<f32>().unwrap();
+            for dtype in [Dtype::F16, Dtype::Q8, Dtype::Q4] {
+                let packed = PackedMatrix::pack(dtype, input, &weight);
+                let plain = TensorData::new(packed.unpack(), [output, input]);
+                for (activation, residual) in [
+                    (None, false),
+                    (Some(Activation::GeluTanh), false),
+                    (None, true),
+                ] {
+                    let arguments = |device: &Device| {
+                        (
+                            Tensor::<3>::from_data(x.clone(), device),
+                            Tensor::<1>::from_data(b.clone(), device),
+                            residual.then(|| Tensor::<3>::from_data(r.clone(), device)),
+                        )
+                    };
+                    let (x, b, r) = arguments(&device);
+                    let held = PackedWeight::new(packed.clone(), &device);
+                    assert_eq!(held.dims(), [output, input]);
+                    let got = kernels::linear_packed(x, &held, b, activation, r);
+                    let (x, b, r) = arguments(&cpu);
+                    let w = Tensor::<2>::from_data(plain.clone(), &cpu);
+                    assert_close(
+                        &format!(
+                            "{device:?} {dtype:?} linear {rows}×{input}→{output} {activation:?} residual {residual}"
+                        ),
+                        got,
+                        reference::linear(x, w, b, activation, r),
+                    );
+                }
+                let part = PackedWeight::new(packed, &device).rows(2..4).unpack();
+                let data = part.into_data().try_to_vec::<f32>().unwrap();
+                let whole = plain.as_slice::<f32>().unwrap();
+                assert_eq!(data, whole[2 * input..4 * input]);
             }
         }
     }

@@ -4,28 +4,38 @@
 //! `tokenizer_config.json`, `model.safetensors` or shards with `model.safetensors.index.json`). Where the folder is — a
 //! disk, a server, a browser's file picker — is the [`Source`]'s business.
 
+mod convert;
+pub mod converted;
+mod entry;
 mod folder;
+mod loader;
+mod rows;
 mod safetensors;
 
-use std::collections::HashMap;
-
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::Device;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub use convert::convert;
 pub use folder::{Folder, FolderReader};
+pub use rows::TokenRows;
 pub use safetensors::{FileHeader, HeldTensor};
 
 use crate::error::{Error, Result};
 use crate::json;
-use crate::model::{ParameterSpec, Siglip, SiglipConfig, Weights, parameters};
+use crate::kernels::{Dtype, takes_packed};
+use crate::model::{ParameterSpec, Siglip, SiglipConfig, parameters, vision_parameters};
 use crate::preprocess::Preprocessor;
 use crate::tokenizer::Tokenizer;
+use converted::{FixedLabels, Packing};
+use entry::{Entry, Kind, seal};
+use loader::{Failure, File, LABEL_EMBEDDINGS, Loader, TOKEN_TABLE};
 
 /// Where a checkpoint's files are.
 #[allow(async_fn_in_trait)] // One thread: the browser's, or a native caller that blocks.
-pub trait Source {
+pub trait Source: Clone + 'static {
     /// An open safetensors file.
-    type Reader: Reader;
+    type Reader: Reader + 'static;
 
     /// The whole of a small file, or `None` if there is no such file.
     ///
@@ -68,7 +78,12 @@ pub trait Reader {
 ///
 /// Entries are as they were put or absent, or else found to be damaged when they are read: each carries a checksum.
 #[allow(async_fn_in_trait)]
-pub trait Store {
+pub trait Store: 'static {
+    /// Whether it keeps anything at all; if not, nothing is prepared for it.
+    fn keeps(&self) -> bool {
+        true
+    }
+
     /// What was put under `key`, if it is still there.
     async fn get(&self, key: &str) -> Option<Vec<u8>>;
 
@@ -84,6 +99,10 @@ pub trait Store {
 
 /// Keeps nothing.
 impl Store for () {
+    fn keeps(&self) -> bool {
+        false
+    }
+
     async fn get(&self, _: &str) -> Option<Vec<u8>> {
         None
     }
@@ -152,7 +171,23 @@ pub struct Progress<'a> {
     pub loaded: u64,
     /// When finished.
     pub total: u64,
+    /// Whether what came last was in the store.
+    pub from_store: bool,
 }
+
+/// How a checkpoint is loaded.
+#[derive(Clone, Debug, Default)]
+pub struct LoadOptions {
+    /// How the weights are held. None: a converted checkpoint as it was made; others as f32 up to 64 MB, and beyond as q8 on the CPU
+    /// and as f16 on a GPU.
+    pub dtype: Option<Dtype>,
+    /// Loads the token table whole. Otherwise, where the source reads any range and the table has 16 MiB or more, only the rows of the texts
+    /// that are embedded are ever read, when they are needed first.
+    pub whole_table: bool,
+}
+
+/// Weights up to this many bytes are held as f32 unless the caller says otherwise.
+const SMALL: usize = 64 << 20;
 
 /// A checkpoint in memory, ready to run.
 pub struct Checkpoint {
@@ -160,36 +195,78 @@ pub struct Checkpoint {
     pub config: SiglipConfig,
     /// `preprocessor_config.json`.
     pub preprocessor: Preprocessor,
-    /// `tokenizer.json` with `tokenizer_config.json`.
-    pub tokenizer: Tokenizer,
+    /// `tokenizer.json` with `tokenizer_config.json`; none where the labels are fixed.
+    pub tokenizer: Option<Tokenizer>,
     /// The weights.
     pub model: Siglip,
+    /// The token table, where the model doesn't have it.
+    pub rows: Option<TokenRows>,
+    /// The fixed labels, where there is no text tower, with their unit-length embeddings.
+    pub labels: Option<(FixedLabels, Vec<Vec<f32>>)>,
     /// Number of parameters.
     pub parameters: usize,
-    /// Bytes that the weights take on the device.
+    /// How the weights are held.
+    pub dtype: Dtype,
+    /// Bytes that the weights take.
     pub bytes: usize,
 }
 
-/// Token tables above this stay in the CPU's memory: WebGPU promises bindings of 128 MiB and no more.
-const LARGEST_TABLE_ON_GPU: usize = 128 << 20;
+/// What the store has of a whole checkpoint.
+#[derive(Deserialize, Serialize)]
+struct Manifest {
+    version: u32,
+    dtype: String,
+    files: Vec<ManifestFile>,
+}
 
-/// Tensors are read in pieces of this many bytes, so that a large one is held only once.
-const PIECE: usize = 4 << 20;
+#[derive(Deserialize, Serialize)]
+struct ManifestFile {
+    name: String,
+    sha256: Option<String>,
+    random_access: bool,
+}
+
+const MANIFEST_VERSION: u32 = 1;
 
 impl Checkpoint {
-    /// Reads everything, the weights tensor by tensor to `device`.
+    /// Reads everything, the weights as f32, tensor by tensor to `device`.
     ///
     /// # Errors
-    /// `bad-model` for a file that is missing, damaged or doesn't fit the others, naming it; `unsupported` for another
-    /// architecture or number format; what the source and `pace` report.
+    /// As [`load_with`](Self::load_with).
     pub async fn load(
         source: &impl Source,
         device: &Device,
         pace: &impl Pace,
         progress: &mut impl FnMut(Progress),
     ) -> Result<Self> {
-        let config = required(source, "config.json").await?;
-        let config = SiglipConfig::from_json(&config)?;
+        let options = LoadOptions {
+            dtype: Some(Dtype::F32),
+            whole_table: true,
+        };
+        Self::load_with(source, (), &options, device, pace, progress).await
+    }
+
+    /// Reads what `store` doesn't have, each tensor to where it will live, converting it while it arrives.
+    ///
+    /// Besides the weights this holds no more than the largest of them, twice if it is put into a store, and a few MB.
+    ///
+    /// A file is checked against the SHA-256 that its publisher states, if it states one and the file is read whole; where the token
+    /// table is left where it is (see [`LoadOptions::whole_table`]), only the file's size and header are.
+    ///
+    /// # Errors
+    /// `bad-model` for a file that is missing, damaged or doesn't fit the others, naming it; `unsupported` for another
+    /// architecture or number format; what the source and `pace` report.
+    pub async fn load_with<T: Store>(
+        source: &impl Source,
+        store: T,
+        options: &LoadOptions,
+        device: &Device,
+        pace: &impl Pace,
+        progress: &mut impl FnMut(Progress),
+    ) -> Result<Self> {
+        let config_json = required(source, "config.json").await?;
+        let config = SiglipConfig::from_json(&config_json)?;
+        let fixed = FixedLabels::from_config(&config_json)?;
         let preprocessor = required(source, "preprocessor_config.json").await?;
         let preprocessor = Preprocessor::from_json(&preprocessor)?;
         let side = config.vision.image_size;
@@ -201,63 +278,296 @@ impl Checkpoint {
             )));
         }
         pace.step().await?;
-        let tokenizer_json = required(source, "tokenizer.json").await?;
-        let tokenizer_config = source.read_all("tokenizer_config.json").await?;
-        let tokenizer = Tokenizer::new(
-            &tokenizer_json,
-            tokenizer_config.as_deref(),
-            "siglip",
-            config.text.max_position_embeddings,
-            config.text.vocab_size,
-        )?;
-        drop((tokenizer_json, tokenizer_config));
+        let tokenizer = match &fixed {
+            Some(_) => None,
+            None => Some(tokenizer(source, &config).await?),
+        };
         pace.step().await?;
 
-        let specs = parameters(&config);
+        let specs = specs(&config, fixed.as_ref());
         let count = |spec: &ParameterSpec| spec.shape.iter().product::<usize>();
         let parameters = specs.iter().map(count).sum();
-        let mut loader = Loader::new(device, &specs);
-        match source.open("model.safetensors").await? {
-            Some(stream) => {
-                loader
-                    .read_file("model.safetensors", stream, true, pace, progress)
-                    .await?;
-            }
-            None => {
-                for shard in shards(source, &loader.expected).await? {
-                    let stream = source.open(&shard).await?.ok_or_else(|| {
-                        Error::bad_model(format!(
-                            "{shard} is missing, though model.safetensors.index.json names it"
-                        ))
-                    })?;
-                    loader
-                        .read_file(&shard, stream, false, pace, progress)
-                        .await?;
+        let auto = match parameters * size_of::<f32>() <= SMALL {
+            true => Dtype::F32,
+            false if *device == Device::flex() => Dtype::Q8,
+            false => Dtype::F16,
+        };
+        let wish = Wish {
+            dtype: options.dtype,
+            auto,
+            whole_table: options.whole_table,
+        };
+        let mut known = manifest(&store).await;
+        let (mut loader, reader, files) = loop {
+            let trusted = known.take();
+            let retry = trusted.is_some();
+            match load_weights(
+                source, &store, trusted, &wish, &specs, device, pace, progress,
+            )
+            .await
+            {
+                Ok(loaded) => break loaded,
+                // Once, without what the store says of the files.
+                Err(Failure::Stale) if retry => {}
+                Err(Failure::Stale) => {
+                    return Err(Error::network(
+                        "the model's files changed while they were read; load the model again",
+                    ));
                 }
-                loader.check_complete("the shards of the checkpoint")?;
+                Err(Failure::Error(error)) => return Err(error),
             }
+        };
+        let dtype = loader.dtype();
+        if store.keeps() {
+            let manifest = Manifest {
+                version: MANIFEST_VERSION,
+                dtype: dtype.as_str().into(),
+                files,
+            };
+            let manifest = serde_json::to_string(&manifest).expect("strings and numbers");
+            store.commit(&manifest).await;
         }
-        let bytes = parameters * size_of::<f32>();
+
+        let bytes = loader.bytes;
         let mut building = |loaded: usize| {
             progress(Progress {
                 stage: Stage::Load,
                 file: None,
                 loaded: loaded as u64,
                 total: bytes as u64,
+                from_store: false,
             });
         };
         building(0);
-        let model = Siglip::new(&config, &mut loader);
+        let model = match &fixed {
+            Some(_) => Siglip::without_text(&config, &mut loader),
+            None => Siglip::new(&config, &mut loader),
+        };
+        let rows = match (loader.table.take(), loader.remote.take()) {
+            (Some(table), _) => Some(TokenRows::held(table)),
+            (None, Some(table)) => Some(TokenRows::remote(table, source, reader, store)),
+            (None, None) => None,
+        };
+        let hidden = config.vision.encoder.hidden_size;
+        let embeddings = loader.labels.take().unwrap_or_default();
+        let embeddings = embeddings.chunks_exact(hidden).map(<[f32]>::to_vec);
+        let labels = fixed.map(|fixed| (fixed, embeddings.collect()));
         building(bytes);
         Ok(Self {
             config,
             preprocessor,
             tokenizer,
             model,
+            rows,
+            labels,
             parameters,
+            dtype,
             bytes,
         })
     }
+}
+
+/// How the weights `[output, input]` of the parameter `name` are held in a model that is held as `dtype`.
+///
+/// Some are held finer than `dtype` says, by their share in the error of the logits: the patch convolution, which everything that the model sees goes
+/// through; the token table, whose rows are the input of every layer; the projections of queries and keys, whose error a
+/// softmax magnifies. In `q4` only the MLPs, two thirds of an encoder, have 4 bits.
+pub fn held(dtype: Dtype, name: &str, dims: [usize; 2]) -> Dtype {
+    let finer = |names: &[&str]| names.iter().any(|part| name.contains(part));
+    match dtype {
+        // The host gathers the table's rows, whatever their length.
+        _ if name != TOKEN_TABLE && !takes_packed(dims) => Dtype::F32,
+        Dtype::Q8 | Dtype::Q4 if finer(&["patch_embedding", "token_embedding"]) => Dtype::F16,
+        Dtype::Q8 if finer(&["q_proj", "k_proj"]) => Dtype::F16,
+        Dtype::Q4 if !finer(&[".mlp.fc1.", ".mlp.fc2."]) => Dtype::Q8,
+        other => other,
+    }
+}
+
+/// What the caller would like.
+struct Wish {
+    dtype: Option<Dtype>,
+    /// For files of the Hub if there is no wish.
+    auto: Dtype,
+    whole_table: bool,
+}
+
+/// All tensors, the reader of the file that has the token table, and what the manifest says of the files.
+#[allow(clippy::too_many_arguments)] // One caller, which has just made each of them.
+async fn load_weights<'a, S: Source>(
+    source: &S,
+    store: &impl Store,
+    trusted: Option<Manifest>,
+    wish: &Wish,
+    specs: &[ParameterSpec],
+    device: &'a Device,
+    pace: &impl Pace,
+    progress: &mut impl FnMut(Progress),
+) -> Result<(Loader<'a>, Option<S::Reader>, Vec<ManifestFile>), Failure> {
+    let mut first = None;
+    let mut files = Vec::new();
+    match &trusted {
+        Some(manifest) => {
+            for file in &manifest.files {
+                files.push(file.name.clone());
+            }
+        }
+        None => match source.open(SINGLE_FILE).await? {
+            Some(reader) => {
+                files.push(SINGLE_FILE.into());
+                first = Some(reader);
+            }
+            None => files = shards(source, specs).await?,
+        },
+    }
+    let alone = files.len() == 1;
+    let mut loader: Option<Loader> = None;
+    let mut table_reader = None;
+    let mut described = Vec::new();
+    for (i, name) in files.into_iter().enumerate() {
+        let mut file = match &trusted {
+            Some(manifest) => recall(store, &manifest.files[i]).await?,
+            None => {
+                let reader = match first.take() {
+                    Some(reader) => reader,
+                    None => open(source, &name).await?,
+                };
+                opened(name, reader, store).await?
+            }
+        };
+        let loader = loader.get_or_insert_with(|| {
+            let dtype = wish.dtype.or(file.packing.dtype).unwrap_or(wish.auto);
+            Loader::new(device, dtype, wish.whole_table, specs)
+        });
+        if trusted
+            .as_ref()
+            .is_some_and(|manifest| manifest.dtype != loader.dtype().as_str())
+        {
+            return Err(Failure::Stale);
+        }
+        let left_before = loader.remote.is_some();
+        loader
+            .read_file(source, &mut file, alone, store, pace, progress)
+            .await?;
+        described.push(ManifestFile {
+            name: file.name,
+            sha256: file.sha256,
+            random_access: file.random_access,
+        });
+        if loader.remote.is_some() && !left_before {
+            table_reader = file.reader;
+        }
+    }
+    let Some(loader) = loader else {
+        return Err(Failure::Stale);
+    };
+    loader.check_complete("the files of the checkpoint")?;
+    Ok((loader, table_reader, described))
+}
+
+const SINGLE_FILE: &str = "model.safetensors";
+const INDEX: &str = "model.safetensors.index.json";
+
+/// The parameters of the checkpoint's files.
+fn specs(config: &SiglipConfig, fixed: Option<&FixedLabels>) -> Vec<ParameterSpec> {
+    let Some(fixed) = fixed else {
+        return parameters(config);
+    };
+    let mut specs = vision_parameters(config);
+    specs.push(ParameterSpec {
+        name: LABEL_EMBEDDINGS.into(),
+        shape: vec![fixed.labels.len(), config.vision.encoder.hidden_size],
+        is_weight: false,
+    });
+    specs
+}
+
+/// What the store has of an earlier load, if that came to its end.
+async fn manifest(store: &impl Store) -> Option<Manifest> {
+    let manifest: Manifest = serde_json::from_str(&store.manifest().await?).ok()?;
+    (manifest.version == MANIFEST_VERSION && !manifest.files.is_empty()).then_some(manifest)
+}
+
+/// Under which name the store has a file's header.
+fn header_key(file: &str) -> String {
+    format!("header/{file}")
+}
+
+/// A file as the store knows it, not opened.
+async fn recall<R>(store: &impl Store, file: &ManifestFile) -> Result<File<R>, Failure> {
+    let entry = store.get(&header_key(&file.name)).await;
+    let entry = entry
+        .and_then(|bytes| Entry::open(bytes, Kind::Bytes, 0))
+        .ok_or(Failure::Stale)?;
+    // Its own length stands before it; what fills the last word up is left out.
+    let length = entry
+        .numbers
+        .get(..8)
+        .map(|b| b.try_into().expect("8 bytes"));
+    let length = length.map_or(0, |b| 8 + u64::from_le_bytes(b) as usize);
+    let header_bytes = entry.numbers.get(..length).ok_or(Failure::Stale)?.to_vec();
+    let header = FileHeader::parse(&file.name, &header_bytes, None)?;
+    Ok(File {
+        packing: Packing::from_metadata(&file.name, &header.metadata)?,
+        name: file.name.clone(),
+        header_bytes,
+        header,
+        reader: None,
+        sha256: file.sha256.clone(),
+        random_access: file.random_access,
+    })
+}
+
+/// A file that has just been opened.
+async fn opened<R: Reader>(name: String, mut reader: R, store: &impl Store) -> Result<File<R>> {
+    let header_bytes = FileHeader::read_bytes(&name, &mut reader).await?;
+    let header = FileHeader::parse(&name, &header_bytes, reader.size())?;
+    if store.keeps() {
+        let words = header_bytes.chunks(4).map(|chunk| {
+            let mut word = [0; 4];
+            word[..chunk.len()].copy_from_slice(chunk);
+            u32::from_le_bytes(word)
+        });
+        let entry = seal(
+            Kind::Bytes,
+            0,
+            &[],
+            &[],
+            header_bytes.len().div_ceil(4),
+            words,
+        );
+        store.put(&header_key(&name), &entry).await;
+    }
+    Ok(File {
+        packing: Packing::from_metadata(&name, &header.metadata)?,
+        sha256: reader.sha256(),
+        random_access: reader.random_access(),
+        name,
+        header_bytes,
+        header,
+        reader: Some(reader),
+    })
+}
+
+/// Opens a file that must be there.
+async fn open<S: Source>(source: &S, file: &str) -> Result<S::Reader> {
+    source.open(file).await?.ok_or_else(|| {
+        Error::bad_model(format!(
+            "{file} is missing, though {INDEX} names it or it was there before"
+        ))
+    })
+}
+
+async fn tokenizer(source: &impl Source, config: &SiglipConfig) -> Result<Tokenizer> {
+    let tokenizer_json = required(source, "tokenizer.json").await?;
+    let tokenizer_config = source.read_all("tokenizer_config.json").await?;
+    Tokenizer::new(
+        &tokenizer_json,
+        tokenizer_config.as_deref(),
+        "siglip",
+        config.text.max_position_embeddings,
+        config.text.vocab_size,
+    )
 }
 
 async fn required(source: &impl Source, file: &str) -> Result<Vec<u8>> {
@@ -269,24 +579,29 @@ async fn required(source: &impl Source, file: &str) -> Result<Vec<u8>> {
 }
 
 /// The shards that `model.safetensors.index.json` names, in order.
-async fn shards(
-    source: &impl Source,
-    expected: &HashMap<String, Vec<usize>>,
-) -> Result<Vec<String>> {
-    const INDEX: &str = "model.safetensors.index.json";
+async fn shards(source: &impl Source, specs: &[ParameterSpec]) -> Result<Vec<String>> {
     let index = source.read_all(INDEX).await?.ok_or_else(|| {
         Error::bad_model(format!(
-            "model.safetensors is missing (and so is {INDEX}); checkpoints in other formats (.bin, .h5, .onnx) can't be read"
+            "{SINGLE_FILE} is missing (and so is {INDEX}); checkpoints in other formats (.bin, .h5, .onnx) can't be read"
         ))
     })?;
-    let index: Value = json::parse(INDEX, &index)?;
+    shard_names(&index, specs)
+}
+
+/// The files that a `model.safetensors.index.json` names, in order.
+///
+/// # Errors
+/// `bad-model` if it can't be read, doesn't have one of `parameters`, or names anything but files of its own folder.
+pub fn shard_names(index: &[u8], parameters: &[ParameterSpec]) -> Result<Vec<String>> {
+    let index: Value = json::parse(INDEX, index)?;
     let map = index
         .get("weight_map")
         .and_then(Value::as_object)
         .ok_or_else(|| Error::bad_model(format!("{INDEX} has no weight_map")))?;
-    if let Some(name) = expected.keys().find(|name| !map.contains_key(*name)) {
+    if let Some(spec) = parameters.iter().find(|spec| !map.contains_key(&spec.name)) {
         return Err(Error::bad_model(format!(
-            "{INDEX} doesn't have the tensor {name}"
+            "{INDEX} doesn't have the tensor {}",
+            spec.name
         )));
     }
     let mut names = Vec::new();
@@ -305,150 +620,4 @@ async fn shards(
     names.sort();
     names.dedup();
     Ok(names)
-}
-
-/// Tensors that have arrived, until the model takes them.
-struct Loader<'a> {
-    device: &'a Device,
-    expected: HashMap<String, Vec<usize>>,
-    arrived: HashMap<String, Flat>,
-}
-
-/// A tensor on its device, of any rank: kept flat, reshaped when the model asks.
-type Flat = Tensor<1>;
-
-impl<'a> Loader<'a> {
-    fn new(device: &'a Device, specs: &[ParameterSpec]) -> Self {
-        Self {
-            device,
-            expected: specs
-                .iter()
-                .map(|spec| (spec.name.clone(), spec.shape.clone()))
-                .collect(),
-            arrived: HashMap::new(),
-        }
-    }
-
-    /// Reads one safetensors file; `alone` if it must hold every parameter.
-    async fn read_file(
-        &mut self,
-        file: &str,
-        mut reader: impl Reader,
-        alone: bool,
-        pace: &impl Pace,
-        progress: &mut impl FnMut(Progress),
-    ) -> Result<()> {
-        let size = reader.size();
-        let mut report = |loaded: u64| {
-            progress(Progress {
-                stage: Stage::Download,
-                file: Some(file),
-                loaded,
-                total: size.unwrap_or(0),
-            });
-        };
-        report(0);
-        let header = FileHeader::read(file, &mut reader).await?;
-        for tensor in &header.tensors {
-            self.check(file, tensor)?;
-        }
-        if alone {
-            for name in self.expected.keys() {
-                if !header.tensors.iter().any(|tensor| &tensor.name == name) {
-                    return Err(Error::bad_model(format!(
-                        "{file} doesn't have the tensor {name}"
-                    )));
-                }
-            }
-        }
-        let mut loaded = header.data_start;
-        for tensor in &header.tensors {
-            let mut values = Vec::with_capacity(tensor.elements());
-            let mut left = tensor.bytes;
-            while left > 0 {
-                let piece = reader.read_at(loaded, left.min(PIECE)).await?;
-                if piece.len() < left.min(PIECE) {
-                    return Err(Error::bad_model(format!(
-                        "{file} ends after {} bytes, in the middle of {}; it should have {}. It was cut off: get it again",
-                        loaded + piece.len() as u64,
-                        tensor.name,
-                        header.file_size(),
-                    )));
-                }
-                tensor.append_f32(&piece, &mut values);
-                left -= piece.len();
-                loaded += piece.len() as u64;
-                report(loaded);
-                pace.step().await?;
-            }
-            if self.expected.contains_key(&tensor.name) {
-                let table = tensor.name.ends_with("token_embedding.weight");
-                let device = match table && values.len() * size_of::<f32>() > LARGEST_TABLE_ON_GPU {
-                    true => &Device::flex(),
-                    false => self.device,
-                };
-                let shape = [values.len()];
-                self.arrived.insert(
-                    tensor.name.clone(),
-                    Tensor::from_data(TensorData::new(values, shape), device),
-                );
-            }
-        }
-        if !reader.read_at(loaded, 1).await?.is_empty() {
-            return Err(Error::bad_model(format!(
-                "{file} goes on after its last tensor; it is damaged: get it again"
-            )));
-        }
-        Ok(())
-    }
-
-    /// Is this tensor one of the model's, with the shape it has there?
-    fn check(&self, file: &str, tensor: &HeldTensor) -> Result<()> {
-        // Position numbers 0, 1, 2… that older versions of transformers saved.
-        if tensor.name.ends_with(".embeddings.position_ids") {
-            return Ok(());
-        }
-        let Some(shape) = self.expected.get(&tensor.name) else {
-            return Err(Error::bad_model(format!(
-                "{file} has the tensor {}, which a model of this config.json doesn't have",
-                tensor.name
-            )));
-        };
-        if *shape != tensor.shape {
-            return Err(Error::bad_model(format!(
-                "{file}: the tensor {} has the shape {:?}, config.json asks for {shape:?}: the two files belong to different checkpoints",
-                tensor.name, tensor.shape
-            )));
-        }
-        tensor.check_dtype(file)?;
-        if self.arrived.contains_key(&tensor.name) {
-            return Err(Error::bad_model(format!(
-                "{file} has the tensor {}, which another shard has too",
-                tensor.name
-            )));
-        }
-        Ok(())
-    }
-
-    fn check_complete(&self, files: &str) -> Result<()> {
-        match self
-            .expected
-            .keys()
-            .find(|name| !self.arrived.contains_key(*name))
-        {
-            None => Ok(()),
-            Some(name) => Err(Error::bad_model(format!(
-                "{files} don't have the tensor {name}"
-            ))),
-        }
-    }
-}
-
-impl Weights for Loader<'_> {
-    fn tensor<const D: usize>(&mut self, name: &str, shape: [usize; D]) -> Tensor<D> {
-        self.arrived
-            .remove(name)
-            .expect("every expected tensor was checked to have arrived")
-            .reshape(shape)
-    }
 }

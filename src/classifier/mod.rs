@@ -7,12 +7,13 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 
 pub use options::{ClassifyOptions, DEFAULT_TEMPLATE, Scores};
 
-use crate::checkpoint::{Checkpoint, Pace, Progress, Source, Stage};
+use crate::checkpoint::{Checkpoint, LoadOptions, Pace, Progress, Source, Stage, Store};
 use crate::device;
 use crate::error::{Error, Result};
 use crate::kernels::to_vec;
 use crate::model::{EncoderLayer, SiglipConfig, normalize};
 use crate::preprocess::{self, Image};
+use crate::tokenizer::Tokenizer;
 use cache::Cache;
 
 /// How probable one label is.
@@ -54,10 +55,10 @@ pub struct Classifier {
 }
 
 impl Classifier {
-    /// Loads the checkpoint that `source` holds on a device from [`device::start`].
+    /// Loads the checkpoint that `source` holds on a device from [`device::start`], whole and as f32.
     ///
     /// # Errors
-    /// As [`Checkpoint::load`]; `bad-model` if its embeddings are not finite.
+    /// As [`load_stored`](Self::load_stored).
     pub async fn load_with(
         source: &impl Source,
         device: &Device,
@@ -65,6 +66,32 @@ impl Classifier {
         progress: &mut impl FnMut(Progress),
     ) -> Result<Self> {
         let checkpoint = Checkpoint::load(source, device, pace, progress).await?;
+        Self::new(checkpoint, device, pace, progress).await
+    }
+
+    /// Loads what `store` doesn't have of the checkpoint that `source` holds on a device from [`device::start`].
+    ///
+    /// # Errors
+    /// As [`Checkpoint::load_with`]; `bad-model` if its embeddings are not finite.
+    pub async fn load_stored(
+        source: &impl Source,
+        store: impl Store,
+        options: &LoadOptions,
+        device: &Device,
+        pace: &impl Pace,
+        progress: &mut impl FnMut(Progress),
+    ) -> Result<Self> {
+        let checkpoint =
+            Checkpoint::load_with(source, store, options, device, pace, progress).await?;
+        Self::new(checkpoint, device, pace, progress).await
+    }
+
+    async fn new(
+        checkpoint: Checkpoint,
+        device: &Device,
+        pace: &impl Pace,
+        progress: &mut impl FnMut(Progress),
+    ) -> Result<Self> {
         let scalar = |t: &Tensor<1>| to_vec(t.clone());
         let logit_scale = scalar(&checkpoint.model.logit_scale.val()).await?[0];
         let logit_bias = scalar(&checkpoint.model.logit_bias.val()).await?[0];
@@ -101,6 +128,7 @@ impl Classifier {
                 file: None,
                 loaded,
                 total: 2,
+                from_store: false,
             });
         };
         report(Stage::Warmup, 0);
@@ -109,8 +137,10 @@ impl Classifier {
             let side = self.config().vision.image_size;
             self.run_vision(vec![0.0; 3 * side * side], pace).await?;
             report(Stage::Warmup, 1);
-            let ids = self.checkpoint.tokenizer.encode("")?;
-            self.run_text(&[ids], pace).await?;
+            if let Some(tokenizer) = &self.checkpoint.tokenizer {
+                let ids = tokenizer.encode("")?;
+                self.run_text(&[ids], pace).await?;
+            }
         }
         report(Stage::Warmup, 2);
         report(Stage::Ready, 2);
@@ -132,30 +162,91 @@ impl Classifier {
         let labels: Vec<&str> = labels.iter().map(AsRef::as_ref).collect();
         options.check()?;
         options::check_labels(&labels)?;
-        let blank = self.checkpoint.tokenizer.encode("")?;
-        for label in &labels {
-            if self.checkpoint.tokenizer.encode(label)? == blank {
+        self.check_readable(&labels, options)?;
+        let image = self.embed_image_with(picture, pace).await?;
+        let texts = self
+            .embed_labels_with(&labels, &options.templates, pace)
+            .await?;
+        let logits: Vec<f32> = texts.iter().map(|text| self.logit(&image, text)).collect();
+        Ok(options.rank(&labels, &logits))
+    }
+
+    /// The unit-length embeddings of `labels`: each put into every one of `templates`, and the results averaged.
+    ///
+    /// # Errors
+    /// As [`embed_text_with`](Self::embed_text_with); `bad-input` for a label that a fixed-label model doesn't have.
+    pub async fn embed_labels_with(
+        &mut self,
+        labels: &[&str],
+        templates: &[String],
+        pace: &impl Pace,
+    ) -> Result<Vec<Embedding>> {
+        options::check_labels(labels)?;
+        if let Some((fixed, embeddings)) = &self.checkpoint.labels {
+            let position = |label: &str| fixed.labels.iter().position(|l| l == label);
+            let known = labels.iter().map(|label| match position(label) {
+                Some(i) => Ok(embeddings[i].clone()),
+                None => Err(Error::bad_input(format!(
+                    "this model has no text tower and doesn't know the label {label:?}; it was made for: {}",
+                    fixed.labels.join(", ")
+                ))),
+            });
+            return known.collect();
+        }
+        let mut prompts = Vec::with_capacity(labels.len() * templates.len());
+        for label in labels {
+            prompts.extend(
+                templates
+                    .iter()
+                    .map(|template| template.replace("{}", label)),
+            );
+        }
+        let texts = self.embed_text_with(&prompts, pace).await?;
+        Ok(texts.chunks_exact(templates.len()).map(mean).collect())
+    }
+
+    /// Fails for labels that the model can't tell from nothing, and for those that a fixed-label model doesn't have.
+    fn check_readable(&self, labels: &[&str], options: &ClassifyOptions) -> Result<()> {
+        if let Some((fixed, _)) = &self.checkpoint.labels {
+            // Left out, the template is the one that the labels were put into.
+            let default = ClassifyOptions::default();
+            if options.templates != fixed.templates && options.templates != default.templates {
+                return Err(Error::bad_input(format!(
+                    "this model has no text tower, and its labels were put into {:?}; leave the template out",
+                    fixed.templates
+                )));
+            }
+            if let Some(label) = labels
+                .iter()
+                .find(|l| !fixed.labels.iter().any(|f| f == *l))
+            {
+                return Err(Error::bad_input(format!(
+                    "this model has no text tower and doesn't know the label {label:?}; it was made for: {}",
+                    fixed.labels.join(", ")
+                )));
+            }
+            return Ok(());
+        }
+        let tokenizer = self.tokenizer()?;
+        let blank = tokenizer.encode("")?;
+        for label in labels {
+            if tokenizer.encode(label)? == blank {
                 return Err(Error::bad_input(format!(
                     "the label {label:?} has nothing that the model reads; use words"
                 )));
             }
         }
-        let image = self.embed_image_with(picture, pace).await?;
-        let prompts: Vec<String> = labels
-            .iter()
-            .flat_map(|label| {
-                options
-                    .templates
-                    .iter()
-                    .map(move |t| t.replace("{}", label))
-            })
-            .collect();
-        let texts = self.embed_text_with(&prompts, pace).await?;
-        let logits: Vec<f32> = texts
-            .chunks_exact(options.templates.len())
-            .map(|of_label| self.logit(&image, &mean(of_label)))
-            .collect();
-        Ok(options.rank(&labels, &logits))
+        Ok(())
+    }
+
+    fn tokenizer(&self) -> Result<&Tokenizer> {
+        self.checkpoint.tokenizer.as_ref().ok_or_else(|| {
+            let fixed = self.checkpoint.labels.as_ref();
+            let labels = fixed.map_or(String::new(), |(fixed, _)| fixed.labels.join(", "));
+            Error::unsupported(format!(
+                "this model has no text tower and can't embed texts; it was made for the labels: {labels}. Load the checkpoint that it was made from"
+            ))
+        })
     }
 
     /// A picture's unit-length embedding `[hidden]`.
@@ -184,7 +275,8 @@ impl Classifier {
     /// The unit-length embeddings of `texts`, each as it is, without a template.
     ///
     /// # Errors
-    /// As [`classify_with`](Self::classify_with).
+    /// As [`classify_with`](Self::classify_with); `unsupported` for a model without a text tower; `network` if rows of the token
+    /// table must be read and can't be.
     pub async fn embed_text_with(
         &mut self,
         texts: &[impl AsRef<str>],
@@ -194,6 +286,7 @@ impl Classifier {
             .iter()
             .map(|t| cache::key(&[t.as_ref().as_bytes()]))
             .collect();
+        self.tokenizer()?;
         let mut found: Vec<Option<Embedding>> = keys
             .iter()
             .map(|key| self.texts.get(*key).cloned())
@@ -202,7 +295,7 @@ impl Classifier {
         for batch in missing.chunks(TEXT_BATCH) {
             let ids = batch
                 .iter()
-                .map(|i| self.checkpoint.tokenizer.encode(texts[*i].as_ref()))
+                .map(|i| self.tokenizer()?.encode(texts[*i].as_ref()))
                 .collect::<Result<Vec<_>>>()?;
             let embeddings = self.run_text(&ids, pace).await?;
             for (i, embedding) in batch.iter().zip(embeddings) {
@@ -228,11 +321,28 @@ impl Classifier {
 
     /// Token ids `[batch][context]` → checked embeddings.
     async fn run_text(&mut self, ids: &[Vec<u32>], pace: &impl Pace) -> Result<Vec<Embedding>> {
-        let tower = &self.checkpoint.model.text;
-        let flat: Vec<i32> = ids.iter().flatten().map(|id| *id as i32).collect();
-        let shape = [ids.len(), flat.len() / ids.len()];
-        let x = Tensor::<2, Int>::from_data(TensorData::new(flat, shape), &self.device);
-        let x = through(&tower.encoder.layers, tower.embed(x), pace).await?;
+        let shape = [ids.len(), ids[0].len()];
+        let rows = match &mut self.checkpoint.rows {
+            Some(rows) => Some(rows.rows(&ids.concat()).await?),
+            None => None,
+        };
+        let tower = self.checkpoint.model.text.as_ref();
+        let tower = tower.expect("a tokenizer comes with a text tower");
+        let x = match rows {
+            Some(rows) => {
+                let shape = [shape[0], shape[1], rows.len() / (shape[0] * shape[1])];
+                tower.embed_rows(Tensor::from_data(
+                    TensorData::new(rows, shape),
+                    &self.device,
+                ))
+            }
+            None => {
+                let flat: Vec<i32> = ids.iter().flatten().map(|id| *id as i32).collect();
+                let ids = Tensor::<2, Int>::from_data(TensorData::new(flat, shape), &self.device);
+                tower.embed(ids)
+            }
+        };
+        let x = through(&tower.encoder.layers, x, pace).await?;
         let embeddings = self.read_embeddings(tower.pool(x)).await?;
         self.text_runs += 1;
         Ok(embeddings)
@@ -302,13 +412,37 @@ impl Classifier {
 
 #[cfg(not(target_family = "wasm"))]
 impl Classifier {
-    /// Loads the checkpoint folder `dir` on a device from [`device::start`], or on any burn device.
+    /// Loads the checkpoint folder `dir` on a device from [`device::start`], or on any burn device: with weights held as f32, exactly as
+    /// they are in the checkpoint.
     ///
     /// # Errors
     /// As [`load_with`](Self::load_with).
     pub fn load(dir: impl AsRef<std::path::Path>, device: &Device) -> Result<Self> {
+        let options = LoadOptions {
+            dtype: Some(crate::Dtype::F32),
+            ..LoadOptions::default()
+        };
+        Self::load_with_options(dir, device, &options)
+    }
+
+    /// [`load`](Self::load) with weights held in fewer bits, for less memory.
+    ///
+    /// # Errors
+    /// As [`load_stored`](Self::load_stored).
+    pub fn load_with_options(
+        dir: impl AsRef<std::path::Path>,
+        device: &Device,
+        options: &LoadOptions,
+    ) -> Result<Self> {
         let source = crate::checkpoint::Folder::new(dir)?;
-        pollster::block_on(Self::load_with(&source, device, &(), &mut |_| {}))
+        pollster::block_on(Self::load_stored(
+            &source,
+            (),
+            options,
+            device,
+            &(),
+            &mut |_| {},
+        ))
     }
 
     /// Scores `labels` for an encoded picture (the bytes of a file), highest first.
@@ -330,6 +464,18 @@ impl Classifier {
     /// As [`embed_image_with`](Self::embed_image_with).
     pub fn embed_image(&mut self, image: &[u8]) -> Result<Embedding> {
         pollster::block_on(self.embed_image_with(Picture::Encoded(image), &()))
+    }
+
+    /// The unit-length embeddings of `labels`: each put into every one of `templates`, and the results averaged.
+    ///
+    /// # Errors
+    /// As [`embed_labels_with`](Self::embed_labels_with).
+    pub fn embed_labels(
+        &mut self,
+        labels: &[&str],
+        templates: &[String],
+    ) -> Result<Vec<Embedding>> {
+        pollster::block_on(self.embed_labels_with(labels, templates, &()))
     }
 
     /// The unit-length embeddings of `texts`, each as it is, without a template.

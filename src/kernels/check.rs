@@ -5,7 +5,8 @@
 
 use burn::tensor::{Device, Tensor, TensorData};
 
-use super::{attention, layer_norm, linear, reference};
+use super::packed::Dtype;
+use super::{PackedMatrix, PackedWeight, attention, layer_norm, linear, linear_packed, reference};
 use crate::error::{Error, Result};
 use crate::model::Activation;
 
@@ -40,7 +41,20 @@ pub async fn check(device: &Device) -> Result<()> {
         let form = if plain { reference::linear } else { linear };
         form(arguments.0, arguments.1, arguments.2, activation, residual)
     };
-    let cases: [Case; 5] = [
+    let values = weight
+        .as_slice::<f32>()
+        .expect("the case's numbers are f32")
+        .to_vec();
+    let packed_case = |device: &Device, plain: bool, dtype| {
+        let weight = PackedWeight::new(PackedMatrix::pack(dtype, 72, &values), device);
+        let x = Tensor::<3>::from_data(x.clone(), device);
+        let bias = Tensor::from_data(bias.clone(), device);
+        match plain {
+            true => reference::linear(x, weight.unpack(), bias, None, None),
+            false => linear_packed(x, &weight, bias, None, None),
+        }
+    };
+    let cases: [Case; 8] = [
         (
             "matrix product",
             Box::new(|d, plain| linear_case(d, plain, None, None)),
@@ -54,6 +68,18 @@ pub async fn check(device: &Device) -> Result<()> {
             Box::new(|d, plain| {
                 linear_case(d, plain, None, Some(Tensor::from_data(residual.clone(), d)))
             }),
+        ),
+        (
+            "matrix product with f16 weights",
+            Box::new(|d, plain| packed_case(d, plain, Dtype::F16)),
+        ),
+        (
+            "matrix product with q8 weights",
+            Box::new(|d, plain| packed_case(d, plain, Dtype::Q8)),
+        ),
+        (
+            "matrix product with q4 weights",
+            Box::new(|d, plain| packed_case(d, plain, Dtype::Q4)),
         ),
         (
             "attention",

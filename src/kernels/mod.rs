@@ -6,13 +6,16 @@
 
 pub mod check;
 mod cpu;
+pub mod packed;
 pub mod reference;
 #[cfg(feature = "webgpu")]
 mod wgsl;
 
-use burn::backend::tensor::FloatTensor;
+use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, Dispatch, backend_extension};
 use burn::tensor::{DType, Tensor};
+
+pub use packed::{Dtype, PackedMatrix, PackedWeight};
 
 use crate::error::{Error, Result};
 use crate::model::Activation;
@@ -48,6 +51,24 @@ pub(crate) trait Kernels: Backend {
         weight: FloatTensor<Self>,
         bias: FloatTensor<Self>,
         residual: FloatTensor<Self>,
+    ) -> FloatTensor<Self>;
+
+    /// As [`siglip_linear`](Self::siglip_linear), with the weight as packed words.
+    fn siglip_linear_packed(
+        x: FloatTensor<Self>,
+        words: IntTensor<Self>,
+        bias: FloatTensor<Self>,
+        dtype: Dtype,
+        activation: Option<Activation>,
+    ) -> FloatTensor<Self>;
+
+    /// The same, added to `residual [rows, output]`.
+    fn siglip_linear_packed_residual(
+        x: FloatTensor<Self>,
+        words: IntTensor<Self>,
+        bias: FloatTensor<Self>,
+        residual: FloatTensor<Self>,
+        dtype: Dtype,
     ) -> FloatTensor<Self>;
 
     /// `query [batch, queries, hidden]`, `key` and `value [batch, keys, hidden]` → `[batch, queries, hidden]`.
@@ -102,6 +123,41 @@ pub fn linear<const D: usize>(
         }
     };
     Tensor::<2>::from_dispatch(y).reshape(shape)
+}
+
+/// [`linear`] with a packed weight, which is never unpacked as a whole.
+pub fn linear_packed<const D: usize>(
+    x: Tensor<D>,
+    weight: &PackedWeight,
+    bias: Tensor<1>,
+    activation: Option<Activation>,
+    residual: Option<Tensor<D>>,
+) -> Tensor<D> {
+    debug_assert!(activation.is_none() || residual.is_none());
+    if !is_plain(&x) || !takes_packed(weight.dims()) {
+        return reference::linear(x, weight.unpack(), bias, activation, residual);
+    }
+    let mut shape = x.dims();
+    let [output, input] = weight.dims();
+    let rows = shape[..D - 1].iter().product();
+    shape[D - 1] = output;
+    let x = x.reshape([rows, input]).into_dispatch();
+    let words = weight.words.clone().into_dispatch();
+    let (bias, dtype) = (bias.into_dispatch(), weight.dtype);
+    let y = match residual {
+        None => Dispatch::siglip_linear_packed(x, words, bias, dtype, activation),
+        Some(residual) => {
+            let residual = residual.reshape([rows, output]).into_dispatch();
+            Dispatch::siglip_linear_packed_residual(x, words, bias, residual, dtype)
+        }
+    };
+    Tensor::<2>::from_dispatch(y).reshape(shape)
+}
+
+/// Whether the fast forms take packed weights `[output, input]`: they work on four numbers at a time along both dimensions.
+/// No published checkpoint has others; a loader leaves such weights unpacked.
+pub fn takes_packed(dims: [usize; 2]) -> bool {
+    dims.iter().all(|size| size.is_multiple_of(4))
 }
 
 /// Multi-head attention, `softmax(q · kᵀ / √head_size) · v` for each head, without ever writing the scores of all heads.

@@ -3,7 +3,7 @@
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 
-use super::{EncoderConfig, LayerNorm, Linear, Mlp, Weights};
+use super::{EncoderConfig, LayerNorm, Linear, Mlp, Weight, Weights};
 use crate::kernels;
 
 /// Multi-head self-attention (`SiglipAttention`): every position sees every position, no mask.
@@ -53,7 +53,7 @@ pub struct AttentionPooling {
     /// The learned query, `[1, 1, hidden]`.
     pub probe: Param<Tensor<3>>,
     /// Query, key and value projections in one matrix, `[3 · hidden, hidden]`.
-    pub in_proj_weight: Param<Tensor<2>>,
+    pub in_proj_weight: Weight,
     /// Their biases, `[3 · hidden]`.
     pub in_proj_bias: Param<Tensor<1>>,
     /// The heads' results back to the hidden size.
@@ -72,9 +72,7 @@ impl AttentionPooling {
         let h = config.hidden_size;
         Self {
             probe: Param::from_tensor(weights.tensor(&format!("{name}.probe"), [1, 1, h])),
-            in_proj_weight: Param::from_tensor(
-                weights.tensor(&format!("{name}.attention.in_proj_weight"), [3 * h, h]),
-            ),
+            in_proj_weight: weights.weight(&format!("{name}.attention.in_proj_weight"), [3 * h, h]),
             in_proj_bias: Param::from_tensor(
                 weights.tensor(&format!("{name}.attention.in_proj_bias"), [3 * h]),
             ),
@@ -95,13 +93,8 @@ impl AttentionPooling {
         let [batch, _, hidden] = x.dims();
         let project = |input: Tensor<3>, part: usize| {
             let rows = part * hidden..(part + 1) * hidden;
-            kernels::linear(
-                input,
-                self.in_proj_weight.val().slice([rows.clone(), 0..hidden]),
-                self.in_proj_bias.val().slice([rows]),
-                None,
-                None,
-            )
+            let bias = self.in_proj_bias.val().slice([rows.clone()]);
+            self.in_proj_weight.part(rows, input, bias)
         };
         let query = project(self.probe.val(), 0).repeat_dim(0, batch);
         let attended = kernels::attention(query, project(x.clone(), 1), project(x, 2), self.heads);

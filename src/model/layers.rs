@@ -1,16 +1,69 @@
-//! The two layers that everything else is made of.
+//! The weight of a matrix product, and the two layers that everything else is made of.
+
+use std::ops::Range;
 
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 
 use super::{Activation, Weights};
-use crate::kernels;
+use crate::kernels::{self, PackedWeight};
+
+/// A matrix `[output, input]`, as PyTorch and the checkpoints have it.
+#[derive(Module, Debug)]
+pub enum Weight {
+    /// f32: exact, and what training differentiates.
+    Plain(Param<Tensor<2>>),
+    /// In fewer bits, for inference.
+    Packed(PackedWeight),
+}
+
+impl Weight {
+    /// `[output, input]`.
+    pub fn dims(&self) -> [usize; 2] {
+        match self {
+            Weight::Plain(weight) => weight.dims(),
+            Weight::Packed(weight) => weight.dims(),
+        }
+    }
+
+    /// `x · weightᵀ + bias`, then `activation`, or added to `residual`; see [`kernels::linear`].
+    pub fn product<const D: usize>(
+        &self,
+        x: Tensor<D>,
+        bias: Tensor<1>,
+        activation: Option<Activation>,
+        residual: Option<Tensor<D>>,
+    ) -> Tensor<D> {
+        match self {
+            Weight::Plain(weight) => kernels::linear(x, weight.val(), bias, activation, residual),
+            Weight::Packed(weight) => kernels::linear_packed(x, weight, bias, activation, residual),
+        }
+    }
+
+    /// `x · weightᵀ + bias` with some of the outputs only; `bias` is theirs.
+    pub fn part<const D: usize>(
+        &self,
+        outputs: Range<usize>,
+        x: Tensor<D>,
+        bias: Tensor<1>,
+    ) -> Tensor<D> {
+        match self {
+            Weight::Plain(weight) => {
+                let [_, input] = weight.dims();
+                kernels::linear(x, weight.val().slice([outputs, 0..input]), bias, None, None)
+            }
+            Weight::Packed(weight) => {
+                kernels::linear_packed(x, &weight.rows(outputs), bias, None, None)
+            }
+        }
+    }
+}
 
 /// `y = x · weightᵀ + bias`.
 #[derive(Module, Debug)]
 pub struct Linear {
-    /// `[output, input]`, as PyTorch and the checkpoints have it.
-    pub weight: Param<Tensor<2>>,
+    /// `[output, input]`.
+    pub weight: Weight,
     /// `[output]`.
     pub bias: Param<Tensor<1>>,
 }
@@ -19,14 +72,14 @@ impl Linear {
     /// Takes `{name}.weight` and `{name}.bias`.
     pub fn new(name: &str, input: usize, output: usize, weights: &mut impl Weights) -> Self {
         Self {
-            weight: Param::from_tensor(weights.tensor(&format!("{name}.weight"), [output, input])),
+            weight: weights.weight(&format!("{name}.weight"), [output, input]),
             bias: Param::from_tensor(weights.tensor(&format!("{name}.bias"), [output])),
         }
     }
 
     /// `[.., input]` → `[.., output]`.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        kernels::linear(x, self.weight.val(), self.bias.val(), None, None)
+        self.weight.product(x, self.bias.val(), None, None)
     }
 
     /// `[.., input]` → `[.., output]`, each value through `activation`.
@@ -35,18 +88,14 @@ impl Linear {
         x: Tensor<D>,
         activation: Activation,
     ) -> Tensor<D> {
-        kernels::linear(
-            x,
-            self.weight.val(),
-            self.bias.val(),
-            Some(activation),
-            None,
-        )
+        self.weight
+            .product(x, self.bias.val(), Some(activation), None)
     }
 
     /// `residual + forward(x)`: the end of both halves of an encoder layer.
     pub fn forward_residual<const D: usize>(&self, x: Tensor<D>, residual: Tensor<D>) -> Tensor<D> {
-        kernels::linear(x, self.weight.val(), self.bias.val(), None, Some(residual))
+        self.weight
+            .product(x, self.bias.val(), None, Some(residual))
     }
 }
 

@@ -15,10 +15,10 @@ mod weights;
 pub use attention::{Attention, AttentionPooling};
 pub use config::{Activation, EncoderConfig, SiglipConfig, TextConfig, VisionConfig};
 pub use encoder::{Encoder, EncoderLayer, Mlp};
-pub use layers::{LayerNorm, Linear};
+pub use layers::{LayerNorm, Linear, Weight};
 pub use text::TextTower;
 pub use vision::VisionTower;
-pub use weights::{ParameterSpec, Weights, parameters};
+pub use weights::{ParameterSpec, Weights, parameters, vision_parameters};
 
 use burn::module::{Module, Param};
 use burn::tensor::{Int, Tensor};
@@ -28,8 +28,8 @@ use burn::tensor::{Int, Tensor};
 pub struct Siglip {
     /// Pictures to embeddings.
     pub vision: VisionTower,
-    /// Labels to embeddings.
-    pub text: TextTower,
+    /// Labels to embeddings; none in a model for labels that were embedded before.
+    pub text: Option<TextTower>,
     /// Logarithm of the factor on the cosine, `[1]`; about `ln 117` after training.
     pub logit_scale: Param<Tensor<1>>,
     /// Added to every logit, `[1]`; about −12.9 after training.
@@ -41,7 +41,17 @@ impl Siglip {
     pub fn new(config: &SiglipConfig, weights: &mut impl Weights) -> Self {
         Self {
             vision: VisionTower::new(&config.vision, weights),
-            text: TextTower::new(&config.text, weights),
+            text: Some(TextTower::new(&config.text, weights)),
+            logit_scale: Param::from_tensor(weights.tensor("logit_scale", [1])),
+            logit_bias: Param::from_tensor(weights.tensor("logit_bias", [1])),
+        }
+    }
+
+    /// The same without a text tower.
+    pub fn without_text(config: &SiglipConfig, weights: &mut impl Weights) -> Self {
+        Self {
+            vision: VisionTower::new(&config.vision, weights),
+            text: None,
             logit_scale: Param::from_tensor(weights.tensor("logit_scale", [1])),
             logit_bias: Param::from_tensor(weights.tensor("logit_bias", [1])),
         }
@@ -53,8 +63,12 @@ impl Siglip {
     }
 
     /// `input_ids [batch, context]` → unit-length embeddings `[batch, hidden]`.
+    ///
+    /// # Panics
+    /// If the model has no text tower.
     pub fn embed_texts(&self, input_ids: Tensor<2, Int>) -> Tensor<2> {
-        normalize(self.text.forward(input_ids))
+        let text = self.text.as_ref().expect("a model with a text tower");
+        normalize(text.forward(input_ids))
     }
 
     /// Logits `[images, texts]` of unit-length embeddings: `exp(logit_scale) · cos + logit_bias`.

@@ -8,9 +8,9 @@ use super::{Encoder, LayerNorm, Linear, TextConfig, Weights};
 /// A text transformer without a mask: padding is attended like any token, as in training.
 #[derive(Module, Debug)]
 pub struct TextTower {
-    /// `[vocabulary, hidden]`. May live on another device than the rest: a table too large for one GPU binding stays with
-    /// the CPU, which gathers the few rows that a label needs.
-    pub token_embedding: Param<Tensor<2>>,
+    /// `[vocabulary, hidden]`; none where the rows that a text needs come from elsewhere, because the table is packed, too large
+    /// for one GPU binding, or not here at all.
+    pub token_embedding: Option<Param<Tensor<2>>>,
     /// `[context, hidden]`.
     pub position_embedding: Param<Tensor<2>>,
     /// The layers.
@@ -28,10 +28,12 @@ impl TextTower {
         let hidden = encoder.hidden_size;
         let name = "text_model";
         Self {
-            token_embedding: Param::from_tensor(weights.tensor(
-                &format!("{name}.embeddings.token_embedding.weight"),
-                [config.vocab_size, hidden],
-            )),
+            token_embedding: weights
+                .table(
+                    &format!("{name}.embeddings.token_embedding.weight"),
+                    [config.vocab_size, hidden],
+                )
+                .map(Param::from_tensor),
             position_embedding: Param::from_tensor(weights.tensor(
                 &format!("{name}.embeddings.position_embedding.weight"),
                 [config.max_position_embeddings, hidden],
@@ -53,13 +55,19 @@ impl TextTower {
     }
 
     /// `input_ids [batch, tokens]` → token + position embeddings `[batch, tokens, hidden]`.
+    ///
+    /// # Panics
+    /// If the token table is not here.
     pub fn embed(&self, input_ids: Tensor<2, Int>) -> Tensor<3> {
-        let [_, tokens] = input_ids.dims();
-        let table = self.token_embedding.val();
+        let table = self.token_embedding.as_ref().expect("a token table");
+        self.embed_rows(embedding(table.val(), input_ids))
+    }
+
+    /// Rows of the token table `[batch, tokens, hidden]` → token + position embeddings, of the same shape.
+    pub fn embed_rows(&self, rows: Tensor<3>) -> Tensor<3> {
+        let [_, tokens, hidden] = rows.dims();
         let positions = self.position_embedding.val();
-        let rows = embedding(table.clone(), input_ids.to_device(&table.device()));
-        let [_, hidden] = positions.dims();
-        rows.to_device(&positions.device()) + positions.slice([0..tokens, 0..hidden]).unsqueeze()
+        rows + positions.slice([0..tokens, 0..hidden]).unsqueeze()
     }
 
     /// The encoder's result `[batch, tokens, hidden]` → one vector per text `[batch, projection]`, not normalised.

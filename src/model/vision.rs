@@ -3,14 +3,13 @@
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 
-use super::{AttentionPooling, Encoder, LayerNorm, VisionConfig, Weights};
-use crate::kernels;
+use super::{AttentionPooling, Encoder, LayerNorm, VisionConfig, Weight, Weights};
 
 /// A vision transformer that sees the picture as a grid of square patches.
 #[derive(Module, Debug)]
 pub struct VisionTower {
-    /// The patch convolution's kernels, `[hidden, channels, patch, patch]`; its stride is its size.
-    pub patch_embedding_weight: Param<Tensor<4>>,
+    /// The patch convolution's kernels, `[hidden, channels · patch · patch]`; its stride is its size.
+    pub patch_embedding_weight: Weight,
     /// `[hidden]`.
     pub patch_embedding_bias: Param<Tensor<1>>,
     /// `[patches, hidden]`.
@@ -21,6 +20,8 @@ pub struct VisionTower {
     pub post_layernorm: LayerNorm,
     /// All patches to one vector.
     pub head: AttentionPooling,
+    /// Height and width of a patch in pixels.
+    pub patch_size: usize,
 }
 
 impl VisionTower {
@@ -30,10 +31,10 @@ impl VisionTower {
         let (hidden, patch) = (encoder.hidden_size, config.patch_size);
         let name = "vision_model";
         Self {
-            patch_embedding_weight: Param::from_tensor(weights.tensor(
+            patch_embedding_weight: weights.weight(
                 &format!("{name}.embeddings.patch_embedding.weight"),
                 [hidden, config.num_channels, patch, patch],
-            )),
+            ),
             patch_embedding_bias: Param::from_tensor(
                 weights.tensor(&format!("{name}.embeddings.patch_embedding.bias"), [hidden]),
             ),
@@ -49,6 +50,7 @@ impl VisionTower {
                 weights,
             ),
             head: AttentionPooling::new(&format!("{name}.head"), encoder, weights),
+            patch_size: patch,
         }
     }
 
@@ -57,7 +59,7 @@ impl VisionTower {
     /// Pixels to the right and below that don't fill a patch are not seen, as in a convolution without padding.
     pub fn embed(&self, pixel_values: Tensor<4>) -> Tensor<3> {
         let [batch, channels, height, width] = pixel_values.dims();
-        let [hidden, _, patch, _] = self.patch_embedding_weight.dims();
+        let patch = self.patch_size;
         let (rows, columns) = (height / patch, width / patch);
         // A convolution whose stride is its kernel size is a matrix product over the unfolded patches.
         let patches = pixel_values
@@ -65,12 +67,10 @@ impl VisionTower {
             .reshape([batch, channels, rows, patch, columns, patch])
             .permute([0, 2, 4, 1, 3, 5])
             .reshape([batch, rows * columns, channels * patch * patch]);
-        let weight = self
+        let bias = self.patch_embedding_bias.val();
+        let embedded = self
             .patch_embedding_weight
-            .val()
-            .reshape([hidden, channels * patch * patch]);
-        let embedded =
-            kernels::linear(patches, weight, self.patch_embedding_bias.val(), None, None);
+            .product(patches, bias, None, None);
         embedded + self.position_embedding.val().unsqueeze()
     }
 

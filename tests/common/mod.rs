@@ -4,11 +4,13 @@
 // Each test program uses a part of it.
 #![allow(dead_code)]
 
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use safetensors::SafeTensors;
-use siglip_web::checkpoint::{Checkpoint, Reader, Source};
+use siglip_web::checkpoint::{Checkpoint, Reader, Source, Store};
 use siglip_web::kernels::to_vec;
 use siglip_web::{Classifier, ClassifyOptions, Error, Picture, Result};
 
@@ -16,13 +18,61 @@ use siglip_web::{Classifier, ClassifyOptions, Error, Picture, Result};
 #[derive(Clone, Default)]
 pub struct Memory {
     pub files: BTreeMap<String, Vec<u8>>,
-    /// Whether streams tell their size, as servers with a content-length do.
+    /// Whether readers tell no size, as servers without a content-length do.
     pub hides_sizes: bool,
+    /// Whether files can only be read in order, as from servers without ranges.
+    pub in_order: bool,
+    /// The hash that files are said to have.
+    pub sha256: Option<String>,
+    /// What was read of which file, and how many files were opened.
+    pub reads: Rc<RefCell<Vec<(String, u64, usize)>>>,
+    pub opened: Rc<Cell<usize>>,
+}
+
+impl Memory {
+    /// Bytes that were read.
+    pub fn bytes_read(&self) -> usize {
+        self.reads
+            .borrow()
+            .iter()
+            .map(|(_, _, length)| length)
+            .sum()
+    }
 }
 
 pub struct MemoryReader {
+    name: String,
     bytes: Vec<u8>,
     size: Option<u64>,
+    in_order: bool,
+    at: u64,
+    sha256: Option<String>,
+    reads: Rc<RefCell<Vec<(String, u64, usize)>>>,
+}
+
+/// Keeps what is put into it, for any number of loads.
+#[derive(Clone, Default)]
+pub struct MemoryStore {
+    pub entries: Rc<RefCell<BTreeMap<String, Vec<u8>>>>,
+    pub manifest: Rc<RefCell<Option<String>>>,
+}
+
+impl Store for MemoryStore {
+    async fn get(&self, key: &str) -> Option<Vec<u8>> {
+        self.entries.borrow().get(key).cloned()
+    }
+
+    async fn put(&self, key: &str, bytes: &[u8]) {
+        self.entries.borrow_mut().insert(key.into(), bytes.to_vec());
+    }
+
+    async fn commit(&self, manifest: &str) {
+        *self.manifest.borrow_mut() = Some(manifest.into());
+    }
+
+    async fn manifest(&self) -> Option<String> {
+        self.manifest.borrow().clone()
+    }
 }
 
 impl Source for Memory {
@@ -33,9 +83,17 @@ impl Source for Memory {
     }
 
     async fn open(&self, file: &str) -> Result<Option<MemoryReader>> {
-        Ok(self.files.get(file).map(|bytes| MemoryReader {
-            bytes: bytes.clone(),
-            size: (!self.hides_sizes).then_some(bytes.len() as u64),
+        Ok(self.files.get(file).map(|bytes| {
+            self.opened.set(self.opened.get() + 1);
+            MemoryReader {
+                name: file.into(),
+                bytes: bytes.clone(),
+                size: (!self.hides_sizes).then_some(bytes.len() as u64),
+                in_order: self.in_order,
+                at: 0,
+                sha256: self.sha256.clone(),
+                reads: self.reads.clone(),
+            }
         }))
     }
 }
@@ -46,18 +104,22 @@ impl Reader for MemoryReader {
     }
 
     fn random_access(&self) -> bool {
-        true
+        !self.in_order
     }
 
     fn sha256(&self) -> Option<String> {
-        None
+        self.sha256.clone()
     }
 
     fn plan(&mut self, _: &[(u64, u64)]) {}
 
     async fn read_at(&mut self, offset: u64, length: usize) -> Result<Vec<u8>> {
+        assert!(!self.in_order || offset >= self.at, "reads ascend");
+        self.at = offset + length as u64;
         let start = self.bytes.len().min(offset as usize);
         let end = self.bytes.len().min(start + length);
+        let read = (self.name.clone(), offset, end - start);
+        self.reads.borrow_mut().push(read);
         Ok(self.bytes[start..end].to_vec())
     }
 }
@@ -125,7 +187,7 @@ impl Fixture {
                 .iter()
                 .map(|(name, bytes)| ((*name).into(), bytes.to_vec()))
                 .collect(),
-            hides_sizes: false,
+            ..Memory::default()
         }
     }
 
@@ -183,6 +245,7 @@ impl Fixture {
             .await
             .expect("the fixture loads");
         let model = checkpoint.model;
+        let text = model.text.as_ref().expect("a text tower");
 
         let pixel_values = self.tensor::<4>("pixel_values", device);
         let mut x = model.vision.embed(pixel_values.clone());
@@ -202,17 +265,17 @@ impl Fixture {
             .await;
 
         let ids = self.input_ids(device);
-        let mut x = model.text.embed(ids.clone());
+        let mut x = text.embed(ids.clone());
         self.compare("text.hidden.0", x.clone(), tolerance).await;
-        for (i, layer) in model.text.encoder.layers.iter().enumerate() {
+        for (i, layer) in text.encoder.layers.iter().enumerate() {
             x = layer.forward(x);
             self.compare(&format!("text.hidden.{}", i + 1), x.clone(), tolerance)
                 .await;
         }
-        let normed = model.text.final_layer_norm.forward(x.clone());
+        let normed = text.final_layer_norm.forward(x.clone());
         self.compare("text.last_hidden_state", normed, tolerance)
             .await;
-        self.compare("text.pooler_output", model.text.pool(x), tolerance)
+        self.compare("text.pooler_output", text.pool(x), tolerance)
             .await;
         let texts = model.embed_texts(ids);
         self.compare("text_embeds", texts.clone(), tolerance).await;

@@ -10,11 +10,12 @@ use burn::backend::TensorMetadata;
 #[cfg(not(target_family = "wasm"))]
 use burn::backend::ops::AttentionModuleOptions;
 use burn::backend::ops::{FloatTensorOps, ModuleOps};
-use burn::backend::tensor::FloatTensor;
+use burn::backend::tensor::{FloatTensor, IntTensor};
 #[cfg(not(target_family = "wasm"))]
 use burn::tensor::Shape;
 
 use super::Kernels;
+use super::packed::{Dtype, unpack_rows};
 use crate::model::Activation;
 
 impl Kernels for Flex {
@@ -24,16 +25,7 @@ impl Kernels for Flex {
         bias: FloatTensor<Self>,
         activation: Option<Activation>,
     ) -> FloatTensor<Self> {
-        let mut y = matrix_product(x, weight);
-        let bias = bias.to_contiguous();
-        let bias: &[f32] = bias.storage();
-        for row in y.storage_mut::<f32>().chunks_exact_mut(bias.len()) {
-            match activation {
-                None => add(row, bias),
-                Some(Activation::GeluTanh) => add_gelu_tanh(row, bias),
-            }
-        }
-        y
+        finish(matrix_product(x, weight), bias, activation)
     }
 
     fn siglip_linear_residual(
@@ -42,16 +34,27 @@ impl Kernels for Flex {
         bias: FloatTensor<Self>,
         residual: FloatTensor<Self>,
     ) -> FloatTensor<Self> {
-        let mut y = matrix_product(x, weight);
-        let (bias, residual) = (bias.to_contiguous(), residual.to_contiguous());
-        let (bias, residual): (&[f32], &[f32]) = (bias.storage(), residual.storage());
-        let rows = y.storage_mut::<f32>().chunks_exact_mut(bias.len());
-        for (row, residual) in rows.zip(residual.chunks_exact(bias.len())) {
-            for ((y, b), r) in row.iter_mut().zip(bias).zip(residual) {
-                *y += b + r;
-            }
-        }
-        y
+        finish_residual(matrix_product(x, weight), bias, residual)
+    }
+
+    fn siglip_linear_packed(
+        x: FloatTensor<Self>,
+        words: IntTensor<Self>,
+        bias: FloatTensor<Self>,
+        dtype: Dtype,
+        activation: Option<Activation>,
+    ) -> FloatTensor<Self> {
+        finish(packed_product(x, words, dtype), bias, activation)
+    }
+
+    fn siglip_linear_packed_residual(
+        x: FloatTensor<Self>,
+        words: IntTensor<Self>,
+        bias: FloatTensor<Self>,
+        residual: FloatTensor<Self>,
+        dtype: Dtype,
+    ) -> FloatTensor<Self> {
+        finish_residual(packed_product(x, words, dtype), bias, residual)
     }
 
     fn siglip_attention(
@@ -73,6 +76,96 @@ impl Kernels for Flex {
     }
 }
 
+/// `y + bias`, through `activation`.
+fn finish(
+    mut y: FloatTensor<Flex>,
+    bias: FloatTensor<Flex>,
+    activation: Option<Activation>,
+) -> FloatTensor<Flex> {
+    let bias = bias.to_contiguous();
+    let bias: &[f32] = bias.storage();
+    for row in y.storage_mut::<f32>().chunks_exact_mut(bias.len()) {
+        match activation {
+            None => add(row, bias),
+            Some(Activation::GeluTanh) => add_gelu_tanh(row, bias),
+        }
+    }
+    y
+}
+
+/// `y + bias + residual`.
+fn finish_residual(
+    mut y: FloatTensor<Flex>,
+    bias: FloatTensor<Flex>,
+    residual: FloatTensor<Flex>,
+) -> FloatTensor<Flex> {
+    let (bias, residual) = (bias.to_contiguous(), residual.to_contiguous());
+    let (bias, residual): (&[f32], &[f32]) = (bias.storage(), residual.storage());
+    let rows = y.storage_mut::<f32>().chunks_exact_mut(bias.len());
+    for (row, residual) in rows.zip(residual.chunks_exact(bias.len())) {
+        for ((y, b), r) in row.iter_mut().zip(bias).zip(residual) {
+            *y += b + r;
+        }
+    }
+    y
+}
+
+/// Numbers of a packed weight that are unpacked at a time: 1 MiB of f32, which the second-level cache holds while all rows of
+/// `x` pass by.
+const UNPACKED: usize = 1 << 18;
+
+/// `x [rows, input] · weightᵀ`, the weight being packed words `[output, words]`.
+fn packed_product(x: FloatTensor<Flex>, words: IntTensor<Flex>, dtype: Dtype) -> FloatTensor<Flex> {
+    let [rows, input] = x.shape().dims();
+    let [output, row_words] = words.shape().dims();
+    let (x, words) = (x.to_contiguous(), words.to_contiguous());
+    let words: &[u32] = words.storage();
+    let chunk = (UNPACKED / input).next_multiple_of(CHUNK).max(CHUNK);
+    let mut y = vec![0.0; rows * output];
+    let mut weight = vec![0.0; chunk.min(output) * input];
+    for (i, words) in words.chunks(chunk * row_words).enumerate() {
+        let weight = &mut weight[..words.len() / row_words * input];
+        unpack_rows(dtype, input, words, weight);
+        product_into(&x, weight, input, &mut y, output, i * chunk);
+    }
+    tensor(y, [rows, output])
+}
+
+/// What a chunk of weight rows is a multiple of: whole blocks of either product.
+const CHUNK: usize = 36;
+
+/// `x · weightᵀ` for some rows of a weight, into `y [rows, output]` from column `first` on.
+#[cfg(not(target_family = "wasm"))]
+fn product_into(
+    x: &FloatTensor<Flex>,
+    weight: &[f32],
+    input: usize,
+    y: &mut [f32],
+    output: usize,
+    first: usize,
+) {
+    let columns = weight.len() / input;
+    let weight = tensor(weight.to_vec(), [columns, input]);
+    let part = matrix_product(x.clone(), weight).to_contiguous();
+    let part: &[f32] = part.storage();
+    for (y, part) in y.chunks_exact_mut(output).zip(part.chunks_exact(columns)) {
+        y[first..first + columns].copy_from_slice(part);
+    }
+}
+
+/// `x · weightᵀ` for some rows of a weight, into `y [rows, output]` from column `first` on.
+#[cfg(target_family = "wasm")]
+fn product_into(
+    x: &FloatTensor<Flex>,
+    weight: &[f32],
+    input: usize,
+    y: &mut [f32],
+    output: usize,
+    first: usize,
+) {
+    product::product_into(x.storage(), weight, input, y, output, first);
+}
+
 /// `x [rows, input] · weightᵀ [output, input]`.
 #[cfg(not(target_family = "wasm"))]
 fn matrix_product(x: FloatTensor<Flex>, weight: FloatTensor<Flex>) -> FloatTensor<Flex> {
@@ -86,10 +179,7 @@ fn matrix_product(x: FloatTensor<Flex>, weight: FloatTensor<Flex>) -> FloatTenso
     let [output, _] = weight.shape().dims();
     let (x, weight) = (x.to_contiguous(), weight.to_contiguous());
     let y = product::product(x.storage(), weight.storage(), input, output);
-    Flex::float_from_data(
-        burn::tensor::TensorData::new(y, [rows, output]),
-        &Default::default(),
-    )
+    tensor(y, [rows, output])
 }
 
 /// `query [batch, queries, hidden]`, `key` and `value [batch, keys, hidden]` → `[batch, queries, hidden]`.
@@ -141,7 +231,6 @@ fn attend(
 }
 
 /// A contiguous tensor of these values.
-#[cfg(target_family = "wasm")]
 fn tensor<const D: usize>(values: Vec<f32>, shape: [usize; D]) -> FloatTensor<Flex> {
     Flex::float_from_data(
         burn::tensor::TensorData::new(values, shape),

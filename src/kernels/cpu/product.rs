@@ -24,30 +24,42 @@ const LENGTH: usize = 1024;
 
 /// `x [rows, input]`, `weight [output, input]` → `[rows, output]`; `input` is a multiple of 4.
 pub fn product(x: &[f32], weight: &[f32], input: usize, output: usize) -> Vec<f32> {
-    let rows = x.len() / input;
-    let mut y = vec![0.0; rows * output];
+    let mut y = vec![0.0; x.len() / input * output];
+    product_into(x, weight, input, &mut y, output, 0);
+    y
+}
+
+/// The same for some rows of a weight, added to `y [rows, output]` from column `first` on.
+pub fn product_into(
+    x: &[f32],
+    weight: &[f32],
+    input: usize,
+    y: &mut [f32],
+    output: usize,
+    first: usize,
+) {
+    let (rows, outputs) = (x.len() / input, weight.len() / input);
     for start in (0..input).step_by(LENGTH) {
         let piece = start..input.min(start + LENGTH);
         let x_row = |row: usize| &x[row * input..][piece.clone()];
         let w_row = |column: usize| &weight[column * input..][piece.clone()];
-        for block in (0..output).step_by(BLOCK) {
-            let columns = block..output.min(block + BLOCK);
+        for block in (0..outputs).step_by(BLOCK) {
+            let columns = block..outputs.min(block + BLOCK);
             let mut row = 0;
             while row + ROWS <= rows {
                 let x = std::array::from_fn::<_, ROWS, _>(|i| x_row(row + i));
                 strip(x, w_row, columns.clone(), |r, column, sum| {
-                    y[(row + r) * output + column] += sum;
+                    y[(row + r) * output + first + column] += sum;
                 });
                 row += ROWS;
             }
             for row in row..rows {
                 strip([x_row(row)], w_row, columns.clone(), |_, column, sum| {
-                    y[row * output + column] += sum;
+                    y[row * output + first + column] += sum;
                 });
             }
         }
     }
-    y
 }
 
 /// Some rows of `x` with a range of weight rows; `put` gets each sum with its row among those of `x` and its column.

@@ -13,6 +13,7 @@ use burn::cubecl::server::KernelArguments;
 use burn::tensor::Shape;
 
 use super::Kernels;
+use super::packed::Dtype;
 use crate::model::Activation;
 
 /// A WGSL text with the constants that stand in for its `{{names}}`.
@@ -74,12 +75,14 @@ fn run(
     output
 }
 
-/// Output rows and columns of one invocation of `linear.wgsl`.
+/// Output rows and columns of one invocation of `linear.wgsl` and `linear_packed.wgsl`.
 const TILE: usize = 4;
 /// Invocations of one of its workgroups along each side.
 const SIDE: usize = 8;
 
+/// `dtype`: what the weight is held as; `F32` for one that is not packed.
 fn linear(
+    dtype: Dtype,
     x: CubeTensor,
     weight: CubeTensor,
     bias: CubeTensor,
@@ -104,17 +107,29 @@ fn linear(
     };
     let mut inputs = vec![&x, &weight, &bias];
     inputs.extend(&residual);
-    let shader = Shader {
-        text: include_str!("linear.wgsl"),
-        constants: vec![
-            ("input_vectors", (input / 4).to_string()),
-            ("output_vectors", (output / 4).to_string()),
-            ("residual_binding", residual_binding.into()),
-            ("output_binding", inputs.len().to_string()),
-            ("sizes_binding", (inputs.len() + 1).to_string()),
-            ("finish", finish.into()),
-        ],
+    let mut constants = vec![
+        ("input_vectors", (input / 4).to_string()),
+        ("output_vectors", (output / 4).to_string()),
+        ("residual_binding", residual_binding.into()),
+        ("output_binding", inputs.len().to_string()),
+        ("sizes_binding", (inputs.len() + 1).to_string()),
+        ("finish", finish.into()),
+    ];
+    let text = match dtype {
+        Dtype::F32 => include_str!("linear.wgsl"),
+        _ => {
+            let (scale, numbers) = packed_forms(dtype);
+            constants.extend([
+                ("row_words", dtype.row_words(input).to_string()),
+                ("number_words", dtype.number_words(input).to_string()),
+                ("block_vectors", (dtype.block() / 4).to_string()),
+                ("scale", scale.into()),
+                ("numbers", numbers.into()),
+            ]);
+            include_str!("linear_packed.wgsl")
+        }
     };
+    let shader = Shader { text, constants };
     run(
         shader,
         [SIDE as u32, SIDE as u32, 1],
@@ -125,6 +140,25 @@ fn linear(
     )
 }
 
+/// How a shader reads the factor and the offset of a block whose word is number `word`, and the four numbers `k` of the row
+/// that begins at word `start`.
+fn packed_forms(dtype: Dtype) -> (&'static str, &'static str) {
+    // Bytes are read as parts of 255.
+    let affine = "vec2<f32>(bitcast<f32>(weight[word] << 16u) * 255.0, bitcast<f32>(weight[word] & 0xffff0000u))";
+    match dtype {
+        Dtype::F32 => unreachable!("f32 has a shader of its own"),
+        Dtype::F16 => (
+            "vec2<f32>(1.0, 0.0)",
+            "vec4<f32>(unpack2x16float(weight[start + 2u * k]), unpack2x16float(weight[start + 2u * k + 1u]))",
+        ),
+        Dtype::Q8 => (affine, "unpack4x8unorm(weight[start + k])"),
+        Dtype::Q4 => (
+            affine,
+            "unpack4x8unorm((weight[start + (k >> 1u)] >> ((k & 1u) * 4u)) & 0x0f0f0f0fu)",
+        ),
+    }
+}
+
 impl Kernels for Cube {
     fn siglip_linear(
         x: CubeTensor,
@@ -132,7 +166,7 @@ impl Kernels for Cube {
         bias: CubeTensor,
         activation: Option<Activation>,
     ) -> CubeTensor {
-        linear(x, weight, bias, None, activation)
+        linear(Dtype::F32, x, weight, bias, None, activation)
     }
 
     fn siglip_linear_residual(
@@ -141,7 +175,27 @@ impl Kernels for Cube {
         bias: CubeTensor,
         residual: CubeTensor,
     ) -> CubeTensor {
-        linear(x, weight, bias, Some(residual), None)
+        linear(Dtype::F32, x, weight, bias, Some(residual), None)
+    }
+
+    fn siglip_linear_packed(
+        x: CubeTensor,
+        words: CubeTensor,
+        bias: CubeTensor,
+        dtype: Dtype,
+        activation: Option<Activation>,
+    ) -> CubeTensor {
+        linear(dtype, x, words, bias, None, activation)
+    }
+
+    fn siglip_linear_packed_residual(
+        x: CubeTensor,
+        words: CubeTensor,
+        bias: CubeTensor,
+        residual: CubeTensor,
+        dtype: Dtype,
+    ) -> CubeTensor {
+        linear(dtype, x, words, bias, Some(residual), None)
     }
 
     fn siglip_attention(

@@ -1,0 +1,154 @@
+//! Writes a checkpoint in fewer bits, for people who host their own: a smaller download, held as it is.
+//!
+//! ```text
+//! cargo run --release --example convert -- IN OUT --dtype f16|q8|q4 [--labels FILE] [--template T]...
+//! ```
+//!
+//! IN is a checkpoint folder as the Hugging Face Hub has it; OUT gets the same files. `f16` weights are as any reader of safetensors
+//! knows them; the words of `q8` and `q4` are described in the file's metadata and in `src/kernels/packed.rs`.
+//!
+//! `--labels FILE`, with one label per line, makes a classifier of these labels only: their embeddings are written instead of the text
+//! tower and the tokenizer, which is half the download. The labels are put into `--template` (default
+//! "This is a photo of {}."); of several the embeddings are averaged.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use siglip_web::checkpoint::converted::{FixedLabels, config_with_labels};
+use siglip_web::checkpoint::{Folder, convert};
+use siglip_web::classifier::DEFAULT_TEMPLATE;
+use siglip_web::{Backend, Classifier, Code, Dtype, Error, Result, device};
+
+const USAGE: &str = "usage: convert IN OUT --dtype f16|q8|q4 [--labels FILE] [--template T]...";
+
+fn main() -> ExitCode {
+    match Arguments::parse(std::env::args().skip(1)).and_then(|arguments| run(&arguments)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            if error.code() == Code::BadInput {
+                eprintln!("{USAGE}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+struct Arguments {
+    input: PathBuf,
+    output: PathBuf,
+    dtype: Dtype,
+    labels: Option<PathBuf>,
+    templates: Vec<String>,
+}
+
+impl Arguments {
+    fn parse(mut words: impl Iterator<Item = String>) -> Result<Self> {
+        let (mut folders, mut dtype, mut labels, mut templates) = (vec![], None, None, vec![]);
+        while let Some(word) = words.next() {
+            let mut value = || {
+                let value = words.next();
+                value.ok_or_else(|| bad_input(format!("{word} needs a value")))
+            };
+            match word.as_str() {
+                "--dtype" => {
+                    let word = value()?;
+                    let known = Dtype::from_word(&word).filter(|dtype| *dtype != Dtype::F32);
+                    dtype =
+                        Some(known.ok_or_else(|| {
+                            bad_input(format!("--dtype {word}: use f16, q8 or q4"))
+                        })?);
+                }
+                "--labels" => labels = Some(PathBuf::from(value()?)),
+                "--template" => templates.push(value()?),
+                flag if flag.starts_with("--") => {
+                    return Err(bad_input(format!("{flag} is not a flag")));
+                }
+                _ => folders.push(PathBuf::from(word)),
+            }
+        }
+        let [input, output] = <[PathBuf; 2]>::try_from(folders)
+            .map_err(|_| bad_input("two folders are needed, IN and OUT"))?;
+        if labels.is_none() && !templates.is_empty() {
+            return Err(bad_input("--template is for --labels"));
+        }
+        if templates.is_empty() {
+            templates.push(DEFAULT_TEMPLATE.into());
+        }
+        Ok(Self {
+            input,
+            output,
+            dtype: dtype.ok_or_else(|| bad_input("--dtype is missing"))?,
+            labels,
+            templates,
+        })
+    }
+}
+
+fn bad_input(message: impl Into<String>) -> Error {
+    Error::new(Code::BadInput, message)
+}
+
+fn unwritable(path: &Path, error: &std::io::Error) -> Error {
+    bad_input(format!("{} can't be written: {error}", path.display()))
+}
+
+fn run(arguments: &Arguments) -> Result<()> {
+    let source = Folder::new(&arguments.input)?;
+    let fixed = match &arguments.labels {
+        Some(file) => Some(embed(arguments, file)?),
+        None => None,
+    };
+    let out = &arguments.output;
+    std::fs::create_dir_all(out).map_err(|error| unwritable(out, &error))?;
+    let same = |path: &Path| std::fs::canonicalize(path).ok();
+    if same(out) == same(&arguments.input) {
+        return Err(bad_input("OUT is IN; give another folder"));
+    }
+    let weights = out.join("model.safetensors");
+    let file = File::create(&weights).map_err(|error| unwritable(&weights, &error))?;
+    let mut file = BufWriter::new(file);
+    let labels = fixed
+        .as_ref()
+        .map(|(fixed, embeddings)| (fixed, embeddings.as_slice()));
+    pollster::block_on(convert(&source, arguments.dtype, labels, &mut file, &()))?;
+    file.flush().map_err(|error| unwritable(&weights, &error))?;
+
+    let text_files: &[&str] = match fixed {
+        Some(_) => &[],
+        None => &["tokenizer.json", "tokenizer_config.json"],
+    };
+    for name in ["config.json", "preprocessor_config.json"]
+        .iter()
+        .chain(text_files)
+    {
+        let path = out.join(name);
+        let Ok(mut bytes) = std::fs::read(arguments.input.join(name)) else {
+            continue; // tokenizer_config.json may be missing; the loader knows which files must be there.
+        };
+        if let ("config.json", Some((fixed, _))) = (*name, &fixed) {
+            bytes = config_with_labels(&bytes, fixed)?;
+        }
+        std::fs::write(&path, bytes).map_err(|error| unwritable(&path, &error))?;
+    }
+    let size = std::fs::metadata(&weights).map_or(0, |metadata| metadata.len());
+    println!("{}: {:.1} MB", weights.display(), size as f64 / 1e6);
+    Ok(())
+}
+
+/// The labels of a file, one per line, and their embeddings.
+fn embed(arguments: &Arguments, file: &Path) -> Result<(FixedLabels, Vec<Vec<f32>>)> {
+    let text = std::fs::read_to_string(file)
+        .map_err(|error| bad_input(format!("{} can't be read: {error}", file.display())))?;
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let fixed = FixedLabels {
+        labels: lines.map(str::to_owned).collect(),
+        templates: arguments.templates.clone(),
+    };
+    let mut classifier = Classifier::load(&arguments.input, &device::open(Backend::Cpu)?)?;
+    let labels: Vec<&str> = fixed.labels.iter().map(String::as_str).collect();
+    let embeddings = classifier.embed_labels(&labels, &fixed.templates)?;
+    Ok((fixed, embeddings))
+}
