@@ -14,7 +14,10 @@ export type ModelSource = "demo" | (string & {}) | File[] | FileList | FileSyste
 export interface LoadOptions {
   /** `"auto"` (default) takes WebGPU on a real GPU and the CPU otherwise; `info.backendReason` says why. */
   backend?: "auto" | "webgpu" | "cpu";
-  /** How weights are held. `"auto"` (default) lets the library choose for the device. */
+  /**
+   * How weights are held: `"q8"` takes about a quarter of `"f32"`'s memory, `"q4"` an eighth. `"auto"` (default) takes what a converted
+   * checkpoint was made for; otherwise `"f32"` for small models (up to 64 MB), `"q8"` on the CPU and `"f16"` on WebGPU.
+   */
   dtype?: "auto" | "f32" | "f16" | "q8" | "q4";
   /** Called often while the model loads. What it throws is reported to the console and doesn't stop loading. */
   onProgress?: (event: ProgressEvent) => void;
@@ -98,6 +101,8 @@ export interface ModelInfo {
   readonly logitBias: number;
   /** Bytes that the weights take. */
   readonly bytes: number;
+  /** The labels of a checkpoint that was converted for fixed ones: `classify` takes these and no others. */
+  readonly labels?: readonly string[];
   /** Whether the whole model is kept in this browser. */
   readonly cached: boolean;
   /** How it is kept, or why not (no storage, a full disk…), as a sentence. */

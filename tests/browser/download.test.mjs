@@ -558,3 +558,142 @@ describe("downloads and what is kept of them", { timeout: 600_000 }, () => {
     await page.evaluate(() => kept.dispose());
   });
 });
+
+describe("the real engine over the same server", { timeout: 900_000 }, () => {
+  const FILES = ["config.json", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json", WEIGHTS];
+  const LABELS = ["a cat", "a dog", "two birds"];
+  let site;
+  let hub;
+  let page;
+  let files;
+  const close = [];
+  before(async () => {
+    const t = { after: (hook) => close.push(hook) };
+    site = await openSite(t);
+    files = Object.fromEntries(await Promise.all(FILES.map(async (file) => [file, await readFile(new URL(`../fixtures/model/tiny/${file}`, import.meta.url))])));
+    hub = await startHub(t, files);
+    page = await importLibrary(await site.page(), site.library);
+    await page.evaluate((labels) => {
+      window.answer = async (source, options) => outcome(async () => {
+        const patience = { [Symbol.for("siglip-web.patience")]: { hurry: true } };
+        const classifier = await SiglipClassifier.load(source, { backend: "cpu", ...patience, ...options });
+        const picture = new ImageData(new Uint8ClampedArray(4 * 20 * 20).map((_, i) => (i * 37) % 256), 20, 20);
+        const scores = await classifier.classify(picture, labels);
+        const texts = await classifier.embedText(labels);
+        await classifier.dispose();
+        return { logits: scores.map(({ label, logit }) => [label, logit]), texts: texts.map((text) => [...text]), info: classifier.info };
+      });
+    }, LABELS);
+  });
+  after(async () => {
+    for (const hook of close.reverse()) await hook();
+  });
+  beforeEach(async () => {
+    hub.reset();
+    hub.files = { ...files };
+    await page.evaluate(() => SiglipClassifier.clearCache());
+  });
+
+  const answer = async (source, options) => {
+    const result = await page.evaluate(([source, options]) => answer(source, options), [source, options]);
+    return { ...result, ...result.value };
+  };
+  const same = (a, b) => assert.deepEqual([a.logits, a.texts], [b.logits, b.texts], a.message);
+
+  for (const dtype of ["f32", "q8"]) {
+    test(`killed at any byte, ${dtype} weights end up bit-equal, and the second load asks for nothing`, async () => {
+      const expected = await answer(hub.model, { dtype, cache: false });
+      assert.equal(expected.info?.dtype, dtype, expected.message);
+      const numbers = random(dtype.length);
+      for (let i = 0; i < 6; i++) {
+        await page.evaluate(() => SiglipClassifier.clearCache());
+        const at = Math.floor(numbers.next().value * tiny.length);
+        let reached;
+        const stalled = new Promise((resolve) => { reached = resolve; });
+        hub.fault = ({ where, start, end }) => (where === "cdn" && at >= start && at < end ? (reached(), { stall: at }) : undefined);
+        const loading = page.evaluate(([source, dtype]) => {
+          window.stop = new AbortController();
+          return answer(source, { dtype, signal: window.stop.signal });
+        }, [hub.model, dtype]);
+        await stalled;
+        await page.evaluate(() => window.stop.abort());
+        assertError(await loading, "aborted");
+        hub.reset();
+        same(await answer(hub.model, { dtype }), expected);
+      }
+      hub.requests.length = 0;
+      const again = await answer(hub.model, { dtype });
+      same(again, expected);
+      assert.deepEqual(hub.requests, []);
+      assert.equal(again.info.cached, true);
+    });
+  }
+
+  test("a file whose SHA-256 isn't the Hub's is refused, and nothing of it is kept", async () => {
+    const expected = await answer(hub.model, { dtype: "f32", cache: false });
+    const damaged = Buffer.from(tiny);
+    damaged[headerEnd + 4321] ^= 1;
+    hub.fault = ({ where, file }) => (where === "cdn" && file === WEIGHTS ? { body: damaged } : undefined);
+    assertError(await answer(hub.model, { dtype: "f32" }), "bad-model", /model\.safetensors has the SHA-256 [\da-f]{64}/);
+    hub.reset();
+    const result = await answer(hub.model, { dtype: "f32" });
+    same(result, expected);
+    assert.ok(result.info.cached);
+  });
+
+  test("without ranges, from one stream that breaks off, the answer is the same", async () => {
+    const expected = await answer(hub.model, { dtype: "q4", cache: false });
+    let cut = 2;
+    hub.fault = ({ file }) => ({ noRange: true, ...(file === WEIGHTS && cut-- > 0 && { cut: 400_000 }) });
+    same(await answer(hub.folder, { dtype: "q4" }), expected);
+  });
+
+  test("of a large token table only the rows of the tokens in use are fetched, once", async () => {
+    const wider = widen(files, 70_000);
+    Object.assign(hub.files, wider);
+    const expected = await answer(hub.model, { dtype: "f32", wholeTable: true, cache: false });
+    assert.equal(expected.code, undefined, expected.message);
+    hub.requests.length = 0;
+    same(await answer(hub.model, { dtype: "f32" }), expected);
+    const fetched = hub.requests.filter(({ where, range }) => where === "cdn" && range).map(({ range }) => range.match(/\d+/g).map(Number));
+    const sum = fetched.reduce((sum, [first, last]) => sum + Math.min(last, wider[WEIGHTS].length - 1) - first + 1, 0);
+    assert.ok(sum < wider[WEIGHTS].length - 16e6, `${sum} of ${wider[WEIGHTS].length}`);
+    hub.requests.length = 0;
+    same(await answer(hub.model, { dtype: "f32" }), expected);
+    assert.deepEqual(hub.requests, [], "rows are kept as well");
+
+    // New words, and no network: that call fails, and nothing else.
+    hub.fault = ({ where }) => (where === "cdn" || where === "hub" ? { status: 503 } : undefined);
+    const results = await page.evaluate(async ([source, labels]) => {
+      const patience = { [Symbol.for("siglip-web.patience")]: { hurry: true } };
+      const classifier = await SiglipClassifier.load(source, { backend: "cpu", dtype: "f32", ...patience });
+      const results = [await outcome(() => classifier.embedText(["zebra crossing"])), await outcome(() => classifier.embedText(labels))];
+      await classifier.dispose();
+      return results;
+    }, [hub.model, LABELS]);
+    assertError(results[0], "network", /HTTP 503/);
+    assert.equal(results[1].code, undefined, results[1].message);
+  });
+});
+
+/** The model with a token table of so many rows: what is new in it is never asked for. */
+function widen(files, rows) {
+  const config = JSON.parse(files["config.json"]);
+  config.text_config.vocab_size = rows;
+  const { __metadata__, ...header } = JSON.parse(tiny.subarray(8, headerEnd));
+  let at = 0;
+  const parts = [];
+  for (const [name, tensor] of Object.entries(header).sort(([, a], [, b]) => a.data_offsets[0] - b.data_offsets[0])) {
+    let bytes = tiny.subarray(headerEnd + tensor.data_offsets[0], headerEnd + tensor.data_offsets[1]);
+    if (name.endsWith("token_embedding.weight")) {
+      bytes = Buffer.concat([bytes, Buffer.alloc((bytes.length / tensor.shape[0]) * (rows - tensor.shape[0]))]);
+      tensor.shape[0] = rows;
+    }
+    tensor.data_offsets = [at, (at += bytes.length)];
+    parts.push(bytes);
+  }
+  const json = Buffer.from(JSON.stringify(header));
+  const length = Buffer.alloc(8);
+  length.writeBigUInt64LE(BigInt(json.length));
+  return { "config.json": JSON.stringify(config), [WEIGHTS]: Buffer.concat([length, json, ...parts]) };
+}
