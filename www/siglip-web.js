@@ -78,7 +78,7 @@ export class SiglipClassifier {
 
   /** @returns {Promise<import("./siglip-web.d.ts").CachedModel[]>} */
   static async caches() {
-    return listCaches();
+    return listCaches().catch((error) => { throw siglipError(error, "network"); });
   }
 
   /**
@@ -87,7 +87,7 @@ export class SiglipClassifier {
    */
   static async clearCache(name) {
     if (name !== undefined && typeof name !== "string") throw badInput(`The model is ${show(name)}; it must be a name that caches() lists, or be left out to clear them all.`);
-    return clearCaches(name);
+    return clearCaches(name).catch((error) => { throw siglipError(error, "network"); });
   }
 
   get info() {

@@ -31,6 +31,7 @@ const ROOT = "siglip-web";
  */
 /**
  * @typedef {object} Disk
+ * @property {boolean} writable from here
  * @property {(id: string) => Promise<Folder>} folder made where there is none
  * @property {() => Promise<string[]>} list ids of folders
  * @property {(id: string) => Promise<void>} remove
@@ -50,9 +51,12 @@ class PrivateFiles {
 
   static async open() {
     if (!("FileSystemFileHandle" in self) || !navigator.storage?.getDirectory) throw new Error("no private file system");
-    const { prototype } = FileSystemFileHandle;
-    if (!("createSyncAccessHandle" in prototype) && !("createWritable" in prototype)) throw new Error("files can't be written here");
     return new PrivateFiles(await (await navigator.storage.getDirectory()).getDirectoryHandle(ROOT, { create: true }));
+  }
+
+  /** Some browsers write in workers only. */
+  get writable() {
+    return "createSyncAccessHandle" in FileSystemFileHandle.prototype || "createWritable" in FileSystemFileHandle.prototype;
   }
 
   async folder(/** @type {string} */ id) {
@@ -146,6 +150,8 @@ function ignoreMissing(error) {
 
 /** Cache Storage: a cache for each folder, an answer for each entry. @implements {Disk} */
 class Caches {
+  writable = true;
+
   static async open() {
     if (!("caches" in self)) throw new Error("no Cache Storage");
     await caches.keys();
@@ -227,7 +233,7 @@ const entry = (kind, key) => `${kind}-${encodeURIComponent(key).replace(/[*!'()~
 export async function openStore({ name, source, dtype }, signal, wait) {
   /** @type {About} */
   const about = { format: FORMAT, name, source, dtype, files: {}, weights: {} };
-  const [disk] = await disks();
+  const disk = (await disks()).find(({ writable }) => writable);
   if (!disk) return new Stored(undefined, about, `${self.isSecureContext ? "This browser gives the page no storage" : "Storage needs a secure page (https: or localhost)"}, so the model isn't kept`);
   const id = await idOf(about);
   const release = await lock(id, signal, () => wait(`Another tab is loading ${name}. This one goes on when that is done.`));
