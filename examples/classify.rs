@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use safetensors::tensor::{Dtype, TensorView};
+use safetensors::tensor::{Dtype as Stored, TensorView};
 use serde_json::json;
 use siglip_web::classifier::DEFAULT_TEMPLATE;
 use siglip_web::{
@@ -238,15 +238,15 @@ fn dump(arguments: &Arguments, classifier: &mut Classifier, directory: &Path) ->
             .flat_map(|v| v.to_le_bytes())
             .collect::<Vec<u8>>()
     };
-    let parts: BTreeMap<&str, (Dtype, Vec<usize>, Vec<u8>)> = BTreeMap::from([
+    let parts: BTreeMap<&str, (Stored, Vec<usize>, Vec<u8>)> = BTreeMap::from([
         (
             "pixel_values",
-            (Dtype::F32, vec![images, 3, side, side], floats(&pixels)),
+            (Stored::F32, vec![images, 3, side, side], floats(&pixels)),
         ),
         (
             "input_ids",
             (
-                Dtype::I64,
+                Stored::I64,
                 vec![texts, ids.len() / texts],
                 ids.iter().flat_map(|id| id.to_le_bytes()).collect(),
             ),
@@ -254,7 +254,7 @@ fn dump(arguments: &Arguments, classifier: &mut Classifier, directory: &Path) ->
         (
             "image_embeds",
             (
-                Dtype::F32,
+                Stored::F32,
                 vec![images, image_embeds.len() / images],
                 floats(&image_embeds),
             ),
@@ -262,7 +262,7 @@ fn dump(arguments: &Arguments, classifier: &mut Classifier, directory: &Path) ->
         (
             "text_embeds",
             (
-                Dtype::F32,
+                Stored::F32,
                 vec![texts, text_embeds.len() / texts],
                 floats(&text_embeds),
             ),

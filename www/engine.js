@@ -1,14 +1,18 @@
 // Runs beside the computation: in the worker, or on the main thread with `worker: false`.
-// Chooses the backend, fetches the WebAssembly it needs, reads the checkpoint's files, and answers messages:
+// Chooses the backend, fetches the WebAssembly it needs, opens the checkpoint and what is kept of it, and answers messages:
 //   in   {id, method: "load" | "classify" | "embedImage" | "embedText" | "stats" | "dispose", …}   {cancel: id}
 //   out  {id, progress}   {id, result}   {id, error: {code, message}}
+import { Download, PATIENCE } from "./download.js";
 import { SiglipError, aborted, siglipError } from "./error.js";
+import { openSource } from "./files.js";
+import { Stored, openStore } from "./store.js";
 
 /** @typedef {{aborted: boolean}} Cancel */
 /** @typedef {{cancel: Cancel, stop: AbortController, done?: Promise<any>}} Running */
-/** @typedef {{stage: string, file?: string, loaded: number, total: number}} Progress */
+/** @typedef {import("./files.js").Place} Place */
+/** @typedef {import("./files.js").Progress} Progress */
+/** @typedef {import("./download.js").Context} Context */
 /** @typedef {{backend: "webgpu"|"cpu", glue: any, memory: WebAssembly.Memory | undefined, crashed?: SiglipError}} Wasm */
-/** @typedef {{kind: "url", base: string, hub: boolean} | {kind: "files", files: Map<string, File>} | {kind: "directory", handle: FileSystemDirectoryHandle}} Place */
 
 /** One model and the calls to it, one at a time: the client keeps the queue. */
 export class Host {
@@ -17,6 +21,8 @@ export class Host {
   #wasm;
   /** @type {any} the wasm Engine */
   #engine;
+  /** @type {Context | undefined} of downloads: those of a load, and of rows that calls need later */
+  #context;
   /** @type {Map<number, Running>} */
   #running = new Map();
   /** @type {SiglipError | undefined} */
@@ -55,10 +61,12 @@ export class Host {
   }
 
   async #answer(method, message, { cancel, stop }) {
+    // One call at a time: what it downloads ends with it.
+    if (this.#context && method !== "dispose") this.#context.signal = stop.signal;
     switch (method) {
       case "load": {
         const report = (progress) => this.#send({ id: message.id, progress });
-        const { wasm, engine } = await load(message, report, cancel, stop.signal);
+        const { wasm, engine, context, info } = await load(message, report, cancel, stop.signal);
         if (cancel.aborted) {
           // Too late to have stopped: nobody waits for it any more.
           engine.dispose();
@@ -67,7 +75,8 @@ export class Host {
         }
         this.#wasm = wasm;
         this.#engine = engine;
-        return engine.info;
+        this.#context = context;
+        return info;
       }
       case "classify":
         return guard(this.#wasm, () => this.#engine.classify(message.image, message.labels, message.options, cancel));
@@ -77,7 +86,7 @@ export class Host {
         return guard(this.#wasm, () => this.#engine.embedText(message.texts, cancel));
       case "stats": {
         const { imageRuns, textRuns } = this.#engine.stats;
-        return { imageRuns, textRuns };
+        return { imageRuns, textRuns, memory: this.#wasm.memory?.buffer.byteLength };
       }
       case "dispose": {
         await Promise.allSettled([...this.#running.values()].map((call) => call.done));
@@ -97,24 +106,38 @@ export class Host {
 // Backend and WebAssembly
 
 /**
- * @param {{place: Place, name: string, backend: "auto"|"webgpu"|"cpu", dtype: string}} request
+ * @param {{place: Place, name: string, backend: "auto"|"webgpu"|"cpu", dtype: string, cache: boolean, wholeTable: boolean, patience?: Partial<import("./download.js").Patience>}} request
  * @param {(progress: Progress) => void} report
  * @param {Cancel} cancel
  * @param {AbortSignal} signal
  */
-async function load({ place, name, backend, dtype }, report, cancel, signal) {
+async function load({ place, name, backend, dtype, cache, wholeTable, patience }, report, cancel, signal) {
   const choice = await chooseBackend(backend);
   if (signal.aborted) throw aborted();
-  const attempt = async ({ backend, reason, adapter }) => {
-    const wasm = await instantiate(backend, report, signal);
-    const source = openSource(place, name, report, signal);
-    const options = { backend, backendReason: reason, adapter, dtype, name };
-    // Downloads are reported where they arrive, in the source, and "ready" by the client.
-    const progress = (stage, file, loaded, total) => {
-      if (stage !== "ready" && !(stage === "download" && place.kind === "url")) report({ stage, ...(file && { file }), loaded, total });
-    };
-    const engine = await guard(wasm, () => wasm.glue.Engine.load(source, undefined, options, progress, cancel));
-    return { wasm, engine };
+  const wait = (waiting) => report({ stage: "download", loaded: 0, total: 0, waiting });
+  /** @type {Context} */
+  const context = { signal, name, hub: place.kind === "url" && place.hub !== undefined, patience: { ...PATIENCE, ...patience }, caching: "default", wait };
+  const attempt = async ({ backend, reason, adapter }, again = false) => {
+    const wasm = await instantiate(backend, report, context);
+    const stored = await openStored(place, { name, dtype: dtype === "auto" ? `auto-${backend}` : dtype }, cache, context);
+    try {
+      const source = openSource(place, context, stored, report);
+      const options = { backend, backendReason: reason, adapter, dtype, wholeTable, name };
+      // "ready" is reported by the client.
+      const progress = (stage, file, loaded, total, fromCache) => {
+        if (stage === "download" && file) source.loaded(file, loaded, total, fromCache);
+        else if (stage !== "ready") report({ stage, ...(file && { file }), loaded, total });
+      };
+      const engine = await guard(wasm, () => wasm.glue.Engine.load(source, stored.problem ? undefined : stored, options, progress, cancel));
+      return { wasm, engine, context, info: { ...engine.info, cached: stored.complete, cacheReason: stored.reason } };
+    } catch (error) {
+      // Parts of two versions of the model would have come together. The older ones are gone now.
+      if (!stored.stale || again || signal.aborted) throw error;
+      stored.release();
+      return attempt({ backend, reason, adapter }, true);
+    } finally {
+      stored.release();
+    }
   };
   try {
     return await attempt(choice);
@@ -124,6 +147,26 @@ async function load({ place, name, backend, dtype }, report, cancel, signal) {
     if (!gpuFailed || !["device-lost", "unsupported", "out-of-memory"].includes(error.code)) throw thrown;
     return await attempt({ ...CPU, reason: `The CPU is used because WebGPU on ${choice.adapter} failed: ${error.message}` });
   }
+}
+
+/**
+ * What is kept of the model, or a stand-in that keeps nothing.
+ * @param {Place} place @param {{name: string, dtype: string}} model @param {boolean} cache @param {Context} context
+ */
+async function openStored(place, { name, dtype }, cache, context) {
+  const source = place.kind === "url" ? place.base : "";
+  const none = (why) => new Stored(undefined, { format: 0, name, source, dtype, files: {}, weights: {} }, why);
+  if (place.kind !== "url") return none("The model's files are on this device already");
+  // The demo is a part of the library.
+  if (place.base === new URL("./models/demo/", import.meta.url).href) return none("The demo model comes with the page");
+  if (!cache) {
+    context.caching = "no-store";
+    return none("The model isn't kept, as it was asked");
+  }
+  const stored = await openStore({ name, source, dtype }, context.signal, context.wait);
+  // One copy is enough.
+  context.caching = stored.problem ? "default" : "no-store";
+  return stored;
 }
 
 const CPU = /** @type {const} */ ({ backend: "cpu", adapter: "WebAssembly SIMD" });
@@ -171,17 +214,19 @@ const starting = {};
 /**
  * @param {"webgpu"|"cpu"} backend
  * @param {(progress: Progress) => void} report
- * @param {AbortSignal} signal
+ * @param {Context} context
  * @returns {Promise<Wasm>}
  */
-function instantiate(backend, report, signal) {
+function instantiate(backend, report, context) {
   const before = starting[backend] ?? Promise.resolve();
-  const turn = before.catch(() => {}).then(async () => (modules[backend] ??= await start(backend, report, signal)));
+  const turn = before.catch(() => {}).then(async () => (modules[backend] ??= await start(backend, report, context)));
   starting[backend] = turn;
   return turn;
 }
 
-async function start(backend, report, signal) {
+/** @param {"webgpu"|"cpu"} backend @param {(progress: Progress) => void} report @param {Context} context */
+async function start(backend, report, context) {
+  const { signal } = context;
   if (signal.aborted) throw aborted();
   let glue;
   try {
@@ -193,11 +238,12 @@ async function start(backend, report, signal) {
     throw new SiglipError("network", `The library's file pkg/siglip_web_${backend}.js could not be loaded (${error.message}). Serve the whole folder that siglip-web.js is in.`, { cause: error });
   }
   const address = backend === "webgpu" ? new URL("./pkg/siglip_web_webgpu_bg.wasm", import.meta.url) : new URL("./pkg/siglip_web_cpu_bg.wasm", import.meta.url);
-  const response = await get(address, signal);
+  const file = `siglip_web_${backend}_bg.wasm`;
+  const response = await new Download({ ...context, name: "the library", hub: false }, address.href, file).first();
   if (!response) throw new SiglipError("network", `The library's file ${address.href} is not there. Serve the whole folder that siglip-web.js is in.`);
   try {
     // Under its own media type: some servers don't know application/wasm, and compiling while loading insists on it.
-    const body = counted(response, `siglip_web_${backend}_bg.wasm`, report);
+    const body = counted(response, file, report);
     const module = await WebAssembly.compileStreaming(new Response(body, { headers: { "content-type": "application/wasm" } }));
     const exports = await glue.default({ module_or_path: module });
     return { backend, glue, memory: exports?.memory };
@@ -208,6 +254,30 @@ async function start(backend, report, signal) {
     }
     throw siglipError(error, "network");
   }
+}
+
+/** The body with its bytes reported as they arrive. @param {Response} response @param {string} file @param {(progress: Progress) => void} report */
+function counted(response, file, report) {
+  const total = Number(response.headers.get("content-length")) || 0;
+  let loaded = 0;
+  let reported = -Infinity;
+  const tell = (last) => {
+    const now = performance.now();
+    if (!last && now - reported < 50) return;
+    reported = now;
+    report({ stage: "download", file, loaded, total: last ? loaded : Math.max(total, loaded) });
+  };
+  tell(false);
+  return (response.body ?? new Blob([]).stream()).pipeThrough(new TransformStream({
+    transform(bytes, controller) {
+      loaded += bytes.length;
+      tell(false);
+      controller.enqueue(bytes);
+    },
+    flush() {
+      tell(true);
+    },
+  }));
 }
 
 /** A trap: the module's memory can't be trusted any more. */
@@ -290,186 +360,4 @@ function strange(error, { backend }) {
 /** @param {any} error */
 function trapped(error) {
   return error instanceof WebAssembly.RuntimeError || (error instanceof RangeError && /call stack/i.test(error.message));
-}
-
-// ---------------------------------------------------------------------------------------------------------
-// The checkpoint's files: what the engine calls Source
-
-/**
- * @param {Place} place
- * @param {string} name how messages call the model
- * @param {(progress: Progress) => void} report
- * @param {AbortSignal} signal
- */
-function openSource(place, name, report, signal) {
-  /** @type {(file: string) => Promise<Response | File | undefined>} */
-  const find = async (file) => {
-    if (!file.split("/").every((part) => /^[\w.-]+$/.test(part) && !/^\.+$/.test(part))) {
-      throw new SiglipError("bad-model", `${name} names a file ${JSON.stringify(file)}, which is not a name inside its folder.`);
-    }
-    if (place.kind === "files") return place.files.get(file);
-    if (place.kind === "directory") return fromDirectory(place.handle, file);
-    const address = new URL(file.split("/").map(encodeURIComponent).join("/"), place.base);
-    address.search = new URL(place.base).search;
-    const response = await get(address, signal, place.hub ? name : undefined);
-    if (response && /^text\/html\b/i.test(response.headers.get("content-type") ?? "")) {
-      throw new SiglipError("bad-model", `${address.href} is a web page (HTML), not the model's ${file}. Give the address of the folder that holds the files themselves.`);
-    }
-    return response;
-  };
-  return {
-    async readAll(file) {
-      const found = await find(file);
-      if (!found) return undefined;
-      if (found instanceof Blob) return read(found, file, name);
-      return new Uint8Array(await new Response(counted(found, file, report)).arrayBuffer().catch((error) => { throw interrupted(error, found.url, signal); }));
-    },
-    async open(file) {
-      const found = await find(file);
-      if (!found) return undefined;
-      return found instanceof Blob ? slices(found, file, name) : stream(found, file, report, signal);
-    },
-  };
-}
-
-/** @param {FileSystemDirectoryHandle} directory @param {string} file */
-async function fromDirectory(directory, file) {
-  const parts = file.split("/");
-  try {
-    for (const part of parts.slice(0, -1)) directory = await directory.getDirectoryHandle(part);
-    return await (await directory.getFileHandle(parts[parts.length - 1])).getFile();
-  } catch (error) {
-    if (error.name === "NotFoundError" || error.name === "TypeMismatchError") return undefined;
-    throw new SiglipError("network", `${file} in the folder ${directory.name} could not be read (${error.message}). Choose the folder again and allow reading.`, { cause: error });
-  }
-}
-
-/** @param {Blob} blob @param {string} file @param {string} name */
-async function read(blob, file, name) {
-  try {
-    return new Uint8Array(await blob.arrayBuffer());
-  } catch (error) {
-    if (error instanceof RangeError) throw siglipError(error);
-    throw new SiglipError("network", `${file} of ${name} could not be read (${error.message}). It may have been moved or changed since it was chosen: choose it again.`, { cause: error });
-  }
-}
-
-/** @param {File} blob @param {string} file @param {string} name */
-function slices(blob, file, name) {
-  return {
-    size: blob.size,
-    ranges: true,
-    sha256: undefined,
-    plan() {},
-    readAt(offset, length) {
-      return read(blob.slice(offset, offset + length), file, name);
-    },
-    close() {},
-  };
-}
-
-/**
- * One download, read in order; only what was asked for is held.
- * @param {Response} response @param {string} file @param {(progress: Progress) => void} report @param {AbortSignal} signal
- */
-function stream(response, file, report, signal) {
-  const reader = counted(response, file, report).getReader();
-  let chunk = new Uint8Array(0);
-  let position = 0;
-  const take = async (length) => {
-    const out = new Uint8Array(length);
-    let filled = 0;
-    while (filled < length) {
-      if (chunk.length === 0) {
-        const next = await reader.read().catch((error) => { throw interrupted(error, response.url, signal); });
-        if (next.done) break;
-        chunk = next.value;
-      }
-      const part = chunk.subarray(0, length - filled);
-      out.set(part, filled);
-      filled += part.length;
-      chunk = chunk.subarray(part.length);
-    }
-    position += filled;
-    return out.subarray(0, filled);
-  };
-  return {
-    size: exactSize(response),
-    ranges: false,
-    sha256: undefined,
-    plan() {},
-    async readAt(offset, length) {
-      while (position < offset) {
-        const skipped = await take(Math.min(offset - position, 2 ** 20));
-        if (skipped.length === 0) return skipped;
-      }
-      return take(length);
-    },
-    close() {
-      reader.cancel().catch(() => {});
-    },
-  };
-}
-
-/** The body with its bytes reported as they arrive. @param {Response} response @param {string} file @param {(progress: Progress) => void} report */
-function counted(response, file, report) {
-  const total = Number(response.headers.get("content-length")) || 0;
-  let loaded = 0;
-  let reported = -Infinity;
-  const tell = (last) => {
-    const now = performance.now();
-    if (!last && now - reported < 50) return;
-    reported = now;
-    report({ stage: "download", file, loaded, total: last ? loaded : Math.max(total, loaded) });
-  };
-  tell(false);
-  return (response.body ?? new Blob([]).stream()).pipeThrough(new TransformStream({
-    transform(bytes, controller) {
-      loaded += bytes.length;
-      tell(false);
-      controller.enqueue(bytes);
-    },
-    flush() {
-      tell(true);
-    },
-  }));
-}
-
-/** The file's size, where the answer's length is certain to be that: a compressed answer has another, and another site's answer hides whether it is. @param {Response} response */
-function exactSize(response) {
-  const length = response.headers.get("content-length");
-  const plain = response.type === "basic" && !response.headers.get("content-encoding");
-  return plain && length !== null ? Number(length) : undefined;
-}
-
-/** @param {any} error @param {string} address @param {AbortSignal} signal */
-function interrupted(error, address, signal) {
-  if (signal.aborted) return aborted();
-  if (error instanceof RangeError) return siglipError(error);
-  return new SiglipError("network", `The download of ${address} broke off (${error.message}). Check the connection and load again.`, { cause: error });
-}
-
-/**
- * @param {URL} address @param {AbortSignal} signal @param {string} [hub] the model's name, where it is one of the Hugging Face Hub
- * @returns {Promise<Response | undefined>} undefined: there is no such file
- */
-async function get(address, signal, hub) {
-  let response;
-  try {
-    response = await fetch(address, { signal });
-  } catch (error) {
-    if (signal.aborted) throw aborted();
-    throw new SiglipError("network", `${address.href} could not be fetched (${error.message}). Check the connection and the address; a file of another site must allow this page to read it (CORS), and this page's Content-Security-Policy must allow the connection.`, { cause: error });
-  }
-  if (response.ok) return response;
-  const { status } = response;
-  response.body?.cancel().catch(() => {});
-  const said = response.headers.get("x-error-code");
-  if (hub && said === "RevisionNotFound") throw new SiglipError("network", `The Hugging Face Hub has no such revision of ${hub}. Check what follows the @.`);
-  if (hub && (status === 401 || status === 403 || said === "RepoNotFound" || said === "GatedRepo")) {
-    throw new SiglipError("network", `The Hugging Face Hub doesn't give out ${hub} (HTTP ${status}): there is no such model, or it is private or asks for terms to be accepted. Check the name; a gated model can be downloaded by hand and loaded from its files.`);
-  }
-  if (status === 404 || status === 410) return undefined;
-  if (status === 401 || status === 403) throw new SiglipError("network", `The server refused ${address.href} (HTTP ${status}): it is private or needs a sign-in.`);
-  throw new SiglipError("network", `The server answered ${address.href} with HTTP ${status}. Try again later, or check the address.`);
 }

@@ -1,5 +1,5 @@
 // Every way a picture reaches the page: file, drop, paste, camera, web address, sample. Each ends in one call of
-// `take(picture)`, where a picture is {blob, name, sample?}, or of `fail(message)`.
+// `take(picture)`, where a picture is {blob, name, sample?}, or of `fail(message)`. A model's files may be dropped as well.
 
 const $ = (id) => document.getElementById(id);
 
@@ -47,7 +47,8 @@ const named = (file, otherwise) => ({ blob: file, name: file.name || otherwise }
 
 /**
  * Connects all of the page's doors for pictures.
- * @param {{take: (picture: object) => void, fail: (message: string) => void, fetching: (address: string, work: (signal: AbortSignal) => Promise<object>) => void}} page
+ * @param {{take: (picture: object) => void, fail: (message: string) => void, fetching: (address: string, work: (signal: AbortSignal) => Promise<object>) => void,
+ *   takeFolder: (files: File[], name: string) => void}} page
  */
 export function connect(page) {
   connectFiles(page);
@@ -67,7 +68,18 @@ function connectFiles({ take }) {
   }
 }
 
-function connectDrop({ take, fail, fetching }) {
+/** The files of a folder, not of those in it. @param {FileSystemDirectoryEntry} folder @returns {Promise<File[]>} */
+async function filesOf(folder) {
+  const reader = folder.createReader();
+  const files = [];
+  for (;;) {
+    const entries = await new Promise((resolve, reject) => reader.readEntries(resolve, reject)); // some at a time
+    if (entries.length === 0) return files;
+    files.push(...(await Promise.all(entries.filter(({ isFile }) => isFile).map((entry) => new Promise((resolve, reject) => entry.file(resolve, reject))))));
+  }
+}
+
+function connectDrop({ take, fail, fetching, takeFolder }) {
   const veil = $('drop');
   let depth = 0;
   const welcome = (transfer) => [...(transfer?.types ?? [])].some((type) => type === 'Files' || type === 'text/uri-list');
@@ -95,7 +107,14 @@ function connectDrop({ take, fail, fetching }) {
     if (!welcome(event.dataTransfer)) return;
     event.preventDefault();
     lower();
-    const file = pick(event.dataTransfer.files);
+    const folder = [...event.dataTransfer.items].map((item) => item.webkitGetAsEntry?.()).find((entry) => entry?.isDirectory);
+    if (folder) {
+      filesOf(folder).then((files) => takeFolder(files, folder.name), () => fail(`The folder “${folder.name}” could not be read. Choose it under Model instead.`));
+      return;
+    }
+    const files = [...event.dataTransfer.files];
+    if (files.some(({ name }) => name === 'config.json')) return takeFolder(files, '');
+    const file = pick(files);
     if (file) return take(named(file, 'Dropped picture'));
     const address = event.dataTransfer.getData('text/uri-list').split(/\r?\n/).find((line) => line && !line.startsWith('#'));
     if (address) return fetching(address, (signal) => fetchPicture(address, signal));

@@ -59,6 +59,36 @@ export function duration(ms) {
   return `${(ms / 1000).toFixed(ms < 10000 ? 2 : 1)} s`;
 }
 
+/** 95 → "2 minutes". */
+export function remaining(seconds) {
+  if (seconds < 55) return `${Math.max(5, 5 * Math.round(seconds / 5))} seconds`;
+  const minutes = Math.round(seconds / 60);
+  if (minutes < 60) return minutes === 1 ? '1 minute' : `${minutes} minutes`;
+  const hours = Math.round(minutes / 6) / 10;
+  return hours === 1 ? '1 hour' : `${hours} hours`;
+}
+
+/** How fast something arrives, of late, and how long the rest will take. */
+export class Rate {
+  #marks = [];
+
+  /**
+   * @param {number} time in milliseconds
+   * @param {number} loaded bytes so far
+   * @param {number} total of them
+   * @returns {{rate?: number, left?: number}} bytes a second, and seconds; once there is something to go by
+   */
+  add(time, loaded, total) {
+    if (this.#marks.length > 0 && loaded < this.#marks.at(-1).loaded) this.#marks = []; // another file
+    if (this.#marks.length === 0 || time - this.#marks.at(-1).time >= 250) this.#marks.push({ time, loaded });
+    while (time - this.#marks[0].time > 10_000 && this.#marks.length > 2) this.#marks.shift();
+    const past = time - this.#marks[0].time;
+    if (past < 1000) return {};
+    const rate = (1000 * (loaded - this.#marks[0].loaded)) / past;
+    return rate > 0 ? { rate, left: total > loaded ? (total - loaded) / rate : 0 } : {};
+  }
+}
+
 /** A label short enough for a sentence, in quotation marks. */
 export const quote = (label) => `“${label.length > 60 ? `${label.slice(0, 59).trimEnd()}…` : label}”`;
 

@@ -1,8 +1,10 @@
 // The page: holds what is chosen, asks the classifier, and says what happens. How pictures arrive is in
-// page-pictures.js, how results read is in page-results.js, the model is behind siglip-web.js.
+// page-pictures.js, which models there are in page-models.js, how results read in page-results.js; the model itself is behind
+// siglip-web.js.
 
+import { ModelList, showKept } from './page-models.js';
 import { connect, markSample, showSamples } from './page-pictures.js';
-import { bytes, duration, parseLabels, quote, ResultList, sigmoid, softmax, softmaxVerdict, verdict } from './page-results.js';
+import { bytes, duration, parseLabels, quote, Rate, remaining, ResultList, sigmoid, softmax, softmaxVerdict, verdict } from './page-results.js';
 
 // The page's policy asks for Trusted Types: a worker's script may only come from this origin.
 window.trustedTypes?.createPolicy('default', {
@@ -20,7 +22,8 @@ const $ = (id) => document.getElementById(id);
 const list = new ResultList($('results'));
 
 const demo = { id: 'demo', source: 'demo', title: 'the demo model' };
-const model = { classifier: undefined, choice: demo, backend: 'auto', loading: undefined };
+const model = { classifier: undefined, choice: demo, backend: 'auto', dtype: 'auto', whole: false, loading: undefined };
+const models = new ModelList(() => ({ dtype: $('dtype').value, backend: $('backend').value }));
 const picture = { now: undefined, next: undefined, fetching: undefined }; // `next` is shown, but not yet accepted by the model
 const labels = { list: [], own: false }; // own: typed by the person, so a sample must not overwrite them
 let shown; // the answer on the page: {classifier, picture, labels, template, scores, pictureTime, labelsTime}
@@ -352,8 +355,9 @@ function describe() {
   const info = model.classifier?.info;
   $('about').textContent = model.choice.id === 'demo'
     ? 'The demo model is small, came with this page and errs often. It learned from clip-art drawings only: try it on simple drawings of everyday things. Photographs, writing and fine distinctions are beyond it; for those, choose one of the larger models above.'
-    : 'The model’s files were fetched from the Hugging Face Hub. Your picture and your labels were not sent anywhere.';
-  if (model.choice.id === 'other') $('about').textContent = `The model was fetched from ${model.choice.source}. Your picture and your labels were not sent anywhere.`;
+    : `The model was fetched from ${model.choice.id === 'other' ? model.choice.source : 'the Hugging Face Hub'}. ${model.whole
+      ? 'Your picture and your labels were not sent anywhere.'
+      : 'Your picture was not sent anywhere. For words that are new, their parts of the model’s word table are fetched from there, from which that server could tell the words; Advanced has a switch to fetch all of it.'}`;
   if (model.choice.id === 'folder') $('about').textContent = 'The model was read from a folder on this computer. Nothing was sent anywhere.';
   $('facts').replaceChildren();
   if (!info) return;
@@ -364,6 +368,7 @@ function describe() {
     ['Size', `${bytes(info.bytes)}, ${(info.parameters / 1e6).toFixed(info.parameters < 1e7 ? 1 : 0)} million parameters, ${info.dtype}`],
     ['Sees', `${info.imageSize} × ${info.imageSize} pixels, in patches of ${info.patchSize}`],
     ['Reads', `up to ${info.contextLength} tokens per label`],
+    ['Kept', info.cacheReason],
   ];
   for (const [term, text] of facts) {
     if (!text) continue;
@@ -380,8 +385,11 @@ function describe() {
 function progressOf(title) {
   let said;
   let arriving; // the file whose download is under way; what has arrived of it is loaded at the same time
+  const pace = new Rate();
   const verbs = { download: 'Downloading', load: 'Loading', warmup: 'Warming up', ready: 'Starting' };
-  return ({ stage, file, loaded, total, fromCache }) => {
+  const speak = (text) => text !== said && say('busy', said = text);
+  return ({ stage, file, loaded, total, fromCache, waiting }) => {
+    if (waiting) return void speak(waiting);
     const known = total > 0;
     if (total < 1e5 && stage === 'download') return; // too quick to read
     if (stage === 'download') arriving = known && loaded >= total ? undefined : file;
@@ -390,11 +398,32 @@ function progressOf(title) {
     if (known) $('progress').value = Math.min(1, loaded / total);
     else $('progress').removeAttribute('value');
     const isBytes = stage === 'download' || stage === 'load';
-    $('bytes').textContent = isBytes ? `${bytes(loaded)}${known ? ` of ${bytes(total)}` : ''}${file ? ` · ${file}` : ''}` : '';
-    const tenth = known && isBytes && total > 3e7 ? `, ${Math.floor((loaded / total) * 10) * 10}%` : ''; // spoken rarely
-    const text = `${verb} ${title}${tenth}…`;
-    if (text !== said) say('busy', said = text);
+    const { rate, left } = stage === 'download' && !fromCache ? pace.add(performance.now(), loaded, total) : {};
+    const parts = [`${bytes(loaded)}${known ? ` of ${bytes(total)}` : ''}`, rate && `${bytes(rate)}/s`, known && left && `${remaining(left)} left`, file];
+    $('bytes').textContent = isBytes ? parts.filter(Boolean).join(' · ') : '';
+    // Spoken rarely: at each tenth of a large file.
+    const tenth = known && isBytes && total > 3e7 ? Math.floor((loaded / total) * 10) * 10 : undefined;
+    if (tenth !== undefined && said?.startsWith(`${verb} ${title}, ${tenth}%`)) return;
+    const rest = tenth !== undefined && left > 20 ? `, about ${remaining(left)} left` : '';
+    speak(`${verb} ${title}${tenth === undefined ? '' : `, ${tenth}%`}${rest}…`);
   };
+}
+
+/** What is kept, in the panel and in the list of models. */
+async function showCaches() {
+  const { SiglipClassifier } = await import('./siglip-web.js');
+  const caches = await SiglipClassifier.caches().catch(() => []);
+  models.know(caches);
+  showKept(caches, async (name) => {
+    try {
+      const freed = await SiglipClassifier.clearCache(name);
+      if ($('kept').contains(document.activeElement) || document.activeElement === $('clear')) $('storage').querySelector('summary').focus();
+      await showCaches();
+      $('kept-note').textContent = `${bytes(freed)} freed. ${$('kept-note').textContent}`;
+    } catch (error) {
+      $('kept-note').textContent = reason(error);
+    }
+  });
 }
 
 /** Loads a model. The one before stays until the new one is ready if it is the small demo; a large one makes room first. */
@@ -404,8 +433,11 @@ async function load(choice) {
   running = undefined;
   clearTimeout(timer);
   const job = model.loading = new AbortController();
-  const { backend } = model;
+  const { backend, dtype } = model;
   const wanted = $('backend').value;
+  const precision = $('dtype').value;
+  const { whole } = model;
+  const wholeTable = $('whole').checked;
   if (model.choice.id !== 'demo') unload();
   busy(`Loading ${choice.title}…`, () => job.abort());
   mark();
@@ -413,12 +445,13 @@ async function load(choice) {
     const { SiglipClassifier } = await import('./siglip-web.js');
     const progress = progressOf(choice.title);
     const classifier = await SiglipClassifier.load(choice.source, {
-      backend: wanted, signal: job.signal, onProgress: (event) => model.loading === job && progress(event),
+      backend: wanted, dtype: models.find(choice.id)?.dtype ?? precision, wholeTable, signal: job.signal, onProgress: (event) => model.loading === job && progress(event),
     });
     if (model.loading !== job) return void classifier.dispose();
     unload();
-    Object.assign(model, { classifier, choice, backend: wanted, loading: undefined });
+    Object.assign(model, { classifier, choice, backend: wanted, dtype: precision, whole: wholeTable, loading: undefined });
     describe();
+    showCaches();
     run(choice.notice);
   } catch (error) {
     if (model.loading !== job) return;
@@ -427,10 +460,15 @@ async function load(choice) {
     const retry = () => {
       $('model').value = choice.id;
       $('backend').value = wanted;
+      $('dtype').value = precision;
+      $('whole').checked = wholeTable;
       load({ ...choice, notice: undefined });
     };
     $('model').value = model.classifier ? model.choice.id : 'demo';
     $('backend').value = backend;
+    $('dtype').value = dtype;
+    $('whole').checked = whole;
+    showCaches();
     if (model.classifier) {
       const still = `${text} ${model.choice.id === choice.id ? 'It goes on as before' : `${capital(model.choice.title)} is still in use`}.`;
       fail(still, retry);
@@ -447,7 +485,7 @@ async function load(choice) {
 }
 
 function chooseModel() {
-  const { value, selectedOptions } = $('model');
+  const { value } = $('model');
   clearTimeout(chooseModel.timer);
   if (value === 'folder' || value === 'other') {
     const back = () => ($('model').value = model.choice.id);
@@ -460,7 +498,7 @@ function chooseModel() {
     return;
   }
   if (value === 'demo') return void load(demo);
-  const choice = { id: value, source: value, title: selectedOptions[0].textContent.split(' · ')[0] };
+  const choice = { id: value, source: value, title: models.find(value).title };
   chooseModel.timer = setTimeout(() => load(choice), 600); // arrow keys may only be passing by a large download
 }
 
@@ -469,9 +507,7 @@ function connectModel() {
   $('folder').addEventListener('change', () => {
     const files = [...$('folder').files];
     $('folder').value = '';
-    if (files.length === 0) return;
-    $('model').value = 'folder';
-    load({ id: 'folder', source: files, title: `the model in ${quote(files[0].webkitRelativePath.split('/')[0] || 'your folder')}` });
+    if (files.length > 0) takeFolder(files, files[0].webkitRelativePath.split('/')[0]);
   });
   $('other-form').addEventListener('submit', (event) => {
     event.preventDefault();
@@ -486,12 +522,25 @@ function connectModel() {
     if (!$('other-dialog').chosen) $('model').value = model.choice.id;
     $('other-dialog').chosen = false;
   });
-  $('backend').addEventListener('change', () => load({ ...model.choice, notice: undefined }));
+  for (const control of [$('backend'), $('dtype'), $('whole')]) {
+    control.addEventListener('change', () => {
+      models.show();
+      load({ ...model.choice, notice: undefined });
+    });
+  }
+  $('storage').addEventListener('toggle', () => $('storage').open && showCaches());
+}
+
+/** A model's files, from the picker or dropped. */
+function takeFolder(files, name) {
+  clearTimeout(chooseModel.timer);
+  $('model').value = 'folder';
+  load({ id: 'folder', source: files, title: `the model in ${quote(name || 'your folder')}` });
 }
 
 // ---- Start -------------------------------------------------------------------------------------------------------
 
-connect({ take, fail: (text) => fail(text), fetching });
+connect({ take, fail: (text) => fail(text), fetching, takeFolder });
 connectModel();
 $('labels').addEventListener('input', () => {
   labels.own = true;

@@ -251,8 +251,9 @@ export class SiglipClassifierElement extends Base {
 
   /** @param {import("./siglip-web.d.ts").ProgressEvent} progress */
   #progress(progress) {
-    const { stage, loaded, total } = progress;
-    if (this.#image !== null && stage !== "ready") {
+    const { stage, loaded, total, waiting } = progress;
+    if (this.#image !== null && waiting) this.#say(waiting);
+    else if (this.#image !== null && stage !== "ready") {
       const share = total > 0 && stage !== "warmup" ? ` ${Math.floor((100 * loaded) / total)} % of ${(total / 1e6).toFixed(1)} MB` : "";
       this.#say(`${{ download: "Downloading", load: "Loading the model", warmup: "Warming up" }[stage]}${share}…`);
     }

@@ -5,7 +5,8 @@
  * - `"demo"`: the small model that comes with the library, read from beside `siglip-web.js`;
  * - `"owner/name"` or `"owner/name@revision"`: a model of the Hugging Face Hub (revision: a branch, tag or commit; `main` unless given);
  * - an address that starts with `https://`, `/` or `./`: a folder with the files as the Hub has them. A relative one
- *   is resolved against the page; a query (`?token=…`) is sent with every file;
+ *   is resolved against the page; a query (`?token=…`) is sent with every file. `https://HOST/OWNER/NAME/resolve/REVISION/` is
+ *   taken for a mirror of the Hub;
  * - the files of such a folder, or a handle to it.
  */
 export type ModelSource = "demo" | (string & {}) | File[] | FileList | FileSystemDirectoryHandle;
@@ -13,14 +14,28 @@ export type ModelSource = "demo" | (string & {}) | File[] | FileList | FileSyste
 export interface LoadOptions {
   /** `"auto"` (default) takes WebGPU on a real GPU and the CPU otherwise; `info.backendReason` says why. */
   backend?: "auto" | "webgpu" | "cpu";
-  /** How weights are held. `"auto"` (default) lets the library choose for the device. */
+  /**
+   * How weights are held: `"q8"` takes about a quarter of `"f32"`'s memory, `"q4"` an eighth. `"auto"` (default) takes what a converted
+   * checkpoint was made for; otherwise `"f32"` for small models (up to 64 MB), `"q8"` on the CPU and `"f16"` on WebGPU.
+   */
   dtype?: "auto" | "f32" | "f16" | "q8" | "q4";
   /** Called often while the model loads. What it throws is reported to the console and doesn't stop loading. */
   onProgress?: (event: ProgressEvent) => void;
   /** Stops loading, downloads included; `load` then rejects with code `"aborted"`. */
   signal?: AbortSignal;
-  /** Whether downloaded files may be kept. So far that is left to the browser's own HTTP cache, and this option changes nothing. */
+  /**
+   * `true` (default) keeps the model in this browser, as it is held, tensor by tensor: a download that was broken off goes on
+   * where it stopped, and a later load needs none. A model of the Hub is then taken as it was, without asking (name a newer
+   * `@revision` or call `clearCache`); another folder is asked whether its files have changed. `info.cacheReason` tells how it
+   * went; the demo model and files on disk aren't kept. `false` neither reads nor keeps anything.
+   */
   cache?: boolean;
+  /**
+   * `false` (default): of a large token table (98 MB in SigLIP base, 786 MB in SigLIP 2 base) only the rows of the tokens in use are
+   * fetched, when a text first has them, and kept; their server could tell from that which words they were. `true` downloads
+   * it all while loading. Servers that know no ranges, and files on disk, give all they have in any case.
+   */
+  wholeTable?: boolean;
   /**
    * `true` (default) computes in a worker, so that the page stays responsive. `false` computes on the thread that
    * calls; its WebAssembly memory can be used again after `dispose()`, but goes back only when the page is left.
@@ -35,9 +50,12 @@ export interface ProgressEvent {
   file?: string;
   /** Bytes, for `"download"` and `"load"`. */
   loaded: number;
-  /** Bytes, for `"download"` and `"load"`; 0 while not known. */
+  /** Bytes, for `"download"` and `"load"`; 0 while not known. Of weights, those that are needed: a token table may stay where it is. */
   total: number;
+  /** Whether the last of these bytes were kept in this browser. */
   fromCache?: boolean;
+  /** A sentence on why nothing arrives for the moment: the connection or the server failed, or another tab loads the same model. */
+  waiting?: string;
 }
 
 export interface ClassifyOptions {
@@ -83,6 +101,26 @@ export interface ModelInfo {
   readonly logitBias: number;
   /** Bytes that the weights take. */
   readonly bytes: number;
+  /** The labels of a checkpoint that was converted for fixed ones: `classify` takes these and no others. */
+  readonly labels?: readonly string[];
+  /** Whether the whole model is kept in this browser. */
+  readonly cached: boolean;
+  /** How it is kept, or why not (no storage, a full disk…), as a sentence. */
+  readonly cacheReason: string;
+}
+
+/** A model that is kept in this browser, whole or in part. */
+export interface CachedModel {
+  /** As `load` was given it. */
+  name: string;
+  /** Address of the folder that it came from. */
+  source: string;
+  /** How its weights are held; `"auto-webgpu"` or `"auto-cpu"` before that was decided for this backend. */
+  dtype: string;
+  /** That it takes on the disk. */
+  bytes: number;
+  /** `false`: its download has not come to an end yet. */
+  complete: boolean;
 }
 
 /**
@@ -141,6 +179,15 @@ export declare class SiglipClassifier {
 
   /** Each text's embedding, `[info.embeddingSize]`, of unit length. Texts are taken as given: no template. */
   embedText(texts: string[], options?: { signal?: AbortSignal }): Promise<Float32Array[]>;
+
+  /** What is kept in this browser for pages of this origin, by name. */
+  static caches(): Promise<CachedModel[]>;
+
+  /**
+   * Removes a model by its name, or by the address of its folder, in every dtype; all models without. Waits for loads of it that run.
+   * @returns bytes that were freed
+   */
+  static clearCache(name?: string): Promise<number>;
 
   readonly info: ModelInfo;
 

@@ -2,6 +2,7 @@
 // This file is what a page imports. It checks what it is given, keeps calls in order, and leaves the work to a worker.
 import { SiglipError, aborted, siglipError } from "./error.js";
 import { prepare } from "./image.js";
+import { clearCaches, listCaches } from "./store.js";
 
 export { SiglipError };
 
@@ -15,6 +16,8 @@ export { SiglipError };
 
 /** Longer labels are a mistake: a text tower reads at most a few hundred characters of them. */
 const LONGEST_LABEL = 1000;
+/** Tests pass their own patience with a bad connection, so that none of them waits. */
+const PATIENCE = Symbol.for("siglip-web.patience");
 /** `new SiglipClassifier()` would be one without a model. */
 const INSIDE = Symbol("load");
 
@@ -43,17 +46,18 @@ export class SiglipClassifier {
    * @returns {Promise<SiglipClassifier>}
    */
   static async load(source, options = {}) {
-    const { backend = "auto", dtype = "auto", onProgress, signal, cache = true, worker = true } = checkOptions(options);
+    const { backend = "auto", dtype = "auto", onProgress, signal, cache = true, wholeTable = false, worker = true } = checkOptions(options);
     checkWord("backend", backend, ["auto", "webgpu", "cpu"]);
     checkWord("dtype", dtype, ["auto", "f32", "f16", "q8", "q4"]);
     checkWord("cache", cache, [true, false]);
+    checkWord("wholeTable", wholeTable, [true, false]);
     checkWord("worker", worker, [true, false]);
     if (onProgress !== undefined && typeof onProgress !== "function") throw badInput(`onProgress is ${show(onProgress)}; it must be a function.`);
     const { place, name } = locate(source);
     checkAborted(signal);
 
     const link = worker ? workerLink() : await localLink();
-    const request = link.request({ method: "load", place, name, backend, dtype }, (progress) => tell(onProgress, progress));
+    const request = link.request({ method: "load", place, name, backend, dtype, cache, wholeTable, patience: options[PATIENCE] }, (progress) => tell(onProgress, progress));
     const onAbort = () => {
       request.cancel();
       link.close(aborted(signal));
@@ -70,6 +74,20 @@ export class SiglipClassifier {
     } finally {
       signal?.removeEventListener("abort", onAbort);
     }
+  }
+
+  /** @returns {Promise<import("./siglip-web.d.ts").CachedModel[]>} */
+  static async caches() {
+    return listCaches().catch((error) => { throw siglipError(error, "network"); });
+  }
+
+  /**
+   * @param {string} [name]
+   * @returns {Promise<number>}
+   */
+  static async clearCache(name) {
+    if (name !== undefined && typeof name !== "string") throw badInput(`The model is ${show(name)}; it must be a name that caches() lists, or be left out to clear them all.`);
+    return clearCaches(name).catch((error) => { throw siglipError(error, "network"); });
   }
 
   get info() {
@@ -129,7 +147,7 @@ export class SiglipClassifier {
     return this.#disposed;
   }
 
-  /** For tests: how often each tower really ran. */
+  /** For tests: how often each tower really ran, and the WebAssembly memory in bytes. */
   [Symbol.for("siglip-web.stats")]() {
     return this.#link.request({ method: "stats" }).reply;
   }
@@ -334,14 +352,15 @@ function locate(source) {
 
 /** @param {string} text */
 function locateText(text) {
-  if (text === "demo") return { place: /** @type {const} */ ({ kind: "url", base: new URL("./models/demo/", import.meta.url).href, hub: false }), name: "demo" };
+  if (text === "demo") return { place: /** @type {const} */ ({ kind: "url", base: new URL("./models/demo/", import.meta.url).href }), name: "demo" };
   if (/^([a-z][a-z\d+.-]*:|\.{0,2}\/)/i.test(text)) return locateAddress(text);
   const [, owner, name, revision = "main"] = /^([a-z\d][\w.-]{0,95})\/([a-z\d][\w.-]{0,95})(?:@([\w.-]+(?:\/[\w.-]+)*))?$/i.exec(text) ?? [];
   if (!owner || revision.split("/").some((part) => /^\.+$/.test(part))) {
     throw badInput(`The model ${show(text)} is not known. Write "demo", "owner/name" or "owner/name@revision" for one of the Hugging Face Hub, or the address of a folder that starts with https://, / or ./.`);
   }
-  const base = `https://huggingface.co/${owner}/${name}/resolve/${encodeURIComponent(revision)}/`;
-  return { place: /** @type {const} */ ({ kind: "url", base, hub: true }), name: text };
+  const hub = { origin: "https://huggingface.co", model: `${owner}/${name}`, revision };
+  const base = `${hub.origin}/${hub.model}/resolve/${encodeURIComponent(revision)}/`;
+  return { place: /** @type {const} */ ({ kind: "url", base, hub }), name: text };
 }
 
 /** @param {string} text */
@@ -361,8 +380,14 @@ function locateAddress(text) {
   if (/\.(json|safetensors)$/i.test(url.pathname)) throw badInput(`The model's address ${show(text)} is that of one file. Give the folder that it is in.`);
   if (!url.pathname.endsWith("/")) url.pathname += "/";
   url.hash = "";
+  // Mirrors of the Hub have its addresses.
+  const mirror = /^\/([^/]+\/[^/]+)\/resolve\/([^/]+)\/$/.exec(url.pathname);
+  if (mirror) {
+    const hub = { origin: url.origin, model: mirror[1], revision: decodeURIComponent(mirror[2]) };
+    return { place: /** @type {const} */ ({ kind: "url", base: url.href, hub }), name: hub.revision === "main" ? hub.model : `${hub.model}@${hub.revision}` };
+  }
   const name = decodeURIComponent(url.pathname.split("/").at(-2) || url.host);
-  return { place: /** @type {const} */ ({ kind: "url", base: url.href, hub: false }), name };
+  return { place: /** @type {const} */ ({ kind: "url", base: url.href }), name };
 }
 
 /** @param {any[]} list */

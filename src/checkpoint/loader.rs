@@ -27,6 +27,9 @@ pub const SMALLEST_REMOTE_TABLE: usize = 16 << 20;
 /// Files are read in pieces of this many bytes.
 const PIECE: usize = 4 << 20;
 
+/// After so many bytes a caller who wants to stop is heard: packing them takes some milliseconds.
+const BREATH: usize = 1 << 20;
+
 /// Numbers are converted so many bytes at a time, so that what lies between two forms stays small.
 const STEP: usize = 64 << 10;
 
@@ -556,25 +559,29 @@ impl<R: Reader> Run<'_, '_, R> {
         for (offset, length) in pieces {
             let reader = self.file.reader.as_mut().expect("opened above");
             let piece = reader.read_at(offset, length as usize).await?;
-            let mut rest = piece.as_slice();
-            while !rest.is_empty() {
-                let arriving = match &mut current {
-                    Some(arriving) => arriving,
-                    None => {
-                        let (tensor, target) = waiting.next().expect("pieces end with the last");
-                        current.insert(self.begin(tensor, *target))
+            for mut rest in piece.chunks(BREATH) {
+                while !rest.is_empty() {
+                    let arriving = match &mut current {
+                        Some(arriving) => arriving,
+                        None => {
+                            let (tensor, target) =
+                                waiting.next().expect("pieces end with the last");
+                            current.insert(self.begin(tensor, *target))
+                        }
+                    };
+                    let (part, after) = rest.split_at(rest.len().min(arriving.left));
+                    rest = after;
+                    arriving.left -= part.len();
+                    arriving.sink.push(part);
+                    self.hash.update(part);
+                    self.loaded += part.len() as u64;
+                    if arriving.left == 0 {
+                        let arrived = current.take().expect("it is the current one");
+                        self.end(arrived, store).await;
                     }
-                };
-                let (part, after) = rest.split_at(rest.len().min(arriving.left));
-                rest = after;
-                arriving.left -= part.len();
-                arriving.sink.push(part);
-                self.hash.update(part);
-                self.loaded += part.len() as u64;
-                if arriving.left == 0 {
-                    let arrived = current.take().expect("it is the current one");
-                    self.end(arrived, store).await;
                 }
+                self.report(progress, false);
+                pace.step().await?;
             }
             if piece.len() < length as usize {
                 let name = current.map_or("a tensor", |arriving| &arriving.tensor.name);
@@ -586,8 +593,6 @@ impl<R: Reader> Run<'_, '_, R> {
                 ))
                 .into());
             }
-            self.report(progress, false);
-            pace.step().await?;
         }
         // Tensors without numbers.
         for (tensor, target) in waiting {

@@ -381,8 +381,8 @@ pub fn held(dtype: Dtype, name: &str, dims: [usize; 2]) -> Dtype {
     match dtype {
         // The host gathers the table's rows, whatever their length.
         _ if name != TOKEN_TABLE && !takes_packed(dims) => Dtype::F32,
-        Dtype::Q8 | Dtype::Q4 if finer(&["patch_embedding", "token_embedding"]) => Dtype::F16,
-        Dtype::Q8 if finer(&["q_proj", "k_proj"]) => Dtype::F16,
+        Dtype::Q8 if finer(&["q_proj", "k_proj", "token_embedding"]) => Dtype::F16,
+        Dtype::Q8 | Dtype::Q4 if finer(&["patch_embedding"]) => Dtype::F16,
         Dtype::Q4 if !finer(&[".mlp.fc1.", ".mlp.fc2."]) => Dtype::Q8,
         other => other,
     }

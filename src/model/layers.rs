@@ -10,6 +10,7 @@ use crate::kernels::{self, PackedWeight};
 
 /// A matrix `[output, input]`, as PyTorch and the checkpoints have it.
 #[derive(Module, Debug)]
+#[allow(clippy::large_enum_variant)] // A few hundred in a model, each beside megabytes.
 pub enum Weight {
     /// f32: exact, and what training differentiates.
     Plain(Param<Tensor<2>>),

@@ -15,6 +15,8 @@ function assertError(outcome, code, message = /./) {
   assert.ok(outcome.ours, "rejects with a SiglipError");
 }
 
+const runs = ({ imageRuns, textRuns }) => ({ imageRuns, textRuns });
+
 /** The browser tells a moment later that a worker has ended. */
 async function workersEnded(page) {
   await Promise.all(page.workers().map((worker) => worker.waitForEvent("close", { timeout: 5000 })));
@@ -147,7 +149,7 @@ describe("the library over an engine that fails on command", { timeout: 1_200_00
       assert.equal(result.last[0].label, "last");
       assert.deepEqual(result.order, ["last", "final"]);
       // Three ran: the stopped one, "last" and "final". The waiting one never did.
-      assert.deepEqual(result.stats, { imageRuns: 3, textRuns: 1 });
+      assert.deepEqual(runs(result.stats), { imageRuns: 3, textRuns: 1 });
       await page.close();
     });
 
@@ -333,7 +335,7 @@ describe("the library over an engine that fails on command", { timeout: 1_200_00
     assert.match(outcomes["a blank label"].message, /label 2 of 2 is blank/);
     assert.match(outcomes["too long"].message, /has 10000 characters; 1000 are allowed/);
     assert.match(outcomes["no place"].message, /"a photo" has no \{\}/);
-    assert.deepEqual(stats, { imageRuns: 0, textRuns: 0 }, "nothing ran");
+    assert.deepEqual(runs(stats), { imageRuns: 0, textRuns: 0 }, "nothing ran");
     await page.close();
   });
 
@@ -745,7 +747,10 @@ describe("the library over the real engine", { timeout: 1_200_000 }, () => {
 
   test("the same labels run the text tower once, the same picture the image tower once", async () => {
     const [start, first, second, third] = await page.evaluate(async () => {
-      const stats = () => tiny[Symbol.for("siglip-web.stats")]();
+      const stats = async () => {
+        const { imageRuns, textRuns } = await tiny[Symbol.for("siglip-web.stats")]();
+        return { imageRuns, textRuns };
+      };
       const bytes = new Uint8Array(await (await fetch("/picture.png")).arrayBuffer());
       const labels = ["quite new", "never asked"];
       const counts = [await stats()];
@@ -852,11 +857,11 @@ describe("the library over the real engine", { timeout: 1_200_000 }, () => {
     ];
     for (const [file, answer, code, message] of cases) {
       for (const name of MODEL_FILES) site.overlay[`/broken/${name}`] = name === file ? answer : model(name);
-      const result = await page.evaluate(() => outcome(async () => (await SiglipClassifier.load("/broken/", { worker: false, backend: "cpu" })).info));
+      const result = await page.evaluate(() => outcome(async () => (await SiglipClassifier.load("/broken/", { worker: false, backend: "cpu", [Symbol.for("siglip-web.patience")]: { hurry: true } })).info));
       assertError(result, code, message);
     }
     // In the worker, and with a page that is as usable as before.
-    assertError(await page.evaluate(() => outcome(async () => (await SiglipClassifier.load("/broken/")).info)), "network");
+    assertError(await page.evaluate(() => outcome(async () => (await SiglipClassifier.load("/broken/", { [Symbol.for("siglip-web.patience")]: { hurry: true } })).info)), "network");
     assertAsReference(await page.evaluate((labels) => tiny.classify("/picture.png", labels), expected.labels));
   });
 

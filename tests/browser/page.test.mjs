@@ -417,8 +417,9 @@ describe('waiting', () => {
 
 describe('models', () => {
   onPage('from the Hub are asked for only when chosen; a failure is explained and the demo goes on', async (page, requests) => {
-    const sizes = (await model(page).locator('option').allTextContents()).join(' | ');
-    for (const size of ['813 MB', '1.5 GB', '3.5 GB', 'A folder on this computer']) assert.ok(sizes.includes(size), sizes);
+    const options = await model(page).locator('optgroup[label*="Hub"] option').allTextContents();
+    assert.ok(options.some((text) => text.startsWith('SigLIP 2 ')) && options.some((text) => text.startsWith('SigLIP So400m')));
+    for (const text of options) assert.match(text, /^SigLIP .* px.* · [\d.]+ [MG]B download, [\d.]+ [MG]B in memory \((f32|f16|q8|q4)\)/);
     assert.deepEqual(requests.filter((url) => url.includes('huggingface')), []);
     const before = await read(page);
     await model(page).selectOption('google/siglip-base-patch16-224');
@@ -457,6 +458,76 @@ describe('models', () => {
     await answered(page);
     assert.equal(await model(page).inputValue(), 'demo');
     await stillWorks(page);
+  });
+
+  onPage('by dropping a folder, or its files', async (page) => {
+    const session = await page.context().newCDPSession(page);
+    const data = { items: [], files: [`${www}models/demo`.replace(/\/\/+/g, '/')], dragOperationsMask: 1 };
+    for (const type of ['dragEnter', 'dragOver', 'drop']) await session.send('Input.dispatchDragEvent', { type, x: 300, y: 300, data });
+    await page.getByText('read from a folder on this computer').waitFor();
+    await answered(page);
+    assert.equal(await model(page).inputValue(), 'folder');
+    await model(page).selectOption('demo');
+    await page.getByText('clip-art drawings only').waitFor();
+    await answered(page);
+    const names = ['config.json', 'preprocessor_config.json', 'tokenizer.json', 'model.safetensors'];
+    data.files = names.map((name) => `${www}models/demo/${name}`);
+    for (const type of ['dragEnter', 'dragOver', 'drop']) await session.send('Input.dispatchDragEvent', { type, x: 300, y: 300, data });
+    await page.getByText('read from a folder on this computer').waitFor();
+    await stillWorks(page);
+  });
+
+  onPage('are kept, listed and removed', async (page) => {
+    await page.getByText('Models kept in this browser').click();
+    const panel = page.locator('#storage');
+    await panel.getByText('None so far').waitFor();
+    await model(page).selectOption('other');
+    const dialog = page.getByRole('dialog', { name: 'Another SigLIP checkpoint' });
+    await dialog.getByRole('textbox').fill('./models/demo/?a=copy');
+    await dialog.getByRole('button', { name: 'Load' }).click();
+    await page.getByText('The model was fetched from ./models/demo').waitFor();
+    await answered(page);
+    const item = page.getByRole('list', { name: 'Models kept in this browser' }).getByRole('listitem');
+    await item.filter({ hasText: /^demo · automatic [\d.]+ [kM]B/ }).waitFor();
+    await panel.getByRole('button', { name: 'Remove demo' }).click();
+    await panel.getByText(/[\d.]+ [kM]B freed\. None so far/).waitFor();
+    assert.equal(await item.count(), 0);
+    assert.equal(await page.evaluate(() => document.activeElement.tagName), 'SUMMARY', 'the focus does not fall off the page');
+    await stillWorks(page);
+  });
+
+  onPage('are offered in the form that this device can hold', async (page) => {
+    const forms = await page.evaluate(async () => {
+      const { bestFor, memoryOf } = await import('./page-models.js');
+      const model = { parameters: 841.1 };
+      const best = (memory, gpu, wish, backend) => bestFor(model, { memory: memory * 1e9, gpu }, wish, backend);
+      return {
+        best: [best(8, true), best(8, false), best(8, true, 'auto', 'cpu'), best(1.5, true), best(1, true), best(0.5, true), best(8, true, 'f32'), best(2, true, 'f32')].map((form) => form ?? 'none'),
+        sizes: ['f32', 'f16', 'q8', 'q4'].map((dtype) => Math.round(memoryOf(model, dtype) / 1e6)),
+      };
+    });
+    assert.deepEqual(forms.best, ['f16', 'q8', 'q8', 'q8', 'q4', 'none', 'f32', 'none']);
+    assert.deepEqual(forms.sizes, [3364, 1682, 892, 471]);
+    await page.getByText('Advanced').click();
+    await page.getByRole('combobox', { name: 'Precision' }).selectOption('f32');
+    await answered(page);
+    assert.match(await model(page).locator('option[value="google/siglip-base-patch16-224"]').textContent(), /714 MB in memory \(f32\)/);
+    await stillWorks(page);
+  });
+
+  onPage('that arrive slowly tell how fast, and how long it will take', async (page) => {
+    const told = await page.evaluate(async () => {
+      const { Rate, remaining } = await import('./page-results.js');
+      const rate = new Rate();
+      const told = [];
+      for (let second = 0; second <= 30; second++) told.push(rate.add(1000 * second, second < 10 ? second * 1e6 : 1e7 + (second - 10) * 4e6, 2e8));
+      return { told, words: [3, 42, 59, 95, 3000, 3700, 8000].map(remaining) };
+    });
+    assert.deepEqual(told.told[0], {});
+    assert.deepEqual(told.told[5], { rate: 1e6, left: 195 });
+    assert.equal(told.told[30].rate, 4e6, 'as it goes now');
+    assert.equal(told.told[30].left, 27.5);
+    assert.deepEqual(told.words, ['5 seconds', '40 seconds', '1 minute', '2 minutes', '50 minutes', '1 hour', '2.2 hours']);
   });
 
   onPage('by a name that is none: said, and the demo goes on', async (page) => {

@@ -1,6 +1,7 @@
 // Compiled, never run: what TypeScript users may write, and what must not pass.
 import { SiglipClassifier, SiglipError } from "../../www/siglip-web.js";
 import type {
+  CachedModel,
   ClassifyOptions,
   ImageInput,
   LabelScore,
@@ -30,7 +31,7 @@ declare const chosen: FileList;
 
 export async function use(signal: AbortSignal): Promise<void> {
   const sources: ModelSource[] = ["demo", "google/siglip-base-patch16-224@main", "./models/mine/", [everyPicture.file], chosen, directory];
-  const options: LoadOptions = { backend: "auto", dtype: "auto", signal, cache: true, worker: true, onProgress };
+  const options: LoadOptions = { backend: "auto", dtype: "auto", signal, cache: true, wholeTable: false, worker: true, onProgress };
   const classifier: SiglipClassifier = await SiglipClassifier.load(sources[0] ?? "demo", options);
   await SiglipClassifier.load("demo");
 
@@ -51,13 +52,17 @@ export async function use(signal: AbortSignal): Promise<void> {
   const numbers: number[] = [info.imageSize, info.patchSize, info.embeddingSize, info.contextLength, info.parameters, info.logitScale, info.logitBias, info.bytes];
   const words: string[] = [info.name, info.backend, info.backendReason, info.adapter, info.dtype];
   void [numbers, words];
+  const kept: [boolean, string] = [info.cached, info.cacheReason];
+  const caches: CachedModel[] = await SiglipClassifier.caches();
+  const freed: number = (await SiglipClassifier.clearCache(caches[0]?.name)) + (await SiglipClassifier.clearCache());
+  void [kept, freed];
   const nothing: void = await classifier.dispose();
   return nothing;
 }
 
-function onProgress({ stage, file, loaded, total, fromCache }: ProgressEvent): void {
+function onProgress({ stage, file, loaded, total, fromCache, waiting }: ProgressEvent): void {
   const known: "download" | "load" | "warmup" | "ready" = stage;
-  const maybe: [string | undefined, boolean | undefined] = [file, fromCache];
+  const maybe: [string | undefined, boolean | undefined, string | undefined] = [file, fromCache, waiting];
   void [known, loaded / total, maybe];
 }
 

@@ -1,0 +1,699 @@
+// Models over bad connections and from the browser's own storage: a server like the Hub's that misbehaves on command.
+// The engine reads and keeps weights as the real one does, and tells their SHA-256.
+import assert from "node:assert/strict";
+import { createCipheriv, createHash } from "node:crypto";
+import { readFile } from "node:fs/promises";
+import { after, before, beforeEach, describe, test } from "node:test";
+import { importLibrary, mockEngine, openSite } from "./harness.mjs";
+import { startHub } from "./hub.mjs";
+
+const WEIGHTS = "model.safetensors";
+const tiny = await readFile(new URL(`../fixtures/model/tiny/${WEIGHTS}`, import.meta.url));
+const headerEnd = 8 + Number(tiny.readBigUInt64LE(0));
+const tensors = Object.keys(JSON.parse(tiny.subarray(8, headerEnd))).filter((name) => name !== "__metadata__").length;
+const digest = (file) => createHash("sha256").update(file.subarray(8 + Number(file.readBigUInt64LE(0)))).digest("hex");
+
+/** Numbers that are the same in every run. */
+function* random(seed) {
+  for (;;) {
+    seed = (seed + 0x6d2b79f5) | 0;
+    let t = Math.imul(seed ^ (seed >>> 15), 1 | seed);
+    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
+    yield ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
+  }
+}
+
+/** A safetensors file of random bytes in tensors of these sizes. */
+function weights(sizes, seed) {
+  let at = 0;
+  const header = Object.fromEntries(sizes.map((size, i) => [`t${i}`, { dtype: "U8", shape: [size], data_offsets: [at, (at += size)] }]));
+  const json = Buffer.from(JSON.stringify(header).padEnd(Math.ceil(JSON.stringify(header).length / 8) * 8));
+  const file = Buffer.alloc(8 + json.length + at);
+  file.writeBigUInt64LE(BigInt(json.length));
+  json.copy(file, 8);
+  createCipheriv("aes-128-ctr", Buffer.alloc(16, seed), Buffer.alloc(16)).update(Buffer.alloc(at)).copy(file, 8 + json.length);
+  return file;
+}
+
+function assertError(outcome, code, message = /./) {
+  assert.equal(outcome.code, code, JSON.stringify({ ...outcome, value: undefined, events: undefined }));
+  assert.match(outcome.message, message);
+  assert.ok(outcome.ours, "rejects with a SiglipError");
+}
+
+describe("downloads and what is kept of them", { timeout: 600_000 }, () => {
+  let site;
+  let hub;
+  let page;
+  const close = [];
+  before(async () => {
+    const t = { after: (hook) => close.push(hook) };
+    site = await openSite(t, { overlay: mockEngine });
+    hub = await startHub(t, { "config.json": JSON.stringify({ weights: true }), [WEIGHTS]: tiny });
+    page = await open();
+  });
+  after(async () => {
+    for (const hook of close.reverse()) await hook();
+  });
+  beforeEach(async () => {
+    hub.reset();
+    hub.files = { "config.json": JSON.stringify({ weights: true }), [WEIGHTS]: tiny };
+    hub.commit = createHash("sha1").update("first").digest("hex");
+    await page.evaluate(() => SiglipClassifier.clearCache());
+  });
+
+  /** `load(source, options)` on the page gives the info and all progress, or the error. */
+  async function open() {
+    const page = await importLibrary(await site.page(), site.library);
+    await page.evaluate(() => {
+      window.load = async (source, options = {}) => {
+        const events = [];
+        const patience = { hurry: true, stall: 20_000, ...options.patience };
+        const result = await outcome(async () => {
+          const classifier = await SiglipClassifier.load(source, {
+            backend: "cpu", ...options, [Symbol.for("siglip-web.patience")]: patience,
+            onProgress: (event) => { events.push(event); options.onProgress?.(event); },
+          });
+          if (options.keep) window.kept = classifier;
+          else await classifier.dispose();
+          return classifier.info;
+        });
+        return { ...result, ...result.value, events };
+      };
+    });
+    return page;
+  }
+
+  const load = (source, options, on = page) => on.evaluate(([source, options]) => load(source, options), [source, options]);
+  const asked = (file = WEIGHTS) => hub.requests.filter((request) => request.file === file);
+  const whole = (result) => assert.equal(result.weights?.digest, digest(hub.files[WEIGHTS]), JSON.stringify({ ...result, events: undefined }));
+
+  test("a model of the Hub comes by ranges over its redirects, verified by the sum that is SHA-256, and then needs no network", async () => {
+    const first = await load(hub.model);
+    whole(first);
+    assert.equal(first.name, "owner/name");
+    assert.equal(first.weights.size, tiny.length);
+    assert.equal(first.weights.sha256, hub.sha256(WEIGHTS));
+    assert.equal(first.cached, true);
+    assert.match(first.cacheReason, /^Kept in this browser/);
+    assert.equal(asked().filter(({ where }) => where === "hub").length, 1, "signed addresses are used again");
+    assert.ok(asked().filter(({ where }) => where === "cdn").every(({ range }) => range), "by ranges");
+    assert.deepEqual(asked()[0].revision, hub.commit, "of the commit that config.json was of");
+    const arrived = first.events.filter(({ file }) => file === WEIGHTS);
+    assert.deepEqual(arrived.at(-1), { stage: "download", file: WEIGHTS, loaded: tiny.length, total: tiny.length });
+
+    hub.requests.length = 0;
+    const again = await load(hub.model);
+    whole(again);
+    assert.deepEqual(hub.requests, []);
+    assert.equal(again.weights.fetched, 0);
+    assert.ok(again.events.filter(({ stage, file }) => stage === "download" && !/wasm/.test(file)).every(({ fromCache }) => fromCache));
+    assert.ok(again.events.some(({ file, fromCache }) => file === WEIGHTS && fromCache));
+    const reloaded = await open();
+    whole(await load(hub.model, {}, reloaded));
+    assert.deepEqual(hub.requests, []);
+    await reloaded.close();
+  });
+
+  test("cache: false keeps nothing and reads nothing that is kept", async () => {
+    const result = await load(hub.model, { cache: false });
+    whole(result);
+    assert.equal(result.cached, false);
+    assert.deepEqual(await page.evaluate(() => SiglipClassifier.caches()), []);
+    await load(hub.model);
+    hub.requests.length = 0;
+    whole(await load(hub.model, { cache: false }));
+    assert.ok(hub.requests.length > 2);
+  });
+
+  test("what is kept is listed with its size, and cleared by name", async () => {
+    await load(hub.model, { dtype: "f32" });
+    await load(hub.folder, { dtype: "f32" });
+    const list = await page.evaluate(() => SiglipClassifier.caches());
+    assert.deepEqual(list.map(({ bytes, ...rest }) => rest), [
+      { name: "folder", source: hub.folder, dtype: "f32", complete: true },
+      { name: "owner/name", source: hub.model, dtype: "f32", complete: true },
+    ]);
+    for (const { bytes } of list) assert.ok(bytes >= tiny.length - headerEnd && bytes < 1.2 * tiny.length, `${bytes}`);
+    assert.equal(await page.evaluate(() => SiglipClassifier.clearCache("owner/name")), list[1].bytes);
+    assert.deepEqual((await page.evaluate(() => SiglipClassifier.caches())).map(({ name }) => name), ["folder"]);
+    assert.equal(await page.evaluate(() => SiglipClassifier.clearCache("owner/other")), 0);
+    assertError(await page.evaluate(() => outcome(() => SiglipClassifier.clearCache(5))), "bad-input");
+    await page.evaluate(() => SiglipClassifier.clearCache());
+    assert.deepEqual(await page.evaluate(() => SiglipClassifier.caches()), []);
+    hub.requests.length = 0;
+    whole(await load(hub.folder));
+    assert.ok(hub.requests.length > 0);
+  });
+
+  test("a connection cut at any byte goes on there, within the load", async () => {
+    const numbers = random(1);
+    let resumed = 0;
+    const file = (hub.files[WEIGHTS] = weights(Array(24).fill(2 ** 20), 1));
+    for (let i = 0; i < 5; i++) {
+      const cuts = Array.from({ length: 10 }, () => Math.floor(numbers.next().value * file.length));
+      const cut = [];
+      hub.fault = ({ where, start, end }) => {
+        const next = where === "cdn" ? cuts.findIndex((at) => at > start && at < end) : -1;
+        if (next < 0) return undefined;
+        cut.push({ start, at: cuts[next], end });
+        return { cut: cuts.splice(next, 1)[0] };
+      };
+      hub.requests.length = 0;
+      whole(await load(hub.model, { cache: false }));
+      // Each goes on where it was: the browser may have lost what had only just arrived, never more.
+      const requests = asked().filter(({ where }) => where === "cdn").map(({ range }) => range.match(/\d+/g).map(Number));
+      for (const { start, at, end } of cut) {
+        const next = requests.findIndex(([from, last], i) => last + 1 === end && from >= start && from <= at && i > requests.findIndex(([from]) => from === start));
+        assert.ok(next >= 0, `${start} to ${end} was cut at ${at}: ${JSON.stringify(requests)}`);
+        if (requests[next][0] > start) resumed += 1;
+      }
+    }
+    assert.ok(resumed > 0);
+  });
+
+  test("a tab killed at any byte leaves what the next load goes on with, bit by bit", async () => {
+    const numbers = random(2);
+    for (let i = 0; i < 50; i++) {
+      await page.evaluate(() => SiglipClassifier.clearCache());
+      const at = Math.floor(numbers.next().value * tiny.length);
+      let reached;
+      const stalled = new Promise((resolve) => { reached = resolve; });
+      hub.fault = ({ where, start, end }) => {
+        if (where !== "cdn" || at < start || at >= end) return undefined;
+        reached();
+        return { stall: at };
+      };
+      // The worker is ended in the midst of whatever it does.
+      const loading = page.evaluate((source) => {
+        window.stop = new AbortController();
+        return load(source, { signal: window.stop.signal });
+      }, hub.model);
+      await stalled;
+      await page.evaluate(() => window.stop.abort());
+      assertError(await loading, "aborted");
+      hub.reset();
+      const result = await load(hub.model);
+      whole(result);
+      assert.ok(result.cached);
+      assert.ok(result.weights.fetched <= tensors);
+    }
+    hub.requests.length = 0;
+    whole(await load(hub.model));
+    assert.deepEqual(hub.requests, []);
+  });
+
+  test("what arrived before the tab was closed is not fetched again", async () => {
+    const sizes = Array.from({ length: 24 }, () => 2 ** 20);
+    hub.files[WEIGHTS] = weights(sizes, 3);
+    const doomed = await open();
+    hub.fault = ({ where, end }) => (where === "cdn" && end >= 20 * 2 ** 20 ? { stall: 20 * 2 ** 20 } : undefined);
+    const kept = doomed.evaluate((source) => new Promise((resolve) => {
+      load(source, { onProgress: ({ stage, loaded }) => stage === "load" && loaded === 16 && resolve() });
+    }), hub.model);
+    await kept;
+    await doomed.close({ runBeforeUnload: false });
+    hub.reset();
+    const result = await load(hub.model);
+    whole(result);
+    assert.ok(result.weights.fetched <= 8, `${result.weights.fetched}`);
+    assert.equal(asked("config.json").length, 1, "once, to see whether the model is the same");
+  });
+
+  test("several ranges are under way at a time, and little is held", async () => {
+    hub.files[WEIGHTS] = weights([30, 50, 7, 3].map((size) => size * 2 ** 20), 4);
+    let now = 0;
+    let most = 0;
+    const gates = [];
+    hub.fault = async ({ where, start }) => {
+      if (where !== "cdn" || start === 0) return undefined;
+      most = Math.max(most, ++now);
+      // As long as fewer than four are here, each waits for the next one.
+      if (most < 4) await new Promise((go) => gates.push(go));
+      else for (const go of gates.splice(0)) go();
+      now -= 1;
+      return undefined;
+    };
+    whole(await load(hub.model, { cache: false }));
+    assert.equal(most, 4);
+    for (const { range } of asked().filter(({ range }) => range)) {
+      const [start, end] = range.match(/\d+/g).map(Number);
+      assert.ok(end - start < 4 * 2 ** 20, range);
+    }
+  });
+
+  test("a busy server is asked again, later if it says when", async () => {
+    for (const status of [429, 500, 502, 503, 504]) {
+      let left = 2;
+      hub.fault = ({ where }) => (where === "cdn" && left-- > 0 ? { status, headers: { "Retry-After": "7" } } : undefined);
+      const { events, ...result } = await load(hub.model, { cache: false });
+      whole(result);
+      const waiting = events.filter((event) => event.waiting);
+      assert.equal(waiting.length, 2);
+      for (const event of waiting) assert.match(event.waiting, new RegExp(`HTTP ${status}.*Trying again in 7 s\\.$`));
+    }
+  });
+
+  test("trying again comes to an end, with what was wrong", async () => {
+    const counts = async (fault, code, message, options) => {
+      hub.requests.length = 0;
+      hub.fault = fault;
+      assertError(await load(hub.model, { cache: false, ...options }), code, message);
+      return hub.requests.length;
+    };
+    const busy = ({ file }) => (file === WEIGHTS ? { status: 503 } : undefined);
+    assert.equal(await counts(busy, "network", /HTTP 503/), 2 + 3, "config.json, the list, and three tries at a server never heard of");
+    const limited = ({ file }) => (file === WEIGHTS ? { status: 429, headers: { "Retry-After": "4000" } } : undefined);
+    assert.equal(await counts(limited, "network", /too many requests.*after 67 minutes/), 2 + 1);
+    let served = false;
+    const broken = ({ where, start, end }) => (where === "cdn" && 500_000 >= start && 500_000 < end ? { cut: served ? start : ((served = true), 500_000) } : undefined);
+    const tries = await counts(broken, "network", /broke off after \d{6} of 902080 bytes/);
+    assert.ok(tries >= 8 && tries <= 24, `${tries}`);
+  });
+
+  test("a connection that gives nothing any more counts as broken", async () => {
+    let stalls = 2;
+    hub.fault = ({ where, start, end }) => (where === "cdn" && 400_000 >= start && 400_000 < end && stalls-- > 0 ? { stall: 400_000 } : undefined);
+    whole(await load(hub.model, { cache: false, patience: { stall: 150 } }));
+    assert.ok(stalls <= 0);
+  });
+
+  test("an expired address is asked for anew", async () => {
+    let expired = false;
+    hub.fault = ({ where, start }) => {
+      if (where === "cdn" && start > 0 && !expired) {
+        expired = true;
+        hub.expire();
+      }
+      return undefined;
+    };
+    whole(await load(hub.model));
+    assert.ok(asked().filter(({ where }) => where === "hub").length >= 2);
+  });
+
+  test("a server without ranges gives one stream, and one that breaks off is skipped up to where it was", async () => {
+    const cuts = [tiny.length - 5, 300_000, 299_999, 0];
+    hub.fault = ({ where }) => (where === "folder" ? { noRange: true, cut: hub.requests.at(-1).file === WEIGHTS ? cuts.pop() : undefined } : undefined);
+    const result = await load(hub.folder);
+    whole(result);
+    assert.equal(result.weights.ranges, false);
+    assert.equal(asked().length, 5);
+    assert.deepEqual(cuts, []);
+  });
+
+  test("a file that changes midway is told, and nothing of two versions is put together", async () => {
+    const other = Buffer.from(tiny);
+    other.fill(1, headerEnd);
+    const longer = weights([...Array(20).fill(1000), tiny.length], 5);
+    for (const changed of [other, longer]) {
+      hub.files[WEIGHTS] = tiny;
+      hub.fault = ({ method, file, start, end }) => {
+        if (method !== "GET" || file !== WEIGHTS || 500_000 < start || 500_000 >= end) return undefined;
+        hub.files[WEIGHTS] = changed;
+        hub.fault = () => undefined;
+        return { cut: 500_000, body: tiny };
+      };
+      assertError(await load(hub.folder), "network", /model\.safetensors of folder was changed on the server while it was downloaded/);
+      whole(await load(hub.folder));
+    }
+    // Also where no length or range tells: the tab was closed in between.
+    hub.files[WEIGHTS] = other;
+    whole(await load(hub.folder));
+  });
+
+  test("a model that was uploaded anew is not answered from what is kept", async () => {
+    whole(await load(hub.folder));
+    hub.requests.length = 0;
+    whole(await load(hub.folder));
+    assert.deepEqual([...new Set(hub.requests.map(({ method }) => method))], ["HEAD"], "only asked whether it has changed");
+    hub.files[WEIGHTS] = Buffer.from(tiny);
+    hub.files[WEIGHTS][headerEnd + 17] ^= 1;
+    whole(await load(hub.folder));
+    hub.fault = () => ({ closed: true });
+    whole(await load(hub.folder)); // without a network what is kept holds
+    hub.fault = () => ({ status: 503 });
+    whole(await load(hub.folder));
+  });
+
+  test("a branch of the Hub that moved while a download was broken off begins anew", async () => {
+    hub.fault = ({ where }) => (where === "cdn" ? { status: 503 } : undefined);
+    assertError(await load(hub.model), "network");
+    hub.reset();
+    hub.commit = createHash("sha1").update("second").digest("hex");
+    hub.files[WEIGHTS] = Buffer.from(tiny);
+    hub.files[WEIGHTS][headerEnd + 1000] ^= 1;
+    whole(await load(hub.model));
+    assert.ok(asked().every(({ where, revision }) => where !== "hub" || revision === hub.commit));
+  });
+
+  test("entries that are damaged or gone are fetched again, and only they", async () => {
+    await load(hub.model);
+    await page.evaluate(async () => {
+      const root = await (await navigator.storage.getDirectory()).getDirectoryHandle("siglip-web");
+      for await (const folder of root.values()) {
+        const names = [];
+        for await (const name of folder.keys()) if (name.startsWith("t-")) names.push(name);
+        names.sort();
+        await folder.removeEntry(names[3]);
+        for (const [name, at] of [[names[5], 0], [names[7], 70]]) {
+          const handle = await folder.getFileHandle(name);
+          const bytes = new Uint8Array(await (await handle.getFile()).arrayBuffer());
+          bytes[at] ^= 1;
+          const writable = await handle.createWritable();
+          await writable.write(bytes);
+          await writable.close();
+        }
+        const writable = await (await folder.getFileHandle(names[9])).createWritable(); // torn
+        await writable.close();
+      }
+    });
+    hub.requests.length = 0;
+    const result = await load(hub.model);
+    whole(result);
+    assert.equal(result.weights.fetched, 4);
+    assert.equal(asked("config.json").length, 0);
+    hub.requests.length = 0;
+    whole(await load(hub.model));
+    assert.deepEqual(hub.requests, []);
+  });
+
+  test("two tabs at once: one downloads, the other waits and finds all there", async () => {
+    let go;
+    let stalled;
+    const gate = new Promise((resolve) => { go = resolve; });
+    const held = new Promise((resolve) => { stalled = resolve; });
+    hub.fault = async ({ where }) => {
+      if (where !== "cdn") return undefined;
+      stalled();
+      await gate;
+      return undefined;
+    };
+    const second = await open();
+    const first = load(hub.model);
+    await held;
+    const waits = second.evaluate((source) => new Promise((resolve) => {
+      window.loading = load(source, { onProgress: ({ waiting }) => waiting && resolve(waiting) });
+    }), hub.model);
+    assert.match(await waits, /Another tab is loading owner\/name/);
+    go();
+    whole(await first);
+    const count = hub.requests.length;
+    whole(await second.evaluate(() => window.loading));
+    assert.equal(hub.requests.length, count);
+
+    // A tab that is closed gives way.
+    await second.evaluate(() => SiglipClassifier.clearCache());
+    const reached = new Promise((resolve) => {
+      hub.fault = ({ where }) => (where === "cdn" ? (resolve(), { stall: 0 }) : undefined);
+    });
+    second.evaluate((source) => void load(source), hub.model);
+    await reached;
+    const waiting = page.evaluate((source) => new Promise((resolve) => {
+      window.loading = load(source, { onProgress: ({ waiting }) => waiting && resolve(waiting) });
+    }), hub.model);
+    await waiting;
+    hub.reset();
+    await second.close();
+    whole(await page.evaluate(() => window.loading));
+  });
+
+  test("a full disk is told, and the model works all the same", async () => {
+    const session = await site.context.newCDPSession(page);
+    const usage = await page.evaluate(async () => (await navigator.storage.estimate()).usage);
+    await session.send("Storage.overrideQuotaForOrigin", { origin: site.origin, quotaSize: usage + 600_000 });
+    for (const worker of [true, false]) {
+      const result = await load(hub.model, { worker });
+      whole(result);
+      assert.equal(result.cached, false);
+      assert.match(result.cacheReason, /storage for this page is full/);
+    }
+    await session.send("Storage.overrideQuotaForOrigin", { origin: site.origin });
+    const result = await load(hub.model);
+    whole(result);
+    assert.ok(result.cached && result.weights.fetched < tensors, "what found room is used");
+  });
+
+  test("without a private file system the model is in Cache Storage; without both it is told", async () => {
+    for (const [broken, cached, reason] of [[["getDirectory"], true, /^Kept/], [["getDirectory", "caches"], false, /no storage/]]) {
+      const fresh = await open();
+      await fresh.evaluate((broken) => {
+        navigator.storage.getDirectory = () => Promise.reject(new DOMException("not in private windows", "SecurityError"));
+        if (broken.includes("caches")) caches.keys = () => Promise.reject(new DOMException("no", "SecurityError"));
+      }, broken);
+      hub.requests.length = 0;
+      const first = await load(hub.model, { worker: false }, fresh);
+      whole(first);
+      assert.equal(first.cached, cached);
+      assert.match(first.cacheReason, reason);
+      hub.requests.length = 0;
+      whole(await load(hub.model, { worker: false }, fresh));
+      assert.equal(hub.requests.length === 0, cached);
+      if (cached) {
+        const list = await fresh.evaluate(() => SiglipClassifier.caches());
+        assert.equal(list.length, 1);
+        assert.ok(list[0].complete && list[0].bytes > tiny.length - headerEnd);
+        assert.ok((await fresh.evaluate(() => SiglipClassifier.clearCache())) > 0);
+        assert.deepEqual(await fresh.evaluate(() => SiglipClassifier.caches()), []);
+      }
+      await fresh.close();
+    }
+  });
+
+  test("aborting ends requests and waits at once, and what is kept stays good", async () => {
+    for (const worker of [true, false]) {
+      for (const fault of [{ stall: 300_000 }, { status: 503, headers: { "Retry-After": "200" } }]) {
+        let reached;
+        const there = new Promise((resolve) => { reached = resolve; });
+        hub.fault = ({ where }) => (where === "cdn" ? (reached(), fault) : undefined);
+        const loading = page.evaluate(([source, worker]) => {
+          window.stop = new AbortController();
+          return load(source, { worker, signal: window.stop.signal, patience: { hurry: false } });
+        }, [hub.model, worker]);
+        await there;
+        const took = await page.evaluate(() => {
+          const start = performance.now();
+          window.stop.abort();
+          return performance.now() - start;
+        });
+        assertError(await loading, "aborted");
+        assert.ok(took < 100);
+        hub.reset();
+        whole(await load(hub.model));
+        await page.evaluate(() => SiglipClassifier.clearCache());
+      }
+    }
+  });
+
+  test("what a server does instead of giving a model has its own message each", async () => {
+    const cases = [
+      [hub.model, () => ({ status: 401, headers: { "X-Error-Code": "RepoNotFound" } }), /no such model, or it is private/],
+      [hub.model, ({ file }) => (file === WEIGHTS ? { status: 403, headers: { "X-Error-Code": "GatedRepo" } } : undefined), /only to those who have accepted its terms/],
+      [hub.model, () => ({ status: 404, headers: { "X-Error-Code": "RevisionNotFound" } }), /no such revision/],
+      [hub.model, () => ({ html: true }), /sign in first/],
+      [hub.model, ({ file }) => (file === WEIGHTS ? { html: true } : undefined), /model\.safetensors came as a web page.*sign in first/s],
+      [hub.folder, () => ({ html: true }), /config\.json is a web page.*Give the address of the folder/, "bad-model"],
+      [hub.folder, () => ({ closed: true }), /doesn't let this page read .*Access-Control-Allow-Origin header \(CORS\)/],
+      [hub.folder, () => ({ status: 403 }), /refused .*config\.json \(HTTP 403\)/],
+      [hub.folder, ({ file }) => (file === WEIGHTS ? { status: 404 } : undefined), /model\.safetensors is missing/, "bad-model"],
+      [hub.folder, ({ file }) => (file === WEIGHTS ? { body: tiny.subarray(0, 700_000) } : undefined), /model\.safetensors ends in/, "bad-model"],
+      [`http://127.0.0.1:9/folder/`, () => undefined, /could not be fetched.*Check the connection/],
+    ];
+    for (const [source, fault, message, code = "network"] of cases) {
+      hub.fault = fault;
+      assertError(await load(source), code, message);
+    }
+    hub.reset();
+    await page.evaluate(() => SiglipClassifier.clearCache());
+    whole(await load(hub.model));
+  });
+
+  test("a network that asks to sign in midway is outlasted", async () => {
+    let pages = 2;
+    hub.fault = ({ where, start }) => (where === "cdn" && start > 0 && pages-- > 0 ? { html: true } : undefined);
+    whole(await load(hub.model));
+  });
+
+  test("the Hub's list may be missing; sums that are not SHA-256 are never taken for one", async () => {
+    hub.fault = ({ where }) => (where === "api" ? { status: 404 } : undefined);
+    let result = await load(hub.model, { cache: false });
+    whole(result);
+    assert.equal(result.weights.sha256, undefined, "redirects hide x-linked-etag, and the other sums are none");
+    hub.fault = ({ where }) => (where === "api" ? { sha256: hub.commit } : undefined);
+    result = await load(hub.model, { cache: false });
+    assert.equal(result.weights.sha256, undefined);
+  });
+
+  test("small files that the Hub keeps apart are verified as well, and a damaged one is not kept", async () => {
+    hub.files["config.json"] = JSON.stringify({ weights: true, also: "tokenizer.json" });
+    hub.files["tokenizer.json"] = "{}".padEnd(100_000);
+    hub.large = /safetensors|tokenizer/;
+    try {
+      hub.fault = ({ where, file }) => (where === "cdn" && file === "tokenizer.json" ? { body: "{}".padEnd(99_999).concat("!") } : undefined);
+      assertError(await load(hub.model), "bad-model", /tokenizer\.json of owner\/name was damaged on the way/);
+      hub.reset();
+      whole(await load(hub.model));
+    } finally {
+      hub.large = undefined;
+    }
+  });
+
+  test("rows asked for after the load come by ranges, and end with their call", async () => {
+    await load(hub.model, { keep: true, cache: false });
+    hub.requests.length = 0;
+    const rows = await page.evaluate(async () => (await kept.embedText(["800000 64", "400000 100", "902070 10"])).map((row) => [...row]));
+    assert.deepEqual(rows, [[800_000, 64], [400_000, 100], [902_070, 10]].map(([at, length]) => [...tiny.subarray(at, at + length)]));
+    assert.deepEqual(asked().map(({ range }) => range).sort(), ["bytes=400000-400099", "bytes=800000-800063", "bytes=902070-902079"]);
+    let reached;
+    const there = new Promise((resolve) => { reached = resolve; });
+    hub.fault = () => (reached(), { stall: 500_010 });
+    const call = page.evaluate(() => {
+      window.stop = new AbortController();
+      return outcome(() => kept.embedText(["500000 64"], { signal: window.stop.signal }));
+    });
+    await there;
+    await page.evaluate(() => window.stop.abort());
+    assertError(await call, "aborted");
+    hub.reset();
+    assert.deepEqual(await page.evaluate(async () => [...(await kept.embedText(["500000 4"]))[0]]), [...tiny.subarray(500_000, 500_004)]);
+    await page.evaluate(() => kept.dispose());
+  });
+});
+
+describe("the real engine over the same server", { timeout: 900_000 }, () => {
+  const FILES = ["config.json", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json", WEIGHTS];
+  const LABELS = ["a cat", "a dog", "two birds"];
+  let site;
+  let hub;
+  let page;
+  let files;
+  const close = [];
+  before(async () => {
+    const t = { after: (hook) => close.push(hook) };
+    site = await openSite(t);
+    files = Object.fromEntries(await Promise.all(FILES.map(async (file) => [file, await readFile(new URL(`../fixtures/model/tiny/${file}`, import.meta.url))])));
+    hub = await startHub(t, files);
+    page = await importLibrary(await site.page(), site.library);
+    await page.evaluate((labels) => {
+      window.answer = async (source, options) => outcome(async () => {
+        const patience = { [Symbol.for("siglip-web.patience")]: { hurry: true } };
+        const classifier = await SiglipClassifier.load(source, { backend: "cpu", ...patience, ...options });
+        const picture = new ImageData(new Uint8ClampedArray(4 * 20 * 20).map((_, i) => (i * 37) % 256), 20, 20);
+        const scores = await classifier.classify(picture, labels);
+        const texts = await classifier.embedText(labels);
+        await classifier.dispose();
+        return { logits: scores.map(({ label, logit }) => [label, logit]), texts: texts.map((text) => [...text]), info: classifier.info };
+      });
+    }, LABELS);
+  });
+  after(async () => {
+    for (const hook of close.reverse()) await hook();
+  });
+  beforeEach(async () => {
+    hub.reset();
+    hub.files = { ...files };
+    await page.evaluate(() => SiglipClassifier.clearCache());
+  });
+
+  const answer = async (source, options) => {
+    const result = await page.evaluate(([source, options]) => answer(source, options), [source, options]);
+    return { ...result, ...result.value };
+  };
+  const same = (a, b) => assert.deepEqual([a.logits, a.texts], [b.logits, b.texts], a.message);
+
+  for (const dtype of ["f32", "q8"]) {
+    test(`killed at any byte, ${dtype} weights end up bit-equal, and the second load asks for nothing`, async () => {
+      const expected = await answer(hub.model, { dtype, cache: false });
+      assert.equal(expected.info?.dtype, dtype, expected.message);
+      const numbers = random(dtype.length);
+      for (let i = 0; i < 6; i++) {
+        await page.evaluate(() => SiglipClassifier.clearCache());
+        const at = Math.floor(numbers.next().value * tiny.length);
+        let reached;
+        const stalled = new Promise((resolve) => { reached = resolve; });
+        hub.fault = ({ where, start, end }) => (where === "cdn" && at >= start && at < end ? (reached(), { stall: at }) : undefined);
+        const loading = page.evaluate(([source, dtype]) => {
+          window.stop = new AbortController();
+          return answer(source, { dtype, signal: window.stop.signal });
+        }, [hub.model, dtype]);
+        await stalled;
+        await page.evaluate(() => window.stop.abort());
+        assertError(await loading, "aborted");
+        hub.reset();
+        same(await answer(hub.model, { dtype }), expected);
+      }
+      hub.requests.length = 0;
+      const again = await answer(hub.model, { dtype });
+      same(again, expected);
+      assert.deepEqual(hub.requests, []);
+      assert.equal(again.info.cached, true);
+    });
+  }
+
+  test("a file whose SHA-256 isn't the Hub's is refused, and nothing of it is kept", async () => {
+    const expected = await answer(hub.model, { dtype: "f32", cache: false });
+    const damaged = Buffer.from(tiny);
+    damaged[headerEnd + 4321] ^= 1;
+    hub.fault = ({ where, file }) => (where === "cdn" && file === WEIGHTS ? { body: damaged } : undefined);
+    assertError(await answer(hub.model, { dtype: "f32" }), "bad-model", /model\.safetensors has the SHA-256 [\da-f]{64}/);
+    hub.reset();
+    const result = await answer(hub.model, { dtype: "f32" });
+    same(result, expected);
+    assert.ok(result.info.cached);
+  });
+
+  test("without ranges, from one stream that breaks off, the answer is the same", async () => {
+    const expected = await answer(hub.model, { dtype: "q4", cache: false });
+    let cut = 2;
+    hub.fault = ({ file }) => ({ noRange: true, ...(file === WEIGHTS && cut-- > 0 && { cut: 400_000 }) });
+    same(await answer(hub.folder, { dtype: "q4" }), expected);
+  });
+
+  test("of a large token table only the rows of the tokens in use are fetched, once", async () => {
+    const wider = widen(files, 70_000);
+    Object.assign(hub.files, wider);
+    const expected = await answer(hub.model, { dtype: "f32", wholeTable: true, cache: false });
+    assert.equal(expected.code, undefined, expected.message);
+    hub.requests.length = 0;
+    same(await answer(hub.model, { dtype: "f32" }), expected);
+    const fetched = hub.requests.filter(({ where, range }) => where === "cdn" && range).map(({ range }) => range.match(/\d+/g).map(Number));
+    const sum = fetched.reduce((sum, [first, last]) => sum + Math.min(last, wider[WEIGHTS].length - 1) - first + 1, 0);
+    assert.ok(sum < wider[WEIGHTS].length - 16e6, `${sum} of ${wider[WEIGHTS].length}`);
+    hub.requests.length = 0;
+    same(await answer(hub.model, { dtype: "f32" }), expected);
+    assert.deepEqual(hub.requests, [], "rows are kept as well");
+
+    // New words, and no network: that call fails, and nothing else.
+    hub.fault = ({ where }) => (where === "cdn" || where === "hub" ? { status: 503 } : undefined);
+    const results = await page.evaluate(async ([source, labels]) => {
+      const patience = { [Symbol.for("siglip-web.patience")]: { hurry: true } };
+      const classifier = await SiglipClassifier.load(source, { backend: "cpu", dtype: "f32", ...patience });
+      const results = [await outcome(() => classifier.embedText(["zebra crossing"])), await outcome(() => classifier.embedText(labels))];
+      await classifier.dispose();
+      return results;
+    }, [hub.model, LABELS]);
+    assertError(results[0], "network", /HTTP 503/);
+    assert.equal(results[1].code, undefined, results[1].message);
+  });
+});
+
+/** The model with a token table of so many rows: what is new in it is never asked for. */
+function widen(files, rows) {
+  const config = JSON.parse(files["config.json"]);
+  config.text_config.vocab_size = rows;
+  const { __metadata__, ...header } = JSON.parse(tiny.subarray(8, headerEnd));
+  let at = 0;
+  const parts = [];
+  for (const [name, tensor] of Object.entries(header).sort(([, a], [, b]) => a.data_offsets[0] - b.data_offsets[0])) {
+    let bytes = tiny.subarray(headerEnd + tensor.data_offsets[0], headerEnd + tensor.data_offsets[1]);
+    if (name.endsWith("token_embedding.weight")) {
+      bytes = Buffer.concat([bytes, Buffer.alloc((bytes.length / tensor.shape[0]) * (rows - tensor.shape[0]))]);
+      tensor.shape[0] = rows;
+    }
+    tensor.data_offsets = [at, (at += bytes.length)];
+    parts.push(bytes);
+  }
+  const json = Buffer.from(JSON.stringify(header));
+  const length = Buffer.alloc(8);
+  length.writeBigUInt64LE(BigInt(json.length));
+  return { "config.json": JSON.stringify(config), [WEIGHTS]: Buffer.concat([length, json, ...parts]) };
+}
