@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Trains the demo model: a small SigLIP, on drawings from render.py, with the pairwise sigmoid loss.
 
-    python train.py --data DATA --tokenizer TOKENIZER --out RUN --minutes 60 [--resume]
+    python train.py --data DATA --tokenizer TOKENIZER --out RUN --minutes 60 [--from FOLDER] [--resume]
 
 The loss is SigLIP's (Zhai et al. 2023, equation 1): -log sigmoid(z (t x·y + b)) over all picture-caption pairs of a batch,
 with t = exp(t') and t' = log 10 at the start. The paper starts b at -10, about the log-odds of a positive pair in its batches of 16 thousand;
@@ -9,9 +9,11 @@ here about 1.2 % of a batch's pairs are positive, so b starts at log(0.012 / 0.9
 at chance). Two more things differ, since captions here come from a few hundred concepts:
   - a caption that is true of several pictures of the batch counts as positive for each of them (z = 1), not as a negative;
   - a pair of which it is not known whether it matches ("a bird" drawn, "a parrot" asked) is left out of the sum.
-Beside each picture's own caption a batch holds captions of random concepts: negatives that need no picture.
+A batch holds captions of some pictures' own, of concepts that other pictures show, and of any concepts: negatives that need no picture.
 Matrices inside the encoders are updated with Muon, everything else with AdamW; warm-up, constant rate, then linear decay to 0.
-Half of the patches is dropped while the rate is constant. RUN/model.pt holds all state: --resume goes on from it.
+Half of the patches is dropped until late in that decay. Each process learns from pictures of its own, and their weights are averaged every few
+steps (local SGD): on a machine with other work, processes that average gradients wait for each other at every step.
+RUN/model.pt holds all state: --resume goes on from it after a kill, and without it from the weights of the folder given with --from.
 """
 import argparse, math, time
 from pathlib import Path
