@@ -170,8 +170,14 @@ class Scenes:
         n = len(idx)
         a = torch.from_numpy(self.pixels[self.rows[idx.numpy()]]).permute(0, 3, 1, 2).contiguous().float() / 255
         rgb, alpha = a[:, :3], a[:, 3:]
-        if easy:
-            return a, colour_shares(rgb[:, :, ::4, ::4], alpha[:, :, ::4, ::4])
+        if easy:                                           # as it is, but for some that are in other colours: a cat may be black
+            other = torch.rand(n) < 0.3
+            if other.any():
+                k = int(other.sum())
+                rgb = rgb.clone()
+                rgb[other] = hue_turn(rgb[other], torch.rand(k) * 360, torch.where(torch.rand(k) < 0.3, torch.zeros(k), 1 + 0.3 * torch.randn(k)).clamp(0, 2),
+                                      0.1 * torch.randn(k), 1 + 0.2 * torch.randn(k))
+            return torch.cat([rgb, alpha], 1), colour_shares(rgb[:, :, ::4, ::4], alpha[:, :, ::4, ::4])
         turn = torch.where(torch.rand(n) < 0.3, torch.rand(n) * 360, torch.randn(n) * 6)
         sat = torch.where(torch.rand(n) < 0.08, torch.zeros(n), 1 + 0.25 * torch.randn(n)).clamp(0, 2)
         rgb = hue_turn(rgb, turn, sat, 0.06 * torch.randn(n), 1 + 0.15 * torch.randn(n))
