@@ -166,7 +166,7 @@ check "serve says before the build that the port is taken"
 mkdir -p "$scratch/repo/src" "$scratch/repo/www/samples" "$scratch/repo/www/pkg" "$scratch/repo/www/models/demo"
 sed -n '/^\[package\]/,/^$/p' "$root/Cargo.toml" >"$scratch/repo/Cargo.toml"
 touch "$scratch/repo/src/lib.rs" "$scratch/repo/README.md"
-for file in siglip-web.js siglip-web.d.ts siglip-classifier.js siglip-classifier.d.ts worker.js index.html page.js page-more.js samples/cat.png \
+for file in siglip-web.js siglip-web.d.ts siglip-classifier.js siglip-classifier.d.ts worker.js index.html page.js page-more.js samples/ladybug.png \
   pkg/siglip_web_{cpu,webgpu}{.js,_bg.wasm} models/demo/{config.json,preprocessor_config.json,tokenizer.json,model.safetensors}; do
   touch "$scratch/repo/www/$file"
 done

@@ -1,8 +1,7 @@
 #!/usr/bin/env python3
 """Renders the drawings the demo model learns from and is judged on.
 
-    apt-get install openclipart-svg fonts-noto-color-emoji fonts-symbola fonts-font-awesome \
-                    fonts-materialdesignicons-webfont ruby-gemojione tuxpaint-stamps-default
+    apt-get install openclipart-svg fonts-symbola ruby-gemojione tuxpaint-stamps-default
     npm ci                                   # icon sets, see package.json beside this file
     python render.py --icons node_modules --out DATA
 
@@ -158,50 +157,63 @@ def font_emoji(source, path, size, color, licence):
                        licence=licence, split="train", concepts=found, maybe=[])
 
 
-def font_icons(source, path, scss, licence):
-    names = {}
-    text = Path(scss).read_text()
-    for name, code in re.findall(r'"?\$?(?:fa-var-)?([a-z0-9-]+)"?\s*:\s*"?\\?([A-Fa-f0-9]{4,5})"?[,;]', text):
-        names.setdefault(int(code, 16), name)
-    for code, name in names.items():
-        words = re.sub(r"-(o|outline|variant|box|circle|square|alt|up|down|left|right|side|multiple|half|full|empty|open)\b", "", name)
-        if re.search(r"-(off|plus|minus|alert|remove|check|arrow|settings|lock|key|search|question|times|heart)\b|google|apple|microsoft|facebook|twitter|github|-slash|text|format", words):
-            continue
-        found = LEX.find(words.replace("-", " "))
-        if "mouse" in found:
-            found["computer mouse"] = found.pop("mouse")
-        if found:
-            yield dict(source=source, id=name, glyph=(str(path), 96, chr(code), False), title=words.replace("-", " "), name=name, artist=source,
-                       licence=licence, split="train", concepts=found, maybe=[])
+EMOJI_SETS = ("noto", "noto-v1", "fluent-emoji", "fluent-emoji-flat", "fluent-emoji-high-contrast", "twemoji", "streamline-emojis")
+ICON_SETS = ("mdi", "flat-color-icons", "icon-park", "icon-park-solid", "fluent-color", "fluent", "meteocons", "streamline-freehand-color",
+             "streamline-ultimate-color", "streamline-plump", "streamline-flex", "streamline-pixel", "maki", "ph", "tabler", "lucide", "lucide-lab",
+             "material-symbols", "fa7-solid", "healthicons", "solar", "mingcute", "hugeicons", "ion", "guidance", "la", "bxs", "fontisto")
+STYLE = set("fill filled line outline outlined linear bold duotone solid remix twotone rounded round sharp regular color alt variant basic one two three four five "
+            "six px ios md side open closed empty full half horizontal vertical left right front outdoor flat simple".split())
+THIN = re.compile(r"(^|-)(thin|light|negative|broken|off|slash|add|remove|plus|minus|x|check|edit|search|lock|logo|cancel|delete|disabled)(-|$)")
+# In icons for programs these words mean an operation, a brand or a shape.
+NOT_IN_ICONS = set("table window windows diamond nut pie mirror wave bat horn yarn blackberry spade club bolt nail drill seal plate tank crane display "
+                   "desk shell record bug mars jupiter saturn steam pin chain ram ring shelf pc brush nut pawn rock cap seat".split())
 
 
 def iconify(folder, name, split="train"):
     data = json.loads((folder / "@iconify-json" / name / "icons.json").read_text())
     licence = json.loads((folder / "@iconify-json" / name / "info.json").read_text())["license"]["spdx"]
     joined = {w.replace(" ", "").replace("-", ""): c for w, c in LEX.terms.items()}
+    alike, flags = {}, 0
     for icon, body in sorted(data["icons"].items()):
-        if re.search(r"(^|-)(light|medium|dark)(-skin-tone)?($|-)", icon):
+        if re.search(r"(^|-)(light|medium|dark)(-skin-tone)?($|-)", icon) and name not in ICON_SETS:
             continue
-        words = icon.replace("-", " ")
-        if name == "mdi":                                  # the thing comes first, then what is done to it
-            words = re.sub(r" (outline|variant|side|off|multiple|open|closed|empty|full|half|horizontal|vertical|left|right|\d+)\b", "", words)
+        words, maybe = icon.replace("-", " "), []
+        if name in ICON_SETS:                              # the whole name but for its style is the thing's
+            if THIN.search(icon) or "logo" in icon:
+                continue
+            words = " ".join(w for w in re.sub(r"\d+(px)?", "", icon).split("-") if w and w not in STYLE)
+            words = re.sub(r"^(food|animal|pet|fruit|vegetable|sport|weather|flower) (?=[a-z])", "", words)
             found = LEX.find(words)
-            found = {c: w for c, w in found.items() if words == w or words == w + "s"} if icon.split("-")[-1] != "off" else {}
+            found = {c: w for c, w in found.items() if words in (w, w + "s", w + "es")}
+            if words in NOT_IN_ICONS or words == "apple" and name in ("mdi", "ion", "la", "fontisto", "bxs", "fa7-solid"):
+                continue
+            if words == "mouse" and name not in ("icon-park",):
+                found = {"computer mouse": "mouse"}
+            key = (words, name)
+            alike[key] = alike.get(key, 0) + bool(found)
+            if alike[key] > 2:                             # enough of one thing in one hand
+                continue
         elif name == "game-icons":                         # the thing comes last, after what kind it is
             found = LEX.find(words)
             found = {c: w for c, w in found.items() if re.search(r"(^| )" + re.escape(w) + r"s?$", words)} if words.count(" ") < 2 else {}
         elif name == "fxemoji":                            # words written together
             c = joined.get(icon.removesuffix("face").removesuffix("icon")) or joined.get(icon)
             found = {c: c} if c else {}
+        elif icon.startswith("letter-"):
+            found = {}
+        elif icon.startswith("flag-"):                     # hundreds of them
+            flags += 1
+            found = {"flag": "flag"} if flags % 6 == 0 and not re.search("flag-(in|on)-", icon) else {}
         else:
-            found = {"flag": "flag"} if icon.startswith("flag-") else emoji_concepts(words)
-        if name == "mdi" and "mouse" in found:
-            found = {"computer mouse": "mouse"}
+            found = emoji_concepts(re.sub(r" \d+$", "", words))
+            people = {c: w for c, w in found.items() if "person" in LEX.closure([c])}
+            if people and len(found) > len(people):        # "man mountain biking": is there a mountain?
+                maybe, found = sorted(set(found) - set(people)), people
         if not found:
             continue
         w, h = body.get("width", data.get("width", 16)), body.get("height", data.get("height", 16))
         svg = f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="{body.get("left", 0)} {body.get("top", 0)} {w} {h}">{body["body"]}</svg>'
-        yield dict(source=name, id=icon, text=svg, title=words, name=icon, artist=name, licence=licence, split=split, concepts=found, maybe=[])
+        yield dict(source=name, id=icon, text=svg, title=words, name=icon, artist=name, licence=licence, split=split, concepts=found, maybe=maybe)
 
 
 def emojione():
@@ -269,7 +281,7 @@ def draw(d, side):
 def work(job):
     i, d, out = job
     try:
-        im = draw(d, 224 if d["split"] == "train" else 384)
+        im = draw(d, 2 * SIDE if d["split"] == "train" else 384)
         if d["split"] != "train":
             pad = max(im.size) // 16
             white = Image.new("RGB", (im.width + 2 * pad, im.height + 2 * pad), "white")
@@ -300,13 +312,8 @@ def main():
     a = ap.parse_args()
     (a.out / "held-out").mkdir(parents=True, exist_ok=True)
     drawings = list(clipart())
-    drawings += font_emoji("noto-emoji", FONTS / "truetype/noto/NotoColorEmoji.ttf", 109, True, "Apache-2.0")
     drawings += font_emoji("symbola", FONTS / "truetype/ancient-scripts/Symbola_hint.ttf", 96, False, "free for any use")
-    drawings += font_icons("material-design-icons", FONTS / "truetype/materialdesignicons-webfont/materialdesignicons-webfont.ttf",
-                           "/usr/share/fonts-materialdesignicons-webfont/scss/_variables.scss", "OFL-1.1 / CC BY")
-    drawings += font_icons("font-awesome", FONTS / "truetype/font-awesome/fontawesome-webfont.ttf",
-                           "/usr/share/sass/font-awesome/_variables.scss", "OFL-1.1")
-    for name in ("fluent-emoji-flat", "twemoji", "mdi", "game-icons"):
+    for name in (*EMOJI_SETS, *ICON_SETS, "game-icons"):
         drawings += iconify(a.icons, name)
     drawings += iconify(a.icons, "fxemoji", "calibrate")
     drawings += emojione()

@@ -19,11 +19,16 @@ PARTS = {  # what a drawing of a group may well show besides: never counted as a
     "food": ["plate", "drink"], "drink": ["cup", "glass", "bottle", "food"], "plant": ["leaf", "grass"], "tree": ["leaf"], "nature": [],
     "king": ["crown"], "queen": ["crown"], "speech bubble": ["smiley"], "flag": ["star", "cross", "shield"], "playing card": ["heart"],
 }
-LINE_ART = {"symbola", "font-awesome", "material-design-icons", "mdi", "game-icons"}    # one colour, ours to choose
+COLOURED = {  # how often a source is drawn from; the rest are one-colour glyphs, whose colour is ours to choose
+    "openclipart": 1.0, "noto": 1.3, "noto-v1": 1.3, "fluent-emoji": 0.9, "fluent-emoji-flat": 0.9, "twemoji": 1.3, "streamline-emojis": 1.3, "icon-park": 0.6,
+    "flat-color-icons": 1.0, "fluent-color": 1.0, "meteocons": 1.0, "streamline-freehand-color": 1.0, "streamline-ultimate-color": 1.0}
+GLYPH = 0.08
 RGB = {"red": (220, 30, 30), "orange": (250, 140, 20), "yellow": (250, 220, 30), "green": (30, 160, 60), "blue": (40, 80, 220), "purple": (130, 50, 170),
        "pink": (250, 130, 180), "brown": (120, 75, 35), "black": (15, 15, 15), "white": (248, 248, 248), "gray": (128, 128, 128)}
-VARIETY = {"openclipart": 1.0, "noto-emoji": 1.2, "fluent-emoji-flat": 1.2, "twemoji": 1.2, "symbola": 0.5, "mdi": 0.5, "game-icons": 0.5, "font-awesome": 0.4,
-           "material-design-icons": 0.3}
+
+
+def variety(source):
+    return COLOURED.get(source, GLYPH * 2 if source in ("symbola", "game-icons", "fluent-emoji-high-contrast") else GLYPH)
 
 
 def labels_of(lex, drawings):
@@ -61,10 +66,22 @@ def textures(rng, count, side):
         if rng.random() < 0.4:
             b = a + rng.uniform(-70, 70, (3, 1, 1))
         kind = rng.random()
-        if kind < 0.6:                                     # 1/f noise, more or less rough
+        if kind < 0.3:                                     # photo-like: soft shapes out of focus before a landscape of noise, lit from one side
+            n = np.fft.ifft2(np.fft.fft2(rng.normal(size=(3, side, side))) / f ** rng.uniform(1.0, 2.0)).real
+            n = (n - n.mean((1, 2), keepdims=True)) / n.std((1, 2), keepdims=True)
+            grey = rng.uniform(0.3, 1)
+            p = a + rng.uniform(15, 60) * (grey * n[:1] + (1 - grey) * n) + (b - a) * np.clip((y - rng.uniform(0.2, 0.9)) * rng.uniform(1, 30), 0, 1)
+            for _ in range(rng.integers(0, 9)):
+                cx, cy, w, h = rng.uniform(0, 1), rng.uniform(0, 1), rng.uniform(0.05, 0.4), rng.uniform(0.05, 0.4)
+                d = np.hypot((x - cx) / w, (y - cy) / h) if rng.random() < 0.6 else np.maximum(abs(x - cx) / w, abs(y - cy) / h)
+                cover = np.clip((1 - d) * rng.uniform(1.5, 12), 0, 1) * rng.uniform(0.3, 1)
+                p = p * (1 - cover) + cover * (rng.uniform(0, 255, (3, 1, 1)) + rng.uniform(0, 25) * n[:1])
+            out[k] = (p * (1 + rng.uniform(-0.5, 0.5) * (x - 0.5))).clip(0, 255)
+            continue
+        if kind < 0.65:                                     # 1/f noise, more or less rough
             n = np.fft.ifft2(np.fft.fft2(rng.normal(size=(side, side))) / f ** rng.uniform(0.6, 2.2)).real
             m = (n - n.min()) / np.ptp(n)
-        elif kind < 0.75:
+        elif kind < 0.77:
             t = rng.uniform(0, np.pi)
             m = 0.5 + 0.5 * np.sin(rng.uniform(6, 60) * (x * np.cos(t) + y * np.sin(t)) + rng.uniform(0, 6))
             m = m > 0.5 if rng.random() < 0.5 else m
@@ -114,33 +131,53 @@ class Scenes:
         every = json.loads((data / "drawings.json").read_text())
         keep = [i for i, d in enumerate(every) if d["split"] == "train"]
         self.drawings = [every[i] for i in keep]
-        self.pixels = torch.from_numpy(np.load(data / "drawings.npy", mmap_mode="r")[keep])
-        self.lex, self.encode, self.side, self.seed, self.easy = Lexicon(), encode, side, seed, easy
+        self.rows = np.array(keep)
+        self.pixels = np.load(data / "drawings.npy", mmap_mode="r")       # shared between processes, read as needed
+        self.lex, self.side, self.seed, self.easy = Lexicon(), side, seed, easy
+        self.encode, self.known_ids = encode, {}
         self.labels = torch.from_numpy(labels_of(self.lex, self.drawings))
         self.background = textures(np.random.default_rng(seed), backgrounds, side)
         count = {}
         for d in self.drawings:
             for c in d["concepts"]:
-                count[c] = count.get(c, 0) + VARIETY[d["source"]]
-        self.weights = [VARIETY[d["source"]] * min(count[c] for c in d["concepts"]) ** -0.65 for d in self.drawings]
+                count[c] = count.get(c, 0) + variety(d["source"])
+        weights = np.array([variety(d["source"]) * min(count[c] for c in d["concepts"]) ** -0.65 for d in self.drawings])
+        self.line = torch.tensor([d["source"] not in COLOURED for d in self.drawings])
+        self.cumulative = np.cumsum(weights / weights.sum())
+        mild = weights * np.where(self.line.numpy(), 0.3, 1)
+        self.cumulative_easy = np.cumsum(mild / mild.sum())
         self.trained = sorted(count)
-        self.common = [count[c] ** 0.35 for c in self.trained]
-        self.box = []
-        for a in self.pixels[..., 3]:
-            ys, xs = torch.where(a.amax(1) > 20)[0], torch.where(a.amax(0) > 20)[0]
-            self.box.append(((xs[-1] - xs[0] + 1) / a.shape[1], (ys[-1] - ys[0] + 1) / a.shape[0]))
-        self.box = torch.tensor(self.box)                  # share of the square, x and y
-        self.opaque = self.pixels[..., 3].float().mean((1, 2)) / 255 / self.box.prod(1) > 0.97
-        self.line = torch.tensor([d["source"] in LINE_ART for d in self.drawings])
-        self.several = torch.tensor([d["source"] not in LINE_ART | {"noto-emoji", "twemoji", "fluent-emoji-flat"} for d in self.drawings])
+        self.common = list(np.cumsum([count[c] ** 0.35 for c in self.trained]))
+        box, opaque = [], []
+        for i in range(0, len(keep), 1000):
+            a = self.pixels[keep[i:i + 1000]][..., 3]
+            width, height = (a.max(1) > 20).sum(1) / a.shape[2], (a.max(2) > 20).sum(1) / a.shape[1]
+            box.append(np.stack([width, height], 1))
+            opaque.append(a.mean((1, 2)) / 255 / np.maximum(width * height, 1e-3) > 0.97)
+        self.box = torch.from_numpy(np.concatenate(box)).float().clamp_min(0.05)     # share of the square, x and y
+        self.opaque = torch.from_numpy(np.concatenate(opaque))
+        self.several = torch.tensor([d["source"] == "openclipart" for d in self.drawings])
+
+    def pick(self, r, n, easy=False):
+        at = np.searchsorted(self.cumulative_easy if easy else self.cumulative, [r.random() for _ in range(n)])
+        return torch.from_numpy(at.clip(0, len(self.drawings) - 1))
+
+    def concept(self, r):
+        return r.choices(self.trained, cum_weights=self.common)[0]
 
     def foreground(self, idx, r, easy=False):
         """RGBA in 0..1 after colour play, [n, 4, 72, 72], and colour shares [n, 11]."""
         n = len(idx)
-        a = self.pixels[idx].permute(0, 3, 1, 2).float() / 255
+        a = torch.from_numpy(self.pixels[self.rows[idx.numpy()]]).permute(0, 3, 1, 2).contiguous().float() / 255
         rgb, alpha = a[:, :3], a[:, 3:]
-        if easy:
-            return a, colour_shares(rgb[:, :, ::4, ::4], alpha[:, :, ::4, ::4])
+        if easy:                                           # as it is, but for some that are in other colours: a cat may be black
+            other = torch.rand(n) < 0.3
+            if other.any():
+                k = int(other.sum())
+                rgb = rgb.clone()
+                rgb[other] = hue_turn(rgb[other], torch.rand(k) * 360, torch.where(torch.rand(k) < 0.3, torch.zeros(k), 1 + 0.3 * torch.randn(k)).clamp(0, 2),
+                                      0.1 * torch.randn(k), 1 + 0.2 * torch.randn(k))
+            return torch.cat([rgb, alpha], 1), colour_shares(rgb[:, :, ::4, ::4], alpha[:, :, ::4, ::4])
         turn = torch.where(torch.rand(n) < 0.3, torch.rand(n) * 360, torch.randn(n) * 6)
         sat = torch.where(torch.rand(n) < 0.08, torch.zeros(n), 1 + 0.25 * torch.randn(n)).clamp(0, 2)
         rgb = hue_turn(rgb, turn, sat, 0.06 * torch.randn(n), 1 + 0.15 * torch.randn(n))
@@ -194,15 +231,15 @@ class Scenes:
         pre = torch.cat([fg[:, :3] * fg[:, 3:], fg[:, 3:]], 1)
         return F.grid_sample(pre, F.affine_grid(theta, (n, 4, side, side), align_corners=False), align_corners=False)
 
-    def batch(self, size, extra, step):
-        """pixels uint8 [size, 3, side, side], ids [captions, 16], target int8 [size, captions] in {-1, 0, 1}."""
+    def batch(self, size, own, near, far, step):
+        """pixels uint8 [size, 3, side, side], ids [captions, 16], target int8 [size, captions] in {-1, 0, 1}.
+
+        Captions: `own` of the pictures' own, `near` of concepts that other pictures of the batch show, `far` of any concepts."""
         r = random.Random(self.seed * 1_000_003 + step)
         torch.manual_seed(self.seed * 7_919 + step)
         easy = r.random() < self.easy                      # one whole drawing on white or a plain colour, as it is
-        weights = [w * 0.15 if l else w for w, l in zip(self.weights, self.line)] if easy else self.weights
-        main = torch.tensor(r.choices(range(len(self.drawings)), weights, k=size))
-        other = torch.tensor(r.choices(range(len(self.drawings)), self.weights, k=size))
-        kind = torch.tensor(r.choices([0, 1, 2, 3, 4], [74, 9, 4, 11, 2], k=size))     # one, two alike, three alike, two different, nothing
+        main, other = self.pick(r, size, easy), self.pick(r, size)
+        kind = torch.tensor(r.choices([0, 1, 2, 3, 4], [76, 8, 4, 10, 2], k=size))     # one, two alike, three alike, two different, nothing
         kind = torch.zeros_like(kind) if easy else kind
         fg, share = self.foreground(main, r, easy)
         # background
@@ -240,7 +277,11 @@ class Scenes:
             bg[rows] = bg[rows] * (1 - layer[:, 3:]) + layer[:, :3]
         x = bg
         if easy:
-            return (x.clamp(0, 1) * 255).round().to(torch.uint8), *self.truth(r, share, count, kind, main, other, extra)
+            return (x.clamp(0, 1) * 255).round().to(torch.uint8), *self.truth(r, share, count, kind, main, other, (own, near, far))
+        for i in (torch.rand(size) < 0.08).nonzero().flatten().tolist():              # something in front
+            w, h = r.randint(6, self.side // 3), r.randint(6, self.side // 3)
+            at, up = r.randint(0, self.side - w), r.randint(0, self.side - h)
+            x[i, :, up:up + h, at:at + w] = self.background[r.randrange(len(self.background)), :, :h, :w].float() / 255
         blur = torch.rand(size) < 0.12
         if blur.any():
             x[blur] = F.avg_pool2d(F.pad(x[blur], (1, 1, 1, 1), mode="replicate"), 3, 1)
@@ -250,9 +291,9 @@ class Scenes:
         if r.random() < 0.5:
             x = x * (1 + 0.12 * torch.randn(size, 1, 1, 1)) + 0.04 * torch.randn(size, 3, 1, 1)
         pixels = (x.clamp(0, 1) * 255).round().to(torch.uint8)
-        return pixels, *self.truth(r, share, count, kind, main, other, extra)
+        return pixels, *self.truth(r, share, count, kind, main, other, (own, near, far))
 
-    def truth(self, r, share, count, kind, main, other, extra):
+    def truth(self, r, share, count, kind, main, other, numbers):
         """What each picture shows, and captions with it."""
         truth = self.labels[main].clone()
         truth[kind == 3] = torch.maximum(truth[kind == 3], self.labels[other[kind == 3]])
@@ -262,9 +303,9 @@ class Scenes:
         known[share < 0.12] = NO
         known[kind == 3] = UNSURE
         known[kind == 4] = NO
-        return self.captions(r, truth, known, count, kind, main, other, extra)
+        return self.captions(r, truth, known, count, kind, main, other, numbers)
 
-    def captions(self, r, truth, known, count, kind, main, other, extra):
+    def captions(self, r, truth, known, count, kind, main, other, numbers):
         lex, size, texts, columns = self.lex, len(main), [], []
 
         def need(concepts, colour=None, number=None, own=None):
@@ -285,13 +326,14 @@ class Scenes:
         def word(c, used=None):
             return used if used and r.random() < 0.3 else c if r.random() < 0.7 else r.choice(lex.words[c])
 
-        for i in range(size):
+        own, near, far = numbers
+        for i in r.sample(range(size), min(own, size)):
             d = self.drawings[main[i]]
             c = r.choice(list(d["concepts"]))
             w = word(c, d["concepts"][c])
             p = r.random()
             if kind[i] == 4:
-                c = r.choices(self.trained, self.common)[0]
+                c = self.concept(r)
                 texts.append(captions.fill(r, captions.name(r, c)))
                 need([c])
             elif kind[i] == 3 and p < 0.6:
@@ -316,8 +358,8 @@ class Scenes:
             else:
                 texts.append(captions.fill(r, captions.name(r, w)))
                 need([c])
-        for _ in range(extra):
-            c = r.choices(self.trained, self.common)[0]
+        shown = sorted({c for i in main.tolist() for c in self.drawings[i]["concepts"]})
+        for c in r.sample(shown, min(near, len(shown))) + [self.concept(r) for _ in range(far)]:
             p = r.random()
             if p < 0.06:
                 k = r.randrange(len(COLOURS))
@@ -330,4 +372,14 @@ class Scenes:
             else:
                 texts.append(captions.fill(r, captions.name(r, word(c))))
                 need([c])
-        return self.encode(texts), torch.stack(columns, 1)
+        return self.ids(texts), torch.stack(columns, 1)
+
+    def ids(self, texts):
+        """Token ids, each caption encoded once."""
+        new = [t for t in dict.fromkeys(texts) if t not in self.known_ids]
+        if new:
+            if len(self.known_ids) > 200_000:
+                self.known_ids.clear()
+                new = list(dict.fromkeys(texts))
+            self.known_ids.update(zip(new, self.encode(new)))
+        return torch.stack([self.known_ids[t] for t in texts])

@@ -119,20 +119,20 @@ const hand = (page, kind, { name, mimeType, buffer }) => page.evaluate(({ kind, 
 
 /** The page works: it takes a new picture and new labels and answers. */
 async function stillWorks(page) {
-  await image(page).setInputFiles(await png('afterwards', 'boat'));
+  await image(page).setInputFiles(await png('afterwards', 'balloon'));
   await shows(page, 'afterwards.png');
-  const rows = await type(page, 'a boat, a spoon');
+  const rows = await type(page, 'a balloon, a spoon');
   assert.equal(rows.length, 2);
-  await says(page, /boat|spoon/);
+  await says(page, /balloon|spoon/);
 }
 
 describe('first sight', () => {
   onPage('opens with a sample already classified, from its own origin alone', async (page, requests) => {
     const rows = await read(page);
-    assert.deepEqual(rows.map(({ label }) => label).sort(), ['a flower', 'a mushroom', 'a telephone', 'a tree']);
-    assert.equal(rows[0].label, 'a tree');
+    assert.deepEqual(rows.map(({ label }) => label).sort(), ['a car', 'a flower', 'a ladybug', 'a spider']);
+    assert.equal(rows[0].label, 'a ladybug');
     assert.deepEqual(rows.map(({ percent }) => percent), rows.map(({ percent }) => percent).sort((a, b) => b - a));
-    await shows(page, 'A tree');
+    await shows(page, 'A ladybug');
     assert.equal(await model(page).inputValue(), 'demo');
     for (const text of ['Why there', 'clip-art drawings only', 'million parameters', 'The picture never leaves this page.']) await page.getByText(text).waitFor();
     await page.getByText(/Picture .*ms|Picture .* s/).waitFor();
@@ -144,8 +144,8 @@ describe('first sight', () => {
     assert.equal(await image(page).getAttribute('type'), 'file');
     assert.equal(await status(page).getAttribute('aria-live'), 'polite');
     const tree = await page.locator('body').ariaSnapshot();
-    for (const line of ['heading "What is in the picture?" [level=1]', 'combobox "Model"', 'button "Image"', 'button "Camera"', 'list "Or try a drawing"', 'button "A tree" [pressed]',
-      'button "A cat’s face"', 'textbox "Labels"', 'status', 'list "Results"', 'checkbox "Compare with CLIP (softmax)"']) assert.ok(tree.includes(line), `${line} is in\n${tree}`);
+    for (const line of ['heading "What is in the picture?" [level=1]', 'combobox "Model"', 'button "Image"', 'button "Camera"', 'list "Or try a drawing"', 'button "A ladybug" [pressed]',
+      'button "A penguin"', 'textbox "Labels"', 'status', 'list "Results"', 'checkbox "Compare with CLIP (softmax)"']) assert.ok(tree.includes(line), `${line} is in\n${tree}`);
     assert.doesNotMatch(tree, /button(?! ")|textbox(?! ")|combobox(?! ")|img(?! ")/, 'everything has a name');
     const ids = await page.evaluate(() => [...document.querySelectorAll('[aria-describedby], [aria-labelledby], [aria-controls]')].flatMap((node) => ['aria-describedby', 'aria-labelledby', 'aria-controls']
       .flatMap((name) => (node.getAttribute(name) ?? '').split(' ').filter(Boolean))).filter((id) => !document.getElementById(id)));
@@ -155,17 +155,17 @@ describe('first sight', () => {
 
 describe('pictures', () => {
   onPage('from a file', async (page) => {
-    await image(page).setInputFiles(await png('my apple', 'apple'));
-    await shows(page, 'my apple.png');
+    await image(page).setInputFiles(await png('my strawberry', 'strawberry'));
+    await shows(page, 'my strawberry.png');
     await answered(page);
-    await type(page, 'an apple, a house');
+    await type(page, 'a strawberry, a house');
   });
 
   onPage('by dropping anywhere, with a sign that it may be dropped', async (page) => {
-    const cat = await png('dropped', 'cat');
-    await hand(page, ['dragenter', 'dragover'], cat);
+    const penguin = await png('dropped', 'penguin');
+    await hand(page, ['dragenter', 'dragover'], penguin);
     await page.getByText('Drop the picture anywhere').waitFor();
-    await hand(page, ['dragover', 'drop'], cat);
+    await hand(page, ['dragover', 'drop'], penguin);
     await page.getByText('Drop the picture anywhere').waitFor({ state: 'hidden' });
     await shows(page, 'dropped.png');
     await answered(page);
@@ -173,20 +173,20 @@ describe('pictures', () => {
 
   onPage('by pasting, also while typing labels', async (page) => {
     await labels(page).focus();
-    await hand(page, 'paste', await png('pasted', 'tree'));
+    await hand(page, 'paste', await png('pasted', 'ladybug'));
     await shows(page, 'pasted.png');
     await answered(page);
   });
 
   onPage('from a sample, whose labels come along unless one has typed', async (page) => {
-    await page.getByRole('button', { name: 'A red car' }).click();
-    await answered(page, ['a car', 'a bus', 'an airplane', 'a banana']);
-    assert.equal(await page.getByRole('button', { name: 'A red car' }).getAttribute('aria-pressed'), 'true');
+    await page.getByRole('button', { name: 'A truck' }).click();
+    await answered(page, ['a truck', 'a train', 'an airplane', 'a banana']);
+    assert.equal(await page.getByRole('button', { name: 'A truck' }).getAttribute('aria-pressed'), 'true');
     await type(page, 'my own words');
-    await page.getByRole('button', { name: 'An apple' }).click();
+    await page.getByRole('button', { name: 'A strawberry' }).click();
     await answered(page, ['my own words']);
-    await page.getByRole('button', { name: 'Use an apple, a banana' }).click();
-    await answered(page, ['an apple', 'a banana', 'a cherry', 'a hammer']);
+    await page.getByRole('button', { name: 'Use a strawberry, a banana' }).click();
+    await answered(page, ['a strawberry', 'a banana', 'a carrot', 'a hammer']);
   });
 
   onPage('from the camera', async (page) => {
@@ -199,10 +199,10 @@ describe('pictures', () => {
   });
 
   onPage('from a web address that allows it; otherwise it says why not', async (page) => {
-    const fish = await sample('fish');
+    const lock = await sample('lock');
     const open = { 'Access-Control-Allow-Origin': '*' };
     const answers = {
-      '/fish.png': { contentType: 'image/png', body: fish, headers: open },
+      '/lock.png': { contentType: 'image/png', body: lock, headers: open },
       '/page.html': { contentType: 'text/html', body: '<p>', headers: open },
     };
     await page.route('https://pictures.test/**', (route) => {
@@ -217,23 +217,23 @@ describe('pictures', () => {
       await address.fill(text);
       await page.getByRole('button', { name: 'Get it' }).click();
       await says(page, answer);
-      await shows(page, 'A tree');
+      await shows(page, 'A ladybug');
     }
-    await address.fill('http://pictures.test/fish.png');
+    await address.fill('http://pictures.test/lock.png');
     await address.press('Enter');
-    await shows(page, 'fish.png');
+    await shows(page, 'lock.png');
     await answered(page);
     await stillWorks(page);
   }, { expected: /pictures\.test/ });
 
   onPage('that are none: the reason is said, the old picture stays, the page goes on', async (page) => {
-    const house = await sample('house');
+    const truck = await sample('truck');
     const before = await read(page);
     for (const [name, mimeType, buffer] of [['notes.txt', 'text/plain', Buffer.from('shopping list')], ['photo.jpg', 'image/jpeg', Buffer.from('not a photo at all')],
-      ['empty.png', 'image/png', Buffer.alloc(0)], ['cut.png', 'image/png', house.subarray(0, 700)]]) {
+      ['empty.png', 'image/png', Buffer.alloc(0)], ['cut.png', 'image/png', truck.subarray(0, 700)]]) {
       await image(page).setInputFiles({ name, mimeType, buffer });
       await says(page, new RegExp(`“${name.replace('.', '\\.')}” can’t be used\\. .{20,} The picture you had is kept`));
-      await shows(page, 'A tree');
+      await shows(page, 'A ladybug');
       assert.deepEqual(await answered(page), before, 'its results stand');
     }
     await stillWorks(page);
@@ -317,18 +317,18 @@ describe('verdict', () => {
   });
 
   onPage('asks nobody: no request leaves the page while it classifies', async (page, requests) => {
-    await page.getByRole('button', { name: 'A laughing sun' }).click();
+    await page.getByRole('button', { name: 'A red balloon' }).click();
     await answered(page);
     const before = site.requests.length;
     requests.length = 0;
-    await image(page).setInputFiles(await png('private', 'fish'));
+    await image(page).setInputFiles(await png('private', 'lock'));
     await shows(page, 'private.png');
     await answered(page);
-    await type(page, 'a fish, a secret');
+    await type(page, 'a lock, a secret');
     await page.getByRole('checkbox').check();
-    await page.getByRole('button', { name: 'A house' }).click();
+    await page.getByRole('button', { name: 'A truck' }).click();
     await answered(page);
-    await hand(page, 'paste', await png('pasted', 'tree'));
+    await hand(page, 'paste', await png('pasted', 'ladybug'));
     await shows(page, 'pasted.png');
     await answered(page);
     assert.deepEqual(requests.filter((url) => !url.startsWith('blob:')), []);
@@ -338,16 +338,16 @@ describe('verdict', () => {
 
 describe('keyboard only', () => {
   onPage('reaches and works everything in reading order', async (page) => {
-    const sun = await png('by keyboard', 'sun');
-    page.on('filechooser', (chooser) => chooser.setFiles(sun));
+    const soup = await png('by keyboard', 'soup');
+    page.on('filechooser', (chooser) => chooser.setFiles(soup));
     const focused = () => page.evaluate(() => document.activeElement.id || document.activeElement.querySelector('img')?.alt || document.activeElement.textContent.trim());
     const order = [];
     for (let i = 0; i < 18 && order.at(-1) !== 'softmax'; i++) {
       await page.keyboard.press('Tab');
       order.push(await focused());
     }
-    assert.deepEqual(order.filter((name) => name !== 'paste'), ['Skip to the words to compare', 'model', 'image', 'camera', 'link', 'A tree', 'A laughing sun', 'An apple',
-      'A cat’s face', 'A house', 'A red car', 'A sailing boat', 'A striped fish', 'labels', 'softmax']);
+    assert.deepEqual(order.filter((name) => name !== 'paste'), ['Skip to the words to compare', 'model', 'image', 'camera', 'link', 'A ladybug', 'A strawberry', 'A penguin',
+      'A red balloon', 'A truck', 'A padlock', 'A carton of milk', 'A bowl of soup', 'labels', 'softmax']);
     const ring = await page.evaluate(() => getComputedStyle(document.querySelector('#softmax + .track')).outlineStyle);
     assert.equal(ring, 'solid', 'what has the focus is seen');
     await page.keyboard.press('Space');
@@ -357,7 +357,7 @@ describe('keyboard only', () => {
     await page.keyboard.press('Shift+Tab');
     await page.keyboard.press('Shift+Tab');
     await page.keyboard.press('Enter');
-    await shows(page, 'A striped fish');
+    await shows(page, 'A bowl of soup');
     await answered(page);
     await page.keyboard.press('Tab');
     await page.keyboard.press('Control+A');
@@ -438,7 +438,7 @@ describe('models', () => {
     await waiting;
     await says(page, /ing SigLIP 2/);
     await labels(page).fill('a house, a candle');
-    await image(page).setInputFiles(await png('meanwhile', 'sun'));
+    await image(page).setInputFiles(await png('meanwhile', 'soup'));
     await page.getByRole('button', { name: 'Cancel' }).click();
     await says(page, /Stopped loading SigLIP 2.*The demo model is still in use/);
     await answered(page, ['a house', 'a candle']);
