@@ -17,6 +17,7 @@ mod write;
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use twox_hash::XxHash3_128;
 
 pub use convert::convert;
 pub use folder::{Folder, FolderReader};
@@ -282,9 +283,10 @@ impl Checkpoint {
             )));
         }
         pace.step().await?;
+        let mut known = manifest(&store).await;
         let tokenizer = match &fixed {
             Some(_) => None,
-            None => Some(tokenizer(source, &config).await?),
+            None => Some(tokenizer(source, &store, known.is_some(), &config, &config_json).await?),
         };
         pace.step().await?;
 
@@ -301,7 +303,6 @@ impl Checkpoint {
             auto,
             whole_table: options.whole_table,
         };
-        let mut known = manifest(&store).await;
         let (mut loader, reader, files) = loop {
             let trusted = known.take();
             let retry = trusted.is_some();
@@ -562,16 +563,35 @@ async fn open<S: Source>(source: &S, file: &str) -> Result<S::Reader> {
     })
 }
 
-async fn tokenizer(source: &impl Source, config: &SiglipConfig) -> Result<Tokenizer> {
+/// The tokenizer: the compact form that the store has of it, if the store is `complete`, else from its files.
+async fn tokenizer(
+    source: &impl Source,
+    store: &impl Store,
+    complete: bool,
+    config: &SiglipConfig,
+    config_json: &[u8],
+) -> Result<Tokenizer> {
+    // It depends on the configuration too.
+    let key = format!("tokenizer/{:032x}", XxHash3_128::oneshot(config_json));
+    if complete
+        && let Some(bytes) = store.get(&key).await
+        && let Ok(tokenizer) = Tokenizer::from_bytes(&bytes)
+    {
+        return Ok(tokenizer);
+    }
     let tokenizer_json = required(source, "tokenizer.json").await?;
     let tokenizer_config = source.read_all("tokenizer_config.json").await?;
-    Tokenizer::new(
+    let tokenizer = Tokenizer::new(
         &tokenizer_json,
         tokenizer_config.as_deref(),
         "siglip",
         config.text.max_position_embeddings,
         config.text.vocab_size,
-    )
+    )?;
+    if store.keeps() {
+        store.put(&key, &tokenizer.to_bytes()).await;
+    }
+    Ok(tokenizer)
 }
 
 async fn required(source: &impl Source, file: &str) -> Result<Vec<u8>> {

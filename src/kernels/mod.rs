@@ -6,9 +6,9 @@
 
 pub mod check;
 mod cpu;
-pub mod packed;
 #[cfg(feature = "train")]
 mod gradients;
+pub mod packed;
 pub mod reference;
 #[cfg(feature = "webgpu")]
 mod wgsl;
