@@ -19,6 +19,9 @@ use burn::tensor::Shape;
 use super::Kernels;
 use crate::model::Activation;
 
+#[cfg(all(feature = "train", target_family = "wasm"))]
+impl super::gradients::Derivatives for Flex {}
+
 impl Kernels for Flex {
     fn siglip_linear(
         x: FloatTensor<Self>,
