@@ -20,6 +20,9 @@ use super::Kernels;
 use super::packed::{Dtype, unpack_rows};
 use crate::model::Activation;
 
+#[cfg(all(feature = "train", target_family = "wasm"))]
+impl super::gradients::Derivatives for Flex {}
+
 impl Kernels for Flex {
     fn siglip_linear(
         x: FloatTensor<Self>,
