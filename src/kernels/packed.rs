@@ -27,6 +27,9 @@
 //! The weights of the linear layers and the patch convolution, and the token table on the host. Norms, biases, position embeddings,
 //! the probe and the two numbers of the logit stay f32: they are a thousandth of a model.
 //! [`held`](crate::checkpoint::held) says which weights are held finer than asked for.
+//!
+//! On two ViT-B/16-224 with random weights, 12 pictures × 20 labels, logits are within 0.02 (`f16`, one of the two), 0.28 (`q8`) and 2.3 (`q4`) of
+//! transformers' in f32; `tests/reference/parity.py --crops 100 --dtype D` measures it. `q4` misses the 1.0 that it should keep.
 
 use burn::module::Module;
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
