@@ -25,8 +25,8 @@
 //!
 //! # What is packed
 //! The weights of the linear layers and the patch convolution, and the token table on the host. Norms, biases, position embeddings,
-//! the probe and the two numbers of the logit stay f32: they are a thousandth of a model. See
-//! [`Dtype::of_weight`] for what `q4` leaves at `q8`.
+//! the probe and the two numbers of the logit stay f32: they are a thousandth of a model.
+//! [`held`](crate::checkpoint::held) says which weights are held finer than asked for.
 
 use burn::module::Module;
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
