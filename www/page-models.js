@@ -34,7 +34,8 @@ export async function lookAtDevice() {
   const adapter = await navigator.gpu?.requestAdapter({ powerPreference: 'high-performance' }).catch(() => null);
   const { vendor = '', architecture = '', description = '', isFallbackAdapter = false } = adapter?.info ?? {};
   const gpu = Boolean(adapter) && !isFallbackAdapter && !/swiftshader|llvmpipe|software/i.test(`${vendor} ${architecture} ${description}`);
-  return { gpu, memory: Math.min(memory, gpu ? Infinity : 3.6e9), buffer: gpu ? adapter.limits.maxBufferSize : Infinity };
+  // WebAssembly addresses 4 GB. What WebGPU promises of buffers is many times the largest matrix of these models, so its limits decide nothing.
+  return { gpu, memory: Math.min(memory, gpu ? Infinity : 3.6e9) };
 }
 
 /** The largest form that fits; undefined if none does. @param {{gpu: boolean, memory: number}} device */
