@@ -113,6 +113,8 @@ class Folder {
   #report;
   /** @type {Promise<void> | undefined} the look at whether what is kept still holds */
   #checked;
+  /** Whether small files are fetched although they are kept. */
+  #anew = false;
   /** @type {Promise<Map<string, {size?: number, sha256?: string}>> | undefined} what the Hub lists */
   #listing;
   /** What the engine has of the weights that are being read, and what arrived since. @type {Map<string, {loaded: number, total: number, ahead: number, told: number}>} */
@@ -129,7 +131,7 @@ class Folder {
   /** @param {string} file */
   async readAll(file) {
     await (this.#checked ??= this.#check());
-    const kept = await this.#stored?.file(file);
+    const kept = this.#anew ? undefined : await this.#stored?.file(file);
     if (kept === null) return undefined;
     if (kept) {
       this.#report({ stage: "download", file, loaded: kept.length, total: kept.length, fromCache: true });
@@ -147,7 +149,8 @@ class Folder {
       const found = [...hash].map((byte) => byte.toString(16).padStart(2, "0")).join("");
       if (found !== listed.sha256) throw new SiglipError("bad-model", `${file} of ${this.#context.name} was damaged on the way: its SHA-256 is ${found}, the Hub lists ${listed.sha256}. Load again.`);
     }
-    await this.#stored?.keepFile(file, bytes, download.version);
+    const { version } = download;
+    if (!bytes || this.#place.hub || provable(version)) await this.#stored?.keepFile(file, bytes, version);
     return bytes;
   }
 
@@ -220,7 +223,7 @@ class Folder {
 
   /**
    * Whether what is kept is still what the server has. Models of the Hub that are complete aren't asked about: they make no
-   * request at all. Where nobody can be asked, what is kept holds.
+   * request at all. Where nobody can be asked, a complete model holds.
    */
   async #check() {
     const stored = this.#stored;
@@ -228,17 +231,23 @@ class Folder {
     const { hub } = this.#place;
     if (hub && (stored.complete || /^[\da-f]{40}$/.test(hub.revision))) return;
     const { files, weights, commit } = stored.about;
-    const known = Object.entries(hub ? { "config.json": files["config.json"] ?? null } : { ...files, ...weights });
-    const same = known.map(async ([file, version]) => {
-      if (!version) return true;
-      const address = new URL(file, this.#place.base);
-      address.search = new URL(this.#place.base).search;
-      const { patience } = this.#context;
-      const download = new Download({ ...this.#context, patience: { ...patience, tries: 1, stall: Math.min(patience.stall, LOOK) } }, address.href, file);
+    if (hub) {
+      const download = this.#unpinned("config.json", this.#context);
+      const response = await download.first({ method: "HEAD", cache: "no-cache" });
+      const version = files["config.json"];
+      const same = commit && download.commit ? commit === download.commit : response && provable(version) && sameVersion(version ?? {}, versionOf(response));
+      if (!same) await stored.clear();
+      return;
+    }
+    // Its weights are compared when they are opened; the rest is small.
+    this.#anew = !stored.complete;
+    if (this.#anew) return;
+    const { patience } = this.#context;
+    const context = { ...this.#context, patience: { ...patience, tries: 1, stall: Math.min(patience.stall, LOOK) } };
+    const same = Object.entries({ ...files, ...weights }).map(async ([file, version]) => {
       try {
-        const response = await download.first({ method: "HEAD", cache: "no-cache" });
-        if (!response) return false;
-        if (hub && commit && download.commit) return commit === download.commit;
+        const response = await this.#unpinned(file, context).first({ method: "HEAD", cache: "no-cache" });
+        if (!response || !version) return !response && !version;
         return provable(version) && sameVersion(version, versionOf(response));
       } catch (error) {
         if (this.#context.signal.aborted) throw error;
@@ -246,6 +255,13 @@ class Folder {
       }
     });
     if ((await Promise.all(same)).includes(false)) await stored.clear();
+  }
+
+  /** A file of the revision that was asked for, not of the commit that was found. @param {string} file @param {Context} context */
+  #unpinned(file, context) {
+    const address = new URL(file, this.#place.base);
+    address.search = new URL(this.#place.base).search;
+    return new Download(context, address.href, file);
   }
 
   /**
@@ -301,7 +317,7 @@ class Folder {
   }
 }
 
-/** Whether a version tells more than a size. @param {Version | null} version */
+/** Whether a version tells more than a size. @param {Version | null | undefined} version */
 function provable(version) {
   return version?.etag !== undefined || version?.modified !== undefined;
 }

@@ -349,7 +349,7 @@ export class Stored {
   /** @param {string} manifest */
   async commit(manifest) {
     this.about.held = JSON.parse(manifest).dtype;
-    await this.save();
+    await this.save(true);
     await this.#try((folder) => folder.write(MANIFEST, encoder.encode(manifest)));
     if (this.#folder) this.#manifest = manifest;
   }
@@ -372,8 +372,10 @@ export class Stored {
     await this.save();
   }
 
-  async save() {
-    await this.#try((folder) => folder.write(ABOUT, encoder.encode(JSON.stringify(this.about))));
+  /** That a file is missing is remembered of whole models only: another load may have failed for that very reason. */
+  async save(whole = this.complete) {
+    const files = Object.fromEntries(Object.entries(this.about.files).filter(([, version]) => whole || version));
+    await this.#try((folder) => folder.write(ABOUT, encoder.encode(JSON.stringify({ ...this.about, files }))));
   }
 
   /** Forgets everything: the model has changed. */

@@ -353,8 +353,11 @@ describe("the library over an engine that fails on command", { timeout: 1_200_00
     assert.deepEqual(await load("https://huggingface.co/google/siglip/tree/v1"), { value: "google/siglip@v1" });
     assert.deepEqual(asked, [
       "https://huggingface.co/google/siglip-base-patch16-224/resolve/main/config.json",
+      "https://huggingface.co/api/models/google/siglip-base-patch16-224/tree/main",
       "https://huggingface.co/google/siglip2/resolve/refs%2Fpr%2F3/config.json",
+      "https://huggingface.co/api/models/google/siglip2/tree/refs%2Fpr%2F3",
       "https://huggingface.co/google/siglip/resolve/v1/config.json",
+      "https://huggingface.co/api/models/google/siglip/tree/v1",
     ]);
     reply = { status: 401, body: "" };
     assertError(await load("google/secret"), "network", /google\/secret \(HTTP 401\).*private/);
@@ -480,8 +483,8 @@ describe("the library over the real engine", { timeout: 1_200_000 }, () => {
     for (const { label, score } of softmax) assert.ok(Math.abs(score - expected.softmax[expected.labels.indexOf(label)]) < 1e-5);
     assert.ok(Math.abs(softmax.reduce((sum, { score }) => sum + score, 0) - 1) < 1e-5);
     assert.deepEqual(
-      { ...info, backendReason: "", logitScale: 0, logitBias: 0, parameters: 0, bytes: 0 },
-      { name: "tiny", backend: "cpu", backendReason: "", adapter: "WebAssembly SIMD", dtype: "f32", imageSize: 32, patchSize: 8, embeddingSize: 64, contextLength: 16, parameters: 0, logitScale: 0, logitBias: 0, bytes: 0 },
+      { ...info, backendReason: "", cacheReason: "", logitScale: 0, logitBias: 0, parameters: 0, bytes: 0 },
+      { name: "tiny", backend: "cpu", backendReason: "", adapter: "WebAssembly SIMD", dtype: "f32", imageSize: 32, patchSize: 8, embeddingSize: 64, contextLength: 16, parameters: 0, logitScale: 0, logitBias: 0, bytes: 0, cached: false, cacheReason: "" },
     );
     assert.ok(info.parameters > 0 && info.bytes > 0 && info.logitScale > 0 && Number.isFinite(info.logitBias));
   });

@@ -488,7 +488,7 @@ describe('models', () => {
     await page.getByText('The model was fetched from ./models/demo').waitFor();
     await answered(page);
     const item = page.getByRole('list', { name: 'Models kept in this browser' }).getByRole('listitem');
-    await item.filter({ hasText: /^demo · automatic [\d.]+ [kM]B/ }).waitFor();
+    await item.filter({ hasText: /^demo · f32 [\d.]+ MB/ }).waitFor();
     await panel.getByRole('button', { name: 'Remove demo' }).click();
     await panel.getByText(/[\d.]+ [kM]B freed\. None so far/).waitFor();
     assert.equal(await item.count(), 0);
@@ -502,12 +502,12 @@ describe('models', () => {
       const model = { parameters: 841.1 };
       const best = (memory, gpu, wish, backend) => bestFor(model, { memory: memory * 1e9, gpu }, wish, backend);
       return {
-        best: [best(8, true), best(8, false), best(8, true, 'auto', 'cpu'), best(1.5, true), best(1, true), best(0.5, true), best(8, true, 'f32'), best(2, true, 'f32')].map((form) => form ?? 'none'),
+        best: [best(8, true), best(8, false), best(8, true, 'auto', 'cpu'), best(1.5, true), best(1.2, true), best(0.5, true), best(8, true, 'f32'), best(2, true, 'f32')].map((form) => form ?? 'none'),
         sizes: ['f32', 'f16', 'q8', 'q4'].map((dtype) => Math.round(memoryOf(model, dtype) / 1e6)),
       };
     });
     assert.deepEqual(forms.best, ['f16', 'q8', 'q8', 'q8', 'q4', 'none', 'f32', 'none']);
-    assert.deepEqual(forms.sizes, [3364, 1682, 892, 471]);
+    assert.deepEqual(forms.sizes, [3364, 1682, 1077, 681]);
     await page.getByText('Advanced').click();
     await page.getByRole('combobox', { name: 'Precision' }).selectOption('f32');
     await answered(page);
