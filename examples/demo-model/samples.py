@@ -20,7 +20,7 @@ SAMPLES = [  # file, name, labels, Open Clip Art's file
     ("balloon", "A red balloon", ["a balloon", "an apple", "a clock", "a flower"], "recreation/party/balloon-red-aj.svg"),
     ("truck", "A truck", ["a truck", "a train", "an airplane", "a banana"], "transportation/truck_jarno_vasamaa_.svg"),
     ("lock", "A padlock", ["a lock", "a handbag", "a bell", "a fish"], "computer/icons/padlock_aj_ashton_01.svg"),
-    ("milk", "A carton of milk", ["milk", "a book", "a candle", "a horse"], "food/beverages/milk_carton_jarno_vasama_.svg"),
+    ("cherry", "A cherry", ["a cherry", "a banana", "a horse", "a hammer"], "food/fruit/cherry_jonathan_dietrich_01.svg"),
     ("soup", "A bowl of soup", ["a bowl of soup", "a hat", "a tree", "a car"], "food/soup_jarno_vasamaa_.svg"),
 ]
 
