@@ -242,9 +242,10 @@ mod gradients {
             });
             let loaded = loaded.unwrap();
             let side = loaded.config.vision.image_size;
+            let tokenizer = loaded.tokenizer.as_ref().unwrap();
             let ids = ["two red cars", "a cat", "a house by the sea"]
                 .iter()
-                .flat_map(|text| loaded.tokenizer.encode(text).unwrap());
+                .flat_map(|text| tokenizer.encode(text).unwrap());
             let ids: Vec<i32> = ids.map(|id| id as i32).collect();
             let context = ids.len() / 3;
             Self {

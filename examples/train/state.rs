@@ -40,7 +40,7 @@ pub fn save(out: &Path, parameters: &Parameters, step: usize, run: &Value) -> Re
         let mut add = |set: &str, tensor: &Tensor<1>| {
             let spec = ParameterSpec {
                 name: format!("{set}/{}", parameter.spec.name),
-                shape: parameter.spec.shape.clone(),
+                ..parameter.spec.clone()
             };
             tensors.push((spec, tensor.clone()));
         };

@@ -252,6 +252,15 @@ impl Start {
                 model,
                 ..
             } = pollster::block_on(loaded)?;
+            let tokenizer = tokenizer.ok_or_else(|| {
+                Error::new(
+                    Code::Unsupported,
+                    format!(
+                        "{} was converted for fixed labels and has no text tower; train the checkpoint that it was made from",
+                        options.model.display()
+                    ),
+                )
+            })?;
             return Ok(Self {
                 config,
                 preprocessor,

@@ -8,11 +8,11 @@ use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, NodeGuard, Ops, OpsKind};
-use burn::backend::tensor::FloatTensor;
+use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Autodiff, Backend, TensorMetadata};
 use burn::tensor::{Scalar, Shape};
 
-use super::Kernels;
+use super::{Dtype, Kernels};
 use crate::model::Activation;
 
 /// What derivatives need beside [`Kernels`].
@@ -356,6 +356,26 @@ impl<B: Derivatives, C: CheckpointStrategy> Kernels for Autodiff<B, C> {
             activation: None,
         };
         finish!(LinearResidualBackward, guards, state, output)
+    }
+
+    fn siglip_linear_packed(
+        _: FloatTensor<Self>,
+        _: IntTensor<Self>,
+        _: FloatTensor<Self>,
+        _: Dtype,
+        _: Option<Activation>,
+    ) -> FloatTensor<Self> {
+        unreachable!("linear_packed takes the plain form of a tensor with gradients")
+    }
+
+    fn siglip_linear_packed_residual(
+        _: FloatTensor<Self>,
+        _: IntTensor<Self>,
+        _: FloatTensor<Self>,
+        _: FloatTensor<Self>,
+        _: Dtype,
+    ) -> FloatTensor<Self> {
+        unreachable!("linear_packed takes the plain form of a tensor with gradients")
     }
 
     fn siglip_attention(

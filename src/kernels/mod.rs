@@ -136,7 +136,8 @@ pub fn linear_packed<const D: usize>(
     residual: Option<Tensor<D>>,
 ) -> Tensor<D> {
     debug_assert!(activation.is_none() || residual.is_none());
-    if !is_plain(&x) || !takes_packed(weight.dims()) {
+    // Training holds plain weights; a packed one within its graph is constant, which the plain form differentiates through.
+    if !is_plain(&x) || x.device().is_autodiff() || !takes_packed(weight.dims()) {
         return reference::linear(x, weight.unpack(), bias, activation, residual);
     }
     let mut shape = x.dims();

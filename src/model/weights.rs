@@ -13,7 +13,8 @@ pub trait Weights {
     /// The weight of a matrix product, of `shape`: `[output, ..]`, whose dimensions after the first are summed over together.
     fn weight<const D: usize>(&mut self, name: &str, shape: [usize; D]) -> Weight {
         let matrix = [shape[0], shape[1..].iter().product()];
-        Weight::Plain(Param::from_tensor(self.tensor(name, shape).reshape(matrix)))
+        // Asked for as a matrix, since a parameter that is trained must be a leaf of the graph, not a reshaped one.
+        Weight::Plain(Param::from_tensor(self.tensor(name, matrix)))
     }
 
     /// The token table, or none if its rows will come from elsewhere (see [`TextTower::embed_rows`](super::TextTower::embed_rows)).
