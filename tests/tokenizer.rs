@@ -421,7 +421,7 @@ fn damaged_models_are_refused_with_what_is_wrong() {
 #[test]
 fn steps_of_other_tokenizers_are_named() {
     for (key, step, word) in [
-        ("normalizer", json!({"type": "NFKC"}), "NFKC"),
+        ("normalizer", json!({"type": "Nmt"}), "Nmt"),
         (
             "normalizer",
             json!({"type": "Sequence", "normalizers": [{"type": "StripAccents"}]}),
@@ -709,12 +709,21 @@ fn unigram_ids_equal_the_library() {
         ["é", 31],
         ["日本", 30]
     ]);
+    let form = |form: &str| {
+        let mut file = mt5_like(&mut Random(2), 3000);
+        file["normalizer"] = json!({"type": form});
+        file
+    };
     for (name, file, count) in [
         ("high", high, 1000),
         ("v1", real, 3000),
         ("mt5", mt5_like(&mut Random(2), 3000), 2000),
         ("fallback", fallback, 1500),
         ("odd", odd, 1000),
+        ("NFC", form("NFC"), 300),
+        ("NFD", form("NFD"), 300),
+        ("NFKC", form("NFKC"), 300),
+        ("NFKD", form("NFKD"), 300),
     ] {
         let mut library_file = file.clone();
         library_file["added_tokens"] = json!([]);

@@ -10,7 +10,7 @@ use super::bpe::{Bpe, Merges};
 use super::charsmap::Charsmap;
 use super::files::Side;
 use super::pieces::Pieces;
-use super::steps::{Behavior, Normalize, Pattern, PreTokenize};
+use super::steps::{Behavior, Normalize, Pattern, PreTokenize, UnicodeForm};
 use super::unigram::Unigram;
 use super::{Model, Steps, Tokenizer};
 use crate::error::{Error, Result};
@@ -176,6 +176,12 @@ impl Writer {
                 self.number(4);
                 self.text(prefix);
             }
+            Normalize::Unicode(form) => self.number(match form {
+                UnicodeForm::Nfc => 5,
+                UnicodeForm::Nfd => 6,
+                UnicodeForm::Nfkc => 7,
+                UnicodeForm::Nfkd => 8,
+            }),
         }
     }
 
@@ -368,6 +374,10 @@ impl<'a> Reader<'a> {
                 right: self.flag()?,
             },
             4 => Normalize::Prepend(self.text()?.into()),
+            5 => Normalize::Unicode(UnicodeForm::Nfc),
+            6 => Normalize::Unicode(UnicodeForm::Nfd),
+            7 => Normalize::Unicode(UnicodeForm::Nfkc),
+            8 => Normalize::Unicode(UnicodeForm::Nfkd),
             _ => return None,
         })
     }

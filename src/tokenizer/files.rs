@@ -12,7 +12,7 @@ use super::Model;
 use super::bpe::{Bpe, Merges};
 use super::charsmap::Charsmap;
 use super::pieces::Pieces;
-use super::steps::{Behavior, Normalize, Pattern, PreTokenize};
+use super::steps::{Behavior, Normalize, Pattern, PreTokenize, UnicodeForm};
 use super::unigram::Unigram;
 use crate::error::{Error, Result};
 
@@ -526,6 +526,10 @@ pub(super) fn normalizer(value: &Value) -> Result<Vec<Normalize>> {
             let map = Charsmap::from_base64(map.unwrap_or_default());
             Normalize::Charsmap(map.map_err(|e| part_error(NAME, e))?)
         }
+        Some("NFC") => Normalize::Unicode(UnicodeForm::Nfc),
+        Some("NFD") => Normalize::Unicode(UnicodeForm::Nfd),
+        Some("NFKC") => Normalize::Unicode(UnicodeForm::Nfkc),
+        Some("NFKD") => Normalize::Unicode(UnicodeForm::Nfkd),
         Some("Lowercase") => Normalize::Lowercase,
         Some("Replace") => Normalize::Replace {
             pattern: pattern(NAME, value)?,

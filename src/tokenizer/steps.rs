@@ -4,12 +4,15 @@
 use std::ops::Range;
 
 use serde::Deserialize;
+use unicode_normalization::UnicodeNormalization;
 
 use super::charsmap::Charsmap;
 
 /// One step of `normalizer`.
 pub(super) enum Normalize {
     Charsmap(Charsmap),
+    /// A Unicode normalisation form.
+    Unicode(UnicodeForm),
     /// Character by character: a final sigma is not looked for.
     Lowercase,
     Replace {
@@ -24,10 +27,23 @@ pub(super) enum Normalize {
     Prepend(String),
 }
 
+/// The forms of Unicode's annex 15.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum UnicodeForm {
+    Nfc,
+    Nfd,
+    Nfkc,
+    Nfkd,
+}
+
 impl Normalize {
     pub(super) fn apply(&self, text: String) -> String {
         match self {
             Normalize::Charsmap(map) => map.apply(&text),
+            Normalize::Unicode(UnicodeForm::Nfc) => text.nfc().collect(),
+            Normalize::Unicode(UnicodeForm::Nfd) => text.nfd().collect(),
+            Normalize::Unicode(UnicodeForm::Nfkc) => text.nfkc().collect(),
+            Normalize::Unicode(UnicodeForm::Nfkd) => text.nfkd().collect(),
             Normalize::Lowercase => text.chars().flat_map(char::to_lowercase).collect(),
             Normalize::Replace { pattern, content } => {
                 let mut out = String::with_capacity(text.len());
