@@ -2,10 +2,8 @@
 
 mod common;
 
-use std::cell::Cell;
-
 use burn::tensor::Device;
-use common::{FIXTURES, Memory, MemoryStore, ODD, PICTURE, TINY};
+use common::{FIXTURES, Memory, MemoryStore, ODD, PICTURE, StopAfter, TINY};
 use siglip_web::checkpoint::converted::{FixedLabels, config_with_labels};
 use siglip_web::checkpoint::{Checkpoint, FileHeader, Pace, Stage, Store, convert, shard_names};
 use siglip_web::model::SiglipConfig;
@@ -494,21 +492,6 @@ fn only_damaged_entries_are_read_again() {
         assert_eq!(store.entries.borrow()[key], entry, "{name} is whole again");
         if i % 8 == 0 {
             assert_eq!(logits(&mut again), expected);
-        }
-    }
-}
-
-/// Stops after a number of steps.
-struct StopAfter(Cell<usize>);
-
-impl Pace for StopAfter {
-    async fn step(&self) -> Result<(), Error> {
-        match self.0.get() {
-            0 => Err(Error::new(Code::Aborted, "stopped")),
-            left => {
-                self.0.set(left - 1);
-                Ok(())
-            }
         }
     }
 }

@@ -3,8 +3,7 @@
 mod common;
 
 use burn::tensor::Device;
-use common::{Memory, PICTURE, TINY};
-use siglip_web::checkpoint::Pace;
+use common::{Memory, PICTURE, StopAfter, TINY};
 use siglip_web::{Classifier, ClassifyOptions, Code, Error, Picture, Scores};
 
 fn load(source: &Memory) -> Result<Classifier, Error> {
@@ -186,21 +185,6 @@ fn damaged_weights_show_an_error_not_a_number() {
             .and_then(|mut c| c.embed_image(PICTURE))
             .unwrap_err();
         assert_eq!(error.code(), Code::BadModel, "{error}");
-    }
-}
-
-/// Stops after a number of steps.
-struct StopAfter(std::cell::Cell<usize>);
-
-impl Pace for StopAfter {
-    async fn step(&self) -> Result<(), Error> {
-        match self.0.get() {
-            0 => Err(Error::new(Code::Aborted, "stopped")),
-            left => {
-                self.0.set(left - 1);
-                Ok(())
-            }
-        }
     }
 }
 

@@ -7,6 +7,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 
 pub use options::{ClassifyOptions, DEFAULT_TEMPLATE, Scores};
 
+use crate::checkpoint::converted::FixedLabels;
 use crate::checkpoint::{Checkpoint, LoadOptions, Pace, Progress, Source, Stage, Store};
 use crate::device;
 use crate::error::{Error, Result};
@@ -183,14 +184,9 @@ impl Classifier {
     ) -> Result<Vec<Embedding>> {
         options::check_labels(labels)?;
         if let Some((fixed, embeddings)) = &self.checkpoint.labels {
-            let position = |label: &str| fixed.labels.iter().position(|l| l == label);
-            let known = labels.iter().map(|label| match position(label) {
-                Some(i) => Ok(embeddings[i].clone()),
-                None => Err(Error::bad_input(format!(
-                    "this model has no text tower and doesn't know the label {label:?}; it was made for: {}",
-                    fixed.labels.join(", ")
-                ))),
-            });
+            let known = labels
+                .iter()
+                .map(|label| Ok(embeddings[position(fixed, label)?].clone()));
             return known.collect();
         }
         let mut prompts = Vec::with_capacity(labels.len() * templates.len());
@@ -216,16 +212,9 @@ impl Classifier {
                     fixed.templates
                 )));
             }
-            if let Some(label) = labels
+            return labels
                 .iter()
-                .find(|l| !fixed.labels.iter().any(|f| f == *l))
-            {
-                return Err(Error::bad_input(format!(
-                    "this model has no text tower and doesn't know the label {label:?}; it was made for: {}",
-                    fixed.labels.join(", ")
-                )));
-            }
-            return Ok(());
+                .try_for_each(|label| position(fixed, label).map(drop));
         }
         let tokenizer = self.tokenizer()?;
         let blank = tokenizer.encode("")?;
@@ -525,6 +514,17 @@ impl Picture<'_> {
             } => Image::from_rgba(width, height, pixels),
         }
     }
+}
+
+/// Which of the fixed labels this is.
+fn position(fixed: &FixedLabels, label: &str) -> Result<usize> {
+    let found = fixed.labels.iter().position(|known| known == label);
+    found.ok_or_else(|| {
+        Error::bad_input(format!(
+            "this model has no text tower and doesn't know the label {label:?}; it was made for: {}",
+            fixed.labels.join(", ")
+        ))
+    })
 }
 
 /// Runs the layers one by one, so that a caller can stop between two.

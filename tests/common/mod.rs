@@ -10,9 +10,9 @@ use std::rc::Rc;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use safetensors::SafeTensors;
-use siglip_web::checkpoint::{Checkpoint, Reader, Source, Store};
+use siglip_web::checkpoint::{Checkpoint, Pace, Reader, Source, Store};
 use siglip_web::kernels::to_vec;
-use siglip_web::{Classifier, ClassifyOptions, Error, Picture, Result};
+use siglip_web::{Classifier, ClassifyOptions, Code, Error, Picture, Result};
 
 /// Files in memory.
 #[derive(Clone, Default)]
@@ -352,4 +352,19 @@ fn list<'a>(
 
 fn number(value: &serde_json::Value) -> f32 {
     value.as_f64().expect("a number") as f32
+}
+
+/// Stops after a number of steps.
+pub struct StopAfter(pub Cell<usize>);
+
+impl Pace for StopAfter {
+    async fn step(&self) -> Result<()> {
+        match self.0.get() {
+            0 => Err(Error::new(Code::Aborted, "stopped")),
+            left => {
+                self.0.set(left - 1);
+                Ok(())
+            }
+        }
+    }
 }
