@@ -1,8 +1,12 @@
-//! Attention on 128-bit SIMD: both of its matrix products through [`product`], one head after the other, so that only one
-//! head's scores exist at a time.
+//! Attention on 128-bit SIMD: both of its matrix products in the panels of [`product`](super::product), a few queries of one
+//! head after the other, so that their scores stay in the first-level cache.
 
 use super::exp;
-use super::product::product;
+use super::lanes::{WIDTH, store};
+use super::product::{PANEL, Rows, for_tiles, pack};
+
+/// Queries whose scores exist at a time.
+const QUERIES: usize = 24;
 
 /// Sizes of an attention.
 #[derive(Clone, Copy)]
@@ -26,56 +30,91 @@ pub fn attention(query: &[f32], key: &[f32], value: &[f32], sizes: Sizes) -> Vec
     } = sizes;
     let size = hidden / heads;
     let scale = (size as f32).sqrt().recip();
-    // Zeros behind each row of weights and of the transposed values, up to whole vectors.
-    let padded = keys.next_multiple_of(4);
-    let mut weights = vec![0.0; queries * padded];
-    let mut transposed = vec![0.0; size * padded];
+    let wide = keys.next_multiple_of(PANEL);
+    let mut key_panels = vec![0.0; wide * size];
+    let mut value_panels = vec![0.0; size.next_multiple_of(PANEL) * keys];
+    let mut scores = vec![0.0; QUERIES * wide];
     let mut y = vec![0.0; batch * queries * hidden];
     for b in 0..batch {
         for h in 0..heads {
-            let head = |x: &[f32], tokens: usize| -> Vec<f32> {
-                let rows = x[b * tokens * hidden..][..tokens * hidden].chunks_exact(hidden);
-                rows.flat_map(|row| &row[h * size..(h + 1) * size])
-                    .copied()
-                    .collect()
+            let head = |x: &'_ [f32], tokens: usize| -> usize {
+                debug_assert_eq!(x.len(), batch * tokens * hidden);
+                b * tokens * hidden + h * size
             };
-            let scores = product(&head(query, queries), &head(key, keys), size, keys);
-            for (weights, scores) in weights
-                .chunks_exact_mut(padded)
-                .zip(scores.chunks_exact(keys))
-            {
-                softmax(scores, scale, &mut weights[..keys]);
+            let rows_of = |values, rows| Rows {
+                values,
+                stride: hidden,
+                rows,
+                length: size,
+            };
+            let keys_of_head = rows_of(&key[head(key, keys)..], keys);
+            for (i, panel) in key_panels.chunks_exact_mut(size * PANEL).enumerate() {
+                let first = i * PANEL;
+                pack(keys_of_head.rows(first, PANEL.min(keys - first)), panel);
             }
-            for (j, row) in head(value, keys).chunks_exact(size).enumerate() {
-                for (d, v) in row.iter().enumerate() {
-                    transposed[d * padded + j] = *v;
+            let values_of_head = rows_of(&value[head(value, keys)..], keys);
+            for (i, panel) in value_panels.chunks_exact_mut(keys * PANEL).enumerate() {
+                let first = i * PANEL;
+                let columns = PANEL.min(size - first);
+                for (j, row) in panel.chunks_exact_mut(PANEL).enumerate() {
+                    row[..columns].copy_from_slice(&values_of_head.row(j)[first..][..columns]);
                 }
             }
-            let attended = product(&weights, &transposed, padded, size);
-            for (i, row) in attended.chunks_exact(size).enumerate() {
-                y[(b * queries + i) * hidden + h * size..][..size].copy_from_slice(row);
+            let start = head(query, queries);
+            let queries_of_head = rows_of(&query[start..], queries);
+            for first in (0..queries).step_by(QUERIES) {
+                let rows = QUERIES.min(queries - first);
+                for (i, panel) in key_panels.chunks_exact(size * PANEL).enumerate() {
+                    for_tiles(queries_of_head.rows(first, rows), panel, |row, v, lanes| {
+                        store(&mut scores, row * wide + i * PANEL + v * WIDTH, lanes);
+                    });
+                }
+                for scores in scores.chunks_exact_mut(wide).take(rows) {
+                    softmax(&mut scores[..keys], scale);
+                }
+                let weights = Rows {
+                    values: &scores,
+                    stride: wide,
+                    rows,
+                    length: keys,
+                };
+                for (i, panel) in value_panels.chunks_exact(keys * PANEL).enumerate() {
+                    for_tiles(weights, panel, |row, v, lanes| {
+                        // A head's size is a multiple of a vector, not of a panel.
+                        let column = i * PANEL + v * WIDTH;
+                        if column < size {
+                            store(&mut y, start + (first + row) * hidden + column, lanes);
+                        }
+                    });
+                }
             }
         }
     }
     y
 }
 
-/// The softmax of `scale · scores`.
-fn softmax(scores: &[f32], scale: f32, weights: &mut [f32]) {
-    let largest = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    for (weight, score) in weights.iter_mut().zip(scores) {
-        *weight = exp((score - largest) * scale);
+/// The softmax of `scale · scores`, in their place.
+fn softmax(scores: &mut [f32], scale: f32) {
+    // In lanes, which the compiler may not do to plain maxima and sums.
+    let mut lanes = [f32::NEG_INFINITY; 8];
+    for chunk in scores.chunks(8) {
+        for (lane, score) in lanes.iter_mut().zip(chunk) {
+            *lane = if *score > *lane { *score } else { *lane };
+        }
     }
-    // In four lanes, which the compiler may not do to a plain sum.
-    let mut lanes = [0.0; 4];
-    for chunk in weights.chunks(4) {
+    let largest = lanes.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    for score in scores.iter_mut() {
+        *score = exp((*score - largest) * scale);
+    }
+    let mut lanes = [0.0; 8];
+    for chunk in scores.chunks(8) {
         for (lane, weight) in lanes.iter_mut().zip(chunk) {
             *lane += weight;
         }
     }
-    let total: f32 = lanes.iter().sum();
-    for weight in weights {
-        *weight /= total;
+    let share = lanes.iter().sum::<f32>().recip();
+    for weight in scores {
+        *weight *= share;
     }
 }
 

@@ -5,6 +5,8 @@ mod attention;
 #[cfg(all(feature = "train", not(target_family = "wasm")))]
 mod gradients;
 #[cfg(any(target_family = "wasm", test))]
+mod lanes;
+#[cfg(any(target_family = "wasm", test))]
 mod product;
 
 use burn::backend::Flex;
@@ -136,8 +138,8 @@ fn packed_product(x: FloatTensor<Flex>, words: IntTensor<Flex>, dtype: Dtype) ->
     tensor(y, [rows, output])
 }
 
-/// What a chunk of weight rows is a multiple of: whole blocks of either product.
-const CHUNK: usize = 36;
+/// What a chunk of weight rows is a multiple of: two panels, whole blocks of either product.
+const CHUNK: usize = 24;
 
 /// `x · weightᵀ` for some rows of a weight, into `y [rows, output]` from column `first` on.
 #[cfg(not(target_family = "wasm"))]
@@ -183,7 +185,8 @@ fn matrix_product(x: FloatTensor<Flex>, weight: FloatTensor<Flex>) -> FloatTenso
     let [rows, input] = x.shape().dims();
     let [output, _] = weight.shape().dims();
     let (x, weight) = (x.to_contiguous(), weight.to_contiguous());
-    let y = product::product(x.storage(), weight.storage(), input, output);
+    let mut y = vec![0.0; rows * output];
+    product::product_into(x.storage(), weight.storage(), input, &mut y, output, 0);
     tensor(y, [rows, output])
 }
 

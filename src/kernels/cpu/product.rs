@@ -1,35 +1,78 @@
 //! The matrix product of a linear layer, `x · weightᵀ`, on 128-bit SIMD: what WebAssembly has.
 //!
-//! Both operands lie along the summed dimension already, so nothing is packed: a tile of 3 × 3 outputs keeps nine sums of
-//! four lanes in registers and adds its lanes up at the end. Natively burn-flex's product, with wider vectors, is faster.
+//! Twelve rows of the weight at a time are laid out as a *panel*, summed dimension first, so that a tile of 3 × 12 outputs
+//! grows by nine vector multiply-adds for each number of the three rows of `x`: sums and operands fill the sixteen vector registers of
+//! x86. Large products save an eighth of the multiplications with one step of Strassen's algorithm ("Gaussian elimination is not optimal", 1969),
+//! panel by panel, so that its sums of weights never leave the cache. Natively burn-flex's product, with wider vectors, is faster.
 
-use std::ops::Range;
+use super::lanes::{
+    Lanes, WIDTH, add, load, load_unchecked, multiply_add, splat, store, store_unchecked, subtract,
+    transpose,
+};
 
-#[cfg(target_family = "wasm")]
-use wasm as lanes;
-
-#[cfg(not(target_family = "wasm"))]
-use portable as lanes;
-
-use lanes::{Lanes, load, multiply_add, sum, zero};
-
-/// Outputs of a tile along the rows of `x`, and along those of `weight`. Nine sums and four operands fill the sixteen vector
-/// registers of x86.
+/// Rows of a tile.
 const ROWS: usize = 3;
-const COLUMNS: usize = 3;
-/// Weight rows that stay in the first-level cache while all rows of `x` pass by.
-const BLOCK: usize = 9;
-/// Length of the pieces that long sums are cut into, for the same reason.
-const LENGTH: usize = 1024;
+/// Vectors of a row of a tile.
+const VECTORS: usize = 3;
+/// Columns of a panel, which are rows of the weight.
+pub const PANEL: usize = VECTORS * WIDTH;
+/// Longest panel: 24 KiB, which leaves the first-level cache room for the rows of `x`.
+const LENGTH: usize = 512;
+/// Rows of `x` that pass by a panel: with `LENGTH` numbers each they stay in the second-level cache.
+const CHUNK: usize = 256;
 
-/// `x [rows, input]`, `weight [output, input]` → `[rows, output]`; `input` is a multiple of 4.
-pub fn product(x: &[f32], weight: &[f32], input: usize, output: usize) -> Vec<f32> {
-    let mut y = vec![0.0; x.len() / input * output];
-    product_into(x, weight, input, &mut y, output, 0);
-    y
+/// Rows of a matrix within a larger one.
+#[derive(Clone, Copy)]
+pub struct Rows<'a> {
+    /// From the first number of the first row on.
+    pub values: &'a [f32],
+    /// From a row to the next.
+    pub stride: usize,
+    pub rows: usize,
+    /// Numbers of each row.
+    pub length: usize,
 }
 
-/// The same for some rows of a weight, added to `y [rows, output]` from column `first` on.
+impl<'a> Rows<'a> {
+    /// All of a matrix `[rows, length]`.
+    pub fn of(values: &'a [f32], length: usize) -> Self {
+        Self {
+            values,
+            stride: length,
+            rows: values.len() / length,
+            length,
+        }
+    }
+
+    pub fn row(self, row: usize) -> &'a [f32] {
+        debug_assert!(row < self.rows);
+        &self.values[row * self.stride..][..self.length]
+    }
+
+    /// Some of its rows.
+    pub fn rows(self, first: usize, rows: usize) -> Self {
+        debug_assert!(first + rows <= self.rows);
+        let values = &self.values[(first * self.stride).min(self.values.len())..];
+        Self {
+            values,
+            rows,
+            ..self
+        }
+    }
+
+    /// Some of its columns.
+    fn columns(self, first: usize, length: usize) -> Self {
+        debug_assert!(first + length <= self.length);
+        let values = &self.values[first.min(self.values.len())..];
+        Self {
+            values,
+            length,
+            ..self
+        }
+    }
+}
+
+/// `x [rows, input] · weightᵀ [input, outputs]` for some rows of a weight, added to `y [rows, output]` from column `first` on.
 pub fn product_into(
     x: &[f32],
     weight: &[f32],
@@ -38,129 +81,297 @@ pub fn product_into(
     output: usize,
     first: usize,
 ) {
-    let (rows, outputs) = (x.len() / input, weight.len() / input);
-    for start in (0..input).step_by(LENGTH) {
-        let piece = start..input.min(start + LENGTH);
-        let x_row = |row: usize| &x[row * input..][piece.clone()];
-        let w_row = |column: usize| &weight[column * input..][piece.clone()];
-        for block in (0..outputs).step_by(BLOCK) {
-            let columns = block..outputs.min(block + BLOCK);
-            let mut row = 0;
-            while row + ROWS <= rows {
-                let x = std::array::from_fn::<_, ROWS, _>(|i| x_row(row + i));
-                strip(x, w_row, columns.clone(), |r, column, sum| {
-                    y[(row + r) * output + first + column] += sum;
-                });
-                row += ROWS;
-            }
-            for row in row..rows {
-                strip([x_row(row)], w_row, columns.clone(), |_, column, sum| {
-                    y[row * output + first + column] += sum;
-                });
+    let (x, weight) = (Rows::of(x, input), Rows::of(weight, input));
+    let mut scratch = Scratch::default();
+    // Equal pieces, a multiple of 8 long, so that their halves can be read by whole vectors.
+    let strassen = x.rows >= 48 && input >= 256 && weight.rows >= 8 * PANEL;
+    let longest = if strassen { 2 * LENGTH } else { LENGTH };
+    let length = input.div_ceil(input.div_ceil(longest)).next_multiple_of(8);
+    let chunks = x.rows.div_ceil(CHUNK);
+    let chunk = x.rows.div_ceil(chunks.max(1)).next_multiple_of(2);
+    for start in (0..input).step_by(length) {
+        let length = length.min(input - start);
+        let (x, weight) = (x.columns(start, length), weight.columns(start, length));
+        for row in (0..x.rows).step_by(chunk) {
+            let x = x.rows(row, chunk.min(x.rows - row));
+            let y = Target {
+                values: &mut y[row * output + first..],
+                stride: output,
+            };
+            if strassen && length.is_multiple_of(2) {
+                strassen_into(x, weight, y, &mut scratch);
+            } else {
+                plain_into(x, weight, y, &mut scratch);
             }
         }
     }
 }
 
-/// Some rows of `x` with a range of weight rows; `put` gets each sum with its row among those of `x` and its column.
-#[inline(always)]
-fn strip<'a, const R: usize>(
-    x: [&[f32]; R],
-    w_row: impl Fn(usize) -> &'a [f32],
-    columns: Range<usize>,
-    mut put: impl FnMut(usize, usize, f32),
-) {
-    let mut column = columns.start;
-    while column + COLUMNS <= columns.end {
-        let w = std::array::from_fn::<_, COLUMNS, _>(|i| w_row(column + i));
-        for (r, sums) in tile(x, w).into_iter().enumerate() {
-            for (c, sum) in sums.into_iter().enumerate() {
-                put(r, column + c, sum);
+/// Rows that are written to, from the first number of the first one on.
+struct Target<'a> {
+    values: &'a mut [f32],
+    stride: usize,
+}
+
+impl Target<'_> {
+    /// Adds `columns` of each row of `sums [rows, PANEL]` from `(row, column)` on.
+    fn add(&mut self, row: usize, column: usize, columns: usize, sums: &[f32]) {
+        for (i, sums) in sums.chunks_exact(PANEL).enumerate() {
+            let y = &mut self.values[(row + i) * self.stride + column..][..columns];
+            if columns == PANEL {
+                for v in 0..VECTORS {
+                    let at = v * WIDTH;
+                    store(y, at, add(load(y, at), load(sums, at)));
+                }
+            } else {
+                for (y, sum) in y.iter_mut().zip(sums) {
+                    *y += sum;
+                }
             }
-        }
-        column += COLUMNS;
-    }
-    for column in column..columns.end {
-        for (r, [sum]) in tile(x, [w_row(column)]).into_iter().enumerate() {
-            put(r, column, sum);
         }
     }
 }
 
-/// The dot products of each `x` with each `w`; all slices have the same length, a multiple of 4.
-#[inline(always)]
-fn tile<const R: usize, const C: usize>(x: [&[f32]; R], w: [&[f32]; C]) -> [[f32; C]; R] {
-    let length = w[0].len();
-    assert!(x.iter().chain(&w).all(|slice| slice.len() == length) && length.is_multiple_of(4));
-    let mut sums = [[zero(); C]; R];
-    let mut k = 0;
-    while k < length {
-        let a: [Lanes; R] = std::array::from_fn(|r| load(x[r], k));
-        for (c, w) in w.iter().enumerate() {
-            let b = load(w, k);
-            for (sums, a) in sums.iter_mut().zip(a) {
-                sums[c] = multiply_add(a, b, sums[c]);
-            }
-        }
-        k += 4;
-    }
-    sums.map(|row| row.map(sum))
+/// Memory that is used again.
+#[derive(Default)]
+struct Scratch {
+    panels: Vec<f32>,
+    sums: Vec<f32>,
+    operands: Vec<f32>,
 }
 
-#[cfg(target_family = "wasm")]
-mod wasm {
-    use std::arch::wasm32::{
-        f32x4_add, f32x4_extract_lane, f32x4_mul, f32x4_splat, v128, v128_load,
+/// The first `length` numbers of `memory`, whatever they are.
+fn taken(memory: &mut Vec<f32>, length: usize) -> &mut [f32] {
+    if memory.len() < length {
+        memory.resize(length, 0.0);
+    }
+    &mut memory[..length]
+}
+
+fn plain_into(x: Rows, weight: Rows, mut y: Target, scratch: &mut Scratch) {
+    let panel = taken(&mut scratch.panels, weight.length * PANEL);
+    let sums = taken(&mut scratch.sums, x.rows * PANEL);
+    for column in (0..weight.rows).step_by(PANEL) {
+        let columns = PANEL.min(weight.rows - column);
+        pack(weight.rows(column, columns), panel);
+        sums.fill(0.0);
+        for_tiles(x, panel, |row, vector, lanes| {
+            store(sums, row * PANEL + vector * WIDTH, lanes);
+        });
+        y.add(0, column, columns, sums);
+    }
+}
+
+/// One step of Strassen's algorithm. With `x` and `weightᵀ` in quarters `a` and `b`, the quarters of their product are sums of
+/// seven products:
+/// ```text
+/// m₁ = (a₁₁ + a₂₂)(b₁₁ + b₂₂)   m₂ = (a₂₁ + a₂₂) b₁₁   m₃ = a₁₁ (b₁₂ − b₂₂)   m₄ = a₂₂ (b₂₁ − b₁₁)
+/// m₅ = (a₁₁ + a₁₂) b₂₂   m₆ = (a₂₁ − a₁₁)(b₁₁ + b₁₂)   m₇ = (a₁₂ − a₂₂)(b₂₁ + b₂₂)
+/// c₁₁ = m₁ + m₄ − m₅ + m₇   c₁₂ = m₃ + m₅   c₂₁ = m₂ + m₄   c₂₂ = m₁ − m₂ + m₃ + m₆
+/// ```
+#[allow(unsafe_code)]
+fn strassen_into(x: Rows, weight: Rows, mut y: Target, scratch: &mut Scratch) {
+    let (rows, length, outputs) = (x.rows / 2, x.length / 2, weight.rows / 2);
+    let (upper, lower) = (x.rows(0, rows), x.rows(rows, rows));
+    let (a11, a12) = (upper.columns(0, length), upper.columns(length, length));
+    let (a21, a22) = (lower.columns(0, length), lower.columns(length, length));
+    let size = rows * length;
+    let operands = taken(&mut scratch.operands, 5 * size);
+    let mut sums = operands.chunks_exact_mut(size);
+    let mut combine = |a: Rows, b: Rows, sign: f32| {
+        let sum = sums.next().expect("five sums");
+        for (row, sum) in sum.chunks_exact_mut(length).enumerate() {
+            for ((sum, a), b) in sum.iter_mut().zip(a.row(row)).zip(b.row(row)) {
+                *sum = a + sign * b;
+            }
+        }
     };
+    combine(a11, a22, 1.0);
+    combine(a21, a22, 1.0);
+    combine(a11, a12, 1.0);
+    combine(a21, a11, -1.0);
+    combine(a12, a22, -1.0);
+    let operand = |i: usize| Rows::of(&operands[i * size..][..size], length);
+    let lefts = [
+        operand(0),
+        operand(1),
+        a11,
+        a22,
+        operand(2),
+        operand(3),
+        operand(4),
+    ];
 
-    pub type Lanes = v128;
-
-    pub fn zero() -> Lanes {
-        f32x4_splat(0.0)
+    let panel_size = length * PANEL;
+    let panels = taken(&mut scratch.panels, 9 * panel_size);
+    let block = rows * PANEL;
+    let sums = taken(&mut scratch.sums, 4 * block);
+    for column in (0..outputs).step_by(PANEL) {
+        let columns = PANEL.min(outputs - column);
+        {
+            let mut parts = panels.chunks_exact_mut(panel_size);
+            let mut next = || parts.next().expect("nine panels");
+            let (b11, b22, p1, p3, p4) = (next(), next(), next(), next(), next());
+            let (p6, p7, b12, b21) = (next(), next(), next(), next());
+            let (low, high) = (
+                weight.rows(column, columns),
+                weight.rows(outputs + column, columns),
+            );
+            pack(low.columns(0, length), b11);
+            pack(low.columns(length, length), b21);
+            pack(high.columns(0, length), b12);
+            pack(high.columns(length, length), b22);
+            for i in (0..panel_size).step_by(WIDTH) {
+                // SAFETY: all nine are `panel_size` long, a multiple of `PANEL`.
+                unsafe {
+                    let [b11, b12, b21, b22] =
+                        [&*b11, &*b12, &*b21, &*b22].map(|b| load_unchecked(b, i));
+                    store_unchecked(p1, i, add(b11, b22));
+                    store_unchecked(p3, i, subtract(b12, b22));
+                    store_unchecked(p4, i, subtract(b21, b11));
+                    store_unchecked(p6, i, add(b11, b12));
+                    store_unchecked(p7, i, add(b21, b22));
+                }
+            }
+        }
+        // The places of b₁₁, b₂₂, p₁, p₃, p₄, p₆, p₇ above.
+        let panel = |i: usize| &panels[i * panel_size..][..panel_size];
+        sums.fill(0.0);
+        let (top, bottom) = sums.split_at_mut(2 * block);
+        let (c11, c12) = top.split_at_mut(block);
+        let (c21, c22) = bottom.split_at_mut(block);
+        add_product(lefts[0], panel(2), [(c11, 1.0), (c22, 1.0)]);
+        add_product(lefts[1], panel(0), [(c21, 1.0), (c22, -1.0)]);
+        add_product(lefts[2], panel(3), [(c12, 1.0), (c22, 1.0)]);
+        add_product(lefts[3], panel(4), [(c11, 1.0), (c21, 1.0)]);
+        add_product(lefts[4], panel(1), [(c11, -1.0), (c12, 1.0)]);
+        add_product(lefts[5], panel(5), [(c22, 1.0)]);
+        add_product(lefts[6], panel(6), [(c11, 1.0)]);
+        y.add(0, column, columns, c11);
+        y.add(0, outputs + column, columns, c12);
+        y.add(rows, column, columns, c21);
+        y.add(rows, outputs + column, columns, c22);
     }
-
-    /// The four numbers from `k` on.
-    #[inline(always)]
-    #[allow(unsafe_code)]
-    pub fn load(slice: &[f32], k: usize) -> Lanes {
-        debug_assert!(k + 4 <= slice.len());
-        // SAFETY: the one caller, `tile`, has checked that every slice has the same length, a multiple of 4, and stays below
-        // it in steps of 4.
-        unsafe { v128_load(slice.as_ptr().add(k).cast()) }
+    // What halves leave over: a last row, a last column.
+    if x.rows % 2 == 1 {
+        let last = Target {
+            values: &mut y.values[(x.rows - 1) * y.stride..],
+            stride: y.stride,
+        };
+        plain_into(x.rows(x.rows - 1, 1), weight, last, scratch);
     }
-
-    #[inline(always)]
-    pub fn multiply_add(a: Lanes, b: Lanes, sum: Lanes) -> Lanes {
-        f32x4_add(sum, f32x4_mul(a, b))
-    }
-
-    #[inline(always)]
-    pub fn sum(v: Lanes) -> f32 {
-        (f32x4_extract_lane::<0>(v) + f32x4_extract_lane::<2>(v))
-            + (f32x4_extract_lane::<1>(v) + f32x4_extract_lane::<3>(v))
+    if weight.rows % 2 == 1 {
+        let column = weight.rows - 1;
+        let last = Target {
+            values: &mut y.values[column..],
+            stride: y.stride,
+        };
+        plain_into(x.rows(0, 2 * rows), weight.rows(column, 1), last, scratch);
     }
 }
 
-/// The same operations for the native tests.
-#[cfg(not(target_family = "wasm"))]
-mod portable {
-    pub type Lanes = [f32; 4];
+/// Adds a product to some blocks `[rows, PANEL]`, with a sign each.
+#[inline(always)]
+fn add_product<const N: usize>(x: Rows, panel: &[f32], mut blocks: [(&mut [f32], f32); N]) {
+    for_tiles(x, panel, |row, vector, lanes| {
+        let at = row * PANEL + vector * WIDTH;
+        for (block, sign) in &mut blocks {
+            let sum = load(block, at);
+            let sum = if *sign > 0.0 {
+                add(sum, lanes)
+            } else {
+                subtract(sum, lanes)
+            };
+            store(block, at, sum);
+        }
+    });
+}
 
-    pub fn zero() -> Lanes {
-        [0.0; 4]
+/// Rows of a weight, at most `PANEL`, as a panel `[length, PANEL]`; columns that are missing are zero.
+#[allow(unsafe_code)]
+pub fn pack(weight: Rows, panel: &mut [f32]) {
+    assert!(panel.len() >= weight.length * PANEL);
+    let whole = weight.length / WIDTH * WIDTH;
+    for vector in 0..VECTORS {
+        let first = vector * WIDTH;
+        let present = weight.rows.saturating_sub(first).min(WIDTH);
+        if present == WIDTH {
+            let rows: [&[f32]; WIDTH] = std::array::from_fn(|i| weight.row(first + i));
+            assert!(rows.iter().all(|row| row.len() >= whole));
+            for k in (0..whole).step_by(WIDTH) {
+                // SAFETY: `whole` is a multiple of `WIDTH` within the rows and, times `PANEL`, within the panel: see the assertions.
+                unsafe {
+                    let columns = transpose(rows.map(|row| load_unchecked(row, k)));
+                    for (i, lanes) in columns.into_iter().enumerate() {
+                        store_unchecked(panel, (k + i) * PANEL + first, lanes);
+                    }
+                }
+            }
+        }
+        for i in 0..WIDTH {
+            let (row, begin) = match i < present {
+                true => (
+                    weight.row(first + i),
+                    if present == WIDTH { whole } else { 0 },
+                ),
+                false => (&[][..], 0),
+            };
+            for k in begin..weight.length {
+                panel[k * PANEL + first + i] = row.get(k).copied().unwrap_or(0.0);
+            }
+        }
     }
+}
 
-    pub fn load(slice: &[f32], k: usize) -> Lanes {
-        std::array::from_fn(|i| slice[k + i])
+/// The product of `x` with a panel, vector by vector of its rows: `put` gets row, vector and sums.
+#[inline(always)]
+pub fn for_tiles(x: Rows, panel: &[f32], mut put: impl FnMut(usize, usize, Lanes)) {
+    let mut row = 0;
+    while row + ROWS <= x.rows {
+        for (r, sums) in tile::<ROWS>(x, row, panel).into_iter().enumerate() {
+            for (v, lanes) in sums.into_iter().enumerate() {
+                put(row + r, v, lanes);
+            }
+        }
+        row += ROWS;
     }
+    if row + 2 == x.rows {
+        for (r, sums) in tile::<2>(x, row, panel).into_iter().enumerate() {
+            for (v, lanes) in sums.into_iter().enumerate() {
+                put(row + r, v, lanes);
+            }
+        }
+    } else if row + 1 == x.rows {
+        let [sums] = tile::<1>(x, row, panel);
+        for (v, lanes) in sums.into_iter().enumerate() {
+            put(row, v, lanes);
+        }
+    }
+}
 
-    pub fn multiply_add(a: Lanes, b: Lanes, sum: Lanes) -> Lanes {
-        std::array::from_fn(|i| sum[i] + a[i] * b[i])
+/// The sums of some rows of `x` with a panel.
+#[inline(always)]
+#[allow(unsafe_code)]
+fn tile<const R: usize>(x: Rows, first: usize, panel: &[f32]) -> [[Lanes; VECTORS]; R] {
+    let rows: [&[f32]; R] = std::array::from_fn(|r| x.row(first + r));
+    let length = x.length;
+    assert!(panel.len() >= length * PANEL && rows.iter().all(|row| row.len() == length));
+    let mut sums = [[splat(0.0); VECTORS]; R];
+    for k in 0..length {
+        // SAFETY: k is below `length`, for which the slices were checked above; the compiler can't see it for products of k.
+        let (w, a): ([Lanes; VECTORS], [Lanes; R]) = unsafe {
+            (
+                std::array::from_fn(|v| load_unchecked(panel, k * PANEL + v * WIDTH)),
+                std::array::from_fn(|r| splat(*rows[r].get_unchecked(k))),
+            )
+        };
+        for (sums, a) in sums.iter_mut().zip(a) {
+            for (sum, w) in sums.iter_mut().zip(w) {
+                *sum = multiply_add(a, w, *sum);
+            }
+        }
     }
-
-    pub fn sum(v: Lanes) -> f32 {
-        (v[0] + v[2]) + (v[1] + v[3])
-    }
+    sums
 }
 
 #[cfg(test)]
@@ -168,30 +379,41 @@ mod tests {
     use super::*;
 
     #[test]
-    fn equals_the_definition_on_sizes_that_no_tile_or_block_divides() {
+    fn equals_the_definition_on_sizes_that_no_tile_panel_or_half_divides() {
         for (rows, input, output) in [
             (1, 4, 4),
             (2, 8, 13),
             (3, 1028, 20),
             (5, 2052, 1),
             (7, 64, 36),
+            // Strassen's: odd rows and columns, more than one piece and more than one chunk.
+            (48, 256, 96),
+            (49, 516, 101),
+            (50, 2052, 130),
+            (515, 260, 97),
         ] {
             let number = |i: usize| ((i * 7919) % 1009) as f32 / 504.5 - 1.0;
             let x: Vec<f32> = (0..rows * input).map(number).collect();
             let weight: Vec<f32> = (0..output * input).map(|i| number(i + 31)).collect();
-            let y = product(&x, &weight, input, output);
-            assert_eq!(y.len(), rows * output);
+            // Into the middle of wider rows that are not empty.
+            let (wide, first) = (output + 5, 3);
+            let mut y = vec![0.5; rows * wide];
+            product_into(&x, &weight, input, &mut y, wide, first);
             for row in 0..rows {
-                for column in 0..output {
-                    let expected: f64 = (0..input)
-                        .map(|k| {
-                            f64::from(x[row * input + k]) * f64::from(weight[column * input + k])
-                        })
-                        .sum();
-                    let got = f64::from(y[row * output + column]);
+                for column in 0..wide {
+                    let expected: f64 = match column.checked_sub(first) {
+                        Some(column) if column < output => (0..input)
+                            .map(|k| {
+                                f64::from(x[row * input + k])
+                                    * f64::from(weight[column * input + k])
+                            })
+                            .sum(),
+                        _ => 0.0,
+                    };
+                    let got = f64::from(y[row * wide + column]) - 0.5;
                     assert!(
                         (got - expected).abs() < 1e-3,
-                        "{rows}×{input}→{output}: {got}, not {expected}"
+                        "{rows}×{input}→{output} at {row}, {column}: {got}, not {expected}"
                     );
                 }
             }
