@@ -212,14 +212,20 @@ wasm_rustc_version() {
 
 checksum() { sha256sum "$@" | cut -d ' ' -f 1; }
 
-# The features that the module may use: those of rustc's baseline, and SIMD128. Nothing else is assumed of a browser.
+# The features that a module may use: those of rustc's baseline, and SIMD128. Nothing else is assumed of a browser.
 wasm_opt=(-O2 --enable-simd --enable-bulk-memory --enable-bulk-memory-opt --enable-call-indirect-overlong
   --enable-nontrapping-float-to-int --enable-sign-ext --enable-mutable-globals --enable-reference-types
   --enable-multivalue --strip-debug --strip-producers --strip-target-features)
 
-# build_wasm NAME [FEATURES]: www/pkg/NAME.js and www/pkg/NAME_bg.wasm. Skips each half whose inputs are those of last time.
+# build_wasm NAME [FEATURES [TARGET_FEATURE]]: www/pkg/NAME.js and www/pkg/NAME_bg.wasm, in which this crate's code uses what only some
+# browsers have. Skips each half whose inputs are those of last time.
 build_wasm() {
-  local name=$1 features=${2:-} work=$target/modules/$1 out=$root/www/pkg sources finish
+  local name=$1 features=${2:-} extra=${3:-} work=$target/modules/$1 out=$root/www/pkg sources finish
+  local flags=(-C lto=fat) opt=("${wasm_opt[@]}")
+  if [[ $extra ]]; then
+    flags+=(-C "target-feature=+$extra")
+    opt+=("--enable-$extra")
+  fi
   local raw=$work/$name.wasm linked=$target/$wasm/web/siglip_web.wasm
   mkdir -p "$work" "$out"
   sources=$(
@@ -227,7 +233,7 @@ build_wasm() {
     {
       find Cargo.toml Cargo.lock .cargo src -type f -print0 | sort -z | xargs -0 sha256sum
       wasm_rustc_version
-      echo "$std $features"
+      echo "$std $features ${flags[*]}"
     } | checksum
   )
   if [[ ! -f $raw || ! -f $work/sources || $(<"$work/sources") != "$sources" ]]; then
@@ -235,7 +241,7 @@ build_wasm() {
     # Both modules have the same file name, and cargo does not see that the other took its place.
     rm -f "$linked" "$target/$wasm/web/deps/siglip_web.wasm" "$work/sources"
     (cd "$root" && wasm_cargo rustc --locked --profile web --target $wasm --lib --crate-type cdylib \
-      --no-default-features --features "$features" -- -C lto=fat) || die "$name did not compile: see the messages above"
+      --no-default-features --features "$features" -- "${flags[@]}") || die "$name did not compile: see the messages above"
     cp "$linked" "$raw"
     echo "$sources" >"$work/sources"
   fi
@@ -243,7 +249,7 @@ build_wasm() {
   finish="$({
     checksum "$raw" "$root/tests/browser/package-lock.json"
     "$bindgen/wasm-bindgen" --version
-    echo "${wasm_opt[*]}"
+    echo "${opt[*]}"
   } | checksum)"
   if [[ -f $work/finish && $(<"$work/finish") == "$finish $(checksum "$out/$name.js" "$out/${name}_bg.wasm" 2>/dev/null)" ]]; then
     return
@@ -251,7 +257,7 @@ build_wasm() {
   say "Binding and optimising $name"
   "$bindgen/wasm-bindgen" --target web --no-typescript --remove-name-section --remove-producers-section \
     --out-dir "$work" --out-name "$name" "$raw" || die "wasm-bindgen failed on $raw"
-  "$node_bin/wasm-opt" "${wasm_opt[@]}" "$work/${name}_bg.wasm" -o "$work/optimised.wasm" || die "wasm-opt failed on $work/${name}_bg.wasm"
+  "$node_bin/wasm-opt" "${opt[@]}" "$work/${name}_bg.wasm" -o "$work/optimised.wasm" || die "wasm-opt failed on $work/${name}_bg.wasm"
   mv "$work/optimised.wasm" "$out/${name}_bg.wasm"
   mv "$work/$name.js" "$out/$name.js"
   echo "$finish $(checksum "$out/$name.js" "$out/${name}_bg.wasm")" >"$work/finish"
@@ -270,6 +276,7 @@ build() {
   need_wasm_std
   need_wasm_bindgen
   build_wasm siglip_web_cpu
+  build_wasm siglip_web_cpu_relaxed "" relaxed-simd
   build_wasm siglip_web_webgpu webgpu
 }
 

@@ -169,7 +169,10 @@ async function openStored(place, { name, dtype }, cache, context) {
   return stored;
 }
 
-const CPU = /** @type {const} */ ({ backend: "cpu", adapter: "WebAssembly SIMD" });
+/** Whether this browser has relaxed SIMD: a module of one instruction of it, i8x16.relaxed_swizzle. */
+const RELAXED = WebAssembly.validate(Uint8Array.of(0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 15, 1, 13, 0, 65, 1, 253, 15, 65, 2, 253, 15, 253, 128, 2, 11));
+
+const CPU = /** @type {const} */ ({ backend: "cpu", adapter: RELAXED ? "WebAssembly relaxed SIMD" : "WebAssembly SIMD" });
 
 /** Renderers that are programs, not devices: slower than our own CPU path. */
 const SOFTWARE = /swiftshader|llvmpipe|lavapipe|softpipe|basic render|\bwarp\b|software/i;
@@ -228,17 +231,24 @@ function instantiate(backend, report, context) {
 async function start(backend, report, context) {
   const { signal } = context;
   if (signal.aborted) throw aborted();
+  const name = backend === "cpu" && RELAXED ? "siglip_web_cpu_relaxed" : `siglip_web_${backend}`;
   let glue;
   try {
     // Written out, so that bundlers see the files.
-    if (crashes[backend]) glue = await import(/* @vite-ignore */ `./pkg/siglip_web_${backend}.js?${crashes[backend]}`);
+    if (crashes[backend]) glue = await import(/* @vite-ignore */ `./pkg/${name}.js?${crashes[backend]}`);
     else if (backend === "webgpu") glue = await import("./pkg/siglip_web_webgpu.js");
+    else if (RELAXED) glue = await import("./pkg/siglip_web_cpu_relaxed.js");
     else glue = await import("./pkg/siglip_web_cpu.js");
   } catch (error) {
-    throw new SiglipError("network", `The library's file pkg/siglip_web_${backend}.js could not be loaded (${error.message}). Serve the whole folder that siglip-web.js is in.`, { cause: error });
+    throw new SiglipError("network", `The library's file pkg/${name}.js could not be loaded (${error.message}). Serve the whole folder that siglip-web.js is in.`, { cause: error });
   }
-  const address = backend === "webgpu" ? new URL("./pkg/siglip_web_webgpu_bg.wasm", import.meta.url) : new URL("./pkg/siglip_web_cpu_bg.wasm", import.meta.url);
-  const file = `siglip_web_${backend}_bg.wasm`;
+  const addresses = {
+    siglip_web_webgpu: () => new URL("./pkg/siglip_web_webgpu_bg.wasm", import.meta.url),
+    siglip_web_cpu_relaxed: () => new URL("./pkg/siglip_web_cpu_relaxed_bg.wasm", import.meta.url),
+    siglip_web_cpu: () => new URL("./pkg/siglip_web_cpu_bg.wasm", import.meta.url),
+  };
+  const address = addresses[name]();
+  const file = `${name}_bg.wasm`;
   const response = await new Download({ ...context, name: "the library", hub: false }, address.href, file).first();
   if (!response) throw new SiglipError("network", `The library's file ${address.href} is not there. Serve the whole folder that siglip-web.js is in.`);
   try {

@@ -1,6 +1,7 @@
-//! Vectors of four f32: WebAssembly's SIMD128, and the same operations spelled out for the native tests.
+//! Vectors of four numbers of 32 bits: WebAssembly's SIMD128, and the same operations spelled out for the native tests.
 //!
-//! Built with the target feature `relaxed-simd`, [`multiply_add`] is one instruction that rounds once.
+//! Built with the target feature `relaxed-simd`, [`multiply_add`] is one instruction that rounds once, and there is
+//! [`dot_bytes`].
 
 #[cfg(target_family = "wasm")]
 pub use wasm::*;
@@ -16,7 +17,10 @@ pub const WIDTH: usize = 4;
 mod wasm {
     use std::arch::wasm32::*;
 
+    /// Four f32.
     pub type Lanes = v128;
+    /// Four u32.
+    pub type Words = v128;
 
     #[inline(always)]
     pub fn splat(value: f32) -> Lanes {
@@ -73,6 +77,88 @@ mod wasm {
         return f32x4_add(f32x4_mul(a, b), c);
     }
 
+    #[inline(always)]
+    pub fn multiply(a: Lanes, b: Lanes) -> Lanes {
+        f32x4_mul(a, b)
+    }
+
+    #[inline(always)]
+    pub fn splat_word(value: u32) -> Words {
+        u32x4_splat(value)
+    }
+
+    /// # Safety
+    /// The slice must have four words from `i` on.
+    #[inline(always)]
+    pub unsafe fn load_words(slice: &[u32], i: usize) -> Words {
+        debug_assert!(i + 4 <= slice.len());
+        unsafe { v128_load(slice.as_ptr().add(i).cast()) }
+    }
+
+    /// # Safety
+    /// The slice must have four words from `i` on.
+    #[inline(always)]
+    pub unsafe fn store_words(slice: &mut [u32], i: usize, words: Words) {
+        debug_assert!(i + 4 <= slice.len());
+        unsafe { v128_store(slice.as_mut_ptr().add(i).cast(), words) }
+    }
+
+    #[inline(always)]
+    pub fn and(a: Words, b: Words) -> Words {
+        v128_and(a, b)
+    }
+
+    #[inline(always)]
+    pub fn or(a: Words, b: Words) -> Words {
+        v128_or(a, b)
+    }
+
+    #[inline(always)]
+    pub fn xor(a: Words, b: Words) -> Words {
+        v128_xor(a, b)
+    }
+
+    #[inline(always)]
+    pub fn shift_left(a: Words, bits: u32) -> Words {
+        u32x4_shl(a, bits)
+    }
+
+    #[inline(always)]
+    pub fn shift_right(a: Words, bits: u32) -> Words {
+        u32x4_shr(a, bits)
+    }
+
+    /// The f32 that are nearest to signed words.
+    #[inline(always)]
+    pub fn to_f32(a: Words) -> Lanes {
+        f32x4_convert_i32x4(a)
+    }
+
+    /// The f32 with these bits.
+    #[inline(always)]
+    pub fn from_bits(a: Words) -> Lanes {
+        a
+    }
+
+    /// Adds to each word of `c` the products of two signed halves of `a` and `b`.
+    #[inline(always)]
+    pub fn dot_halves(a: Words, b: Words, c: Words) -> Words {
+        i32x4_add(c, i32x4_dot_i16x8(a, b))
+    }
+
+    /// Adds to each word of `c` the products of four signed bytes of `a` and bytes of `b`. What a byte of `b` above 127 stands for
+    /// depends on the machine.
+    #[cfg(target_feature = "relaxed-simd")]
+    #[inline(always)]
+    pub fn dot_bytes(a: Words, b: Words, c: Words) -> Words {
+        i32x4_relaxed_dot_i8x16_i7x16_add(a, b, c)
+    }
+
+    #[inline(always)]
+    pub fn transpose_words(words: [Words; 4]) -> [Words; 4] {
+        transpose(words)
+    }
+
     /// Rows to columns.
     #[inline(always)]
     pub fn transpose([a, b, c, d]: [Lanes; 4]) -> [Lanes; 4] {
@@ -92,6 +178,7 @@ mod wasm {
 #[cfg(not(target_family = "wasm"))]
 mod portable {
     pub type Lanes = [f32; 4];
+    pub type Words = [u32; 4];
 
     pub fn splat(value: f32) -> Lanes {
         [value; 4]
@@ -129,6 +216,68 @@ mod portable {
 
     pub fn multiply_add(a: Lanes, b: Lanes, c: Lanes) -> Lanes {
         std::array::from_fn(|i| a[i] * b[i] + c[i])
+    }
+
+    pub fn multiply(a: Lanes, b: Lanes) -> Lanes {
+        std::array::from_fn(|i| a[i] * b[i])
+    }
+
+    pub fn splat_word(value: u32) -> Words {
+        [value; 4]
+    }
+
+    /// # Safety
+    /// None is needed here.
+    #[allow(unsafe_code)]
+    pub unsafe fn load_words(slice: &[u32], i: usize) -> Words {
+        *slice[i..].first_chunk().expect("four words")
+    }
+
+    /// # Safety
+    /// None is needed here.
+    #[allow(unsafe_code)]
+    pub unsafe fn store_words(slice: &mut [u32], i: usize, words: Words) {
+        slice[i..i + 4].copy_from_slice(&words);
+    }
+
+    pub fn and(a: Words, b: Words) -> Words {
+        std::array::from_fn(|i| a[i] & b[i])
+    }
+
+    pub fn or(a: Words, b: Words) -> Words {
+        std::array::from_fn(|i| a[i] | b[i])
+    }
+
+    pub fn xor(a: Words, b: Words) -> Words {
+        std::array::from_fn(|i| a[i] ^ b[i])
+    }
+
+    pub fn shift_left(a: Words, bits: u32) -> Words {
+        a.map(|word| word << bits)
+    }
+
+    pub fn shift_right(a: Words, bits: u32) -> Words {
+        a.map(|word| word >> bits)
+    }
+
+    pub fn to_f32(a: Words) -> Lanes {
+        a.map(|word| word as i32 as f32)
+    }
+
+    pub fn from_bits(a: Words) -> Lanes {
+        a.map(f32::from_bits)
+    }
+
+    pub fn dot_halves(a: Words, b: Words, c: Words) -> Words {
+        let half = |word: u32, i: u32| i32::from((word >> (16 * i)) as i16);
+        std::array::from_fn(|lane| {
+            let sum: i32 = (0..2).map(|i| half(a[lane], i) * half(b[lane], i)).sum();
+            c[lane].wrapping_add(sum as u32)
+        })
+    }
+
+    pub fn transpose_words(rows: [Words; 4]) -> [Words; 4] {
+        std::array::from_fn(|c| std::array::from_fn(|r| rows[r][c]))
     }
 
     pub fn transpose(rows: [Lanes; 4]) -> [Lanes; 4] {

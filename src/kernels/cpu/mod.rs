@@ -5,6 +5,8 @@ mod attention;
 #[cfg(all(feature = "train", not(target_family = "wasm")))]
 mod gradients;
 #[cfg(any(target_family = "wasm", test))]
+mod integer;
+#[cfg(any(target_family = "wasm", test))]
 mod lanes;
 #[cfg(any(target_family = "wasm", test))]
 mod product;
@@ -117,29 +119,44 @@ fn finish_residual(
     y
 }
 
-/// Numbers of a packed weight that are unpacked at a time: 1 MiB of f32, which the second-level cache holds while all rows of
-/// `x` pass by.
-const UNPACKED: usize = 1 << 18;
-
 /// `x [rows, input] · weightᵀ`, the weight being packed words `[output, words]`.
 fn packed_product(x: FloatTensor<Flex>, words: IntTensor<Flex>, dtype: Dtype) -> FloatTensor<Flex> {
     let [rows, input] = x.shape().dims();
-    let [output, row_words] = words.shape().dims();
+    let [output, _] = words.shape().dims();
     let (x, words) = (x.to_contiguous(), words.to_contiguous());
-    let words: &[u32] = words.storage();
-    let chunk = (UNPACKED / input).next_multiple_of(CHUNK).max(CHUNK);
     let mut y = vec![0.0; rows * output];
+    #[cfg(target_family = "wasm")]
+    if matches!(dtype, Dtype::Q8 | Dtype::Q4) {
+        integer::product_into(x.storage(), words.storage(), dtype, input, &mut y, output);
+        return tensor(y, [rows, output]);
+    }
+    unpacked_product(&x, words.storage(), dtype, &mut y, [input, output]);
+    tensor(y, [rows, output])
+}
+
+/// Numbers of a packed weight that are unpacked at a time: 1 MiB of f32, which the second-level cache holds while all rows of
+/// `x` pass by.
+const UNPACKED: usize = 1 << 18;
+/// What a chunk of weight rows is a multiple of: two panels, whole blocks of either product.
+const CHUNK: usize = 24;
+
+/// `x · weightᵀ`, a chunk of the weight's rows after the other as f32.
+fn unpacked_product(
+    x: &FloatTensor<Flex>,
+    words: &[u32],
+    dtype: Dtype,
+    y: &mut [f32],
+    [input, output]: [usize; 2],
+) {
+    let row_words = dtype.row_words(input);
+    let chunk = (UNPACKED / input).next_multiple_of(CHUNK).max(CHUNK);
     let mut weight = vec![0.0; chunk.min(output) * input];
     for (i, words) in words.chunks(chunk * row_words).enumerate() {
         let weight = &mut weight[..words.len() / row_words * input];
         unpack_rows(dtype, input, words, weight);
-        product_into(&x, weight, input, &mut y, output, i * chunk);
+        product_into(x, weight, input, y, output, i * chunk);
     }
-    tensor(y, [rows, output])
 }
-
-/// What a chunk of weight rows is a multiple of: two panels, whole blocks of either product.
-const CHUNK: usize = 24;
 
 /// `x · weightᵀ` for some rows of a weight, into `y [rows, output]` from column `first` on.
 #[cfg(not(target_family = "wasm"))]

@@ -108,14 +108,15 @@ pub fn product_into(
 }
 
 /// Rows that are written to, from the first number of the first one on.
-struct Target<'a> {
-    values: &'a mut [f32],
-    stride: usize,
+pub struct Target<'a> {
+    pub values: &'a mut [f32],
+    /// From a row to the next.
+    pub stride: usize,
 }
 
 impl Target<'_> {
     /// Adds `columns` of each row of `sums [rows, PANEL]` from `(row, column)` on.
-    fn add(&mut self, row: usize, column: usize, columns: usize, sums: &[f32]) {
+    pub fn add(&mut self, row: usize, column: usize, columns: usize, sums: &[f32]) {
         for (i, sums) in sums.chunks_exact(PANEL).enumerate() {
             let y = &mut self.values[(row + i) * self.stride + column..][..columns];
             if columns == PANEL {
@@ -287,37 +288,28 @@ fn add_product<const N: usize>(x: Rows, panel: &[f32], mut blocks: [(&mut [f32],
     });
 }
 
-/// Rows of a weight, at most `PANEL`, as a panel `[length, PANEL]`; columns that are missing are zero.
+/// Rows of a weight, at most `PANEL`, as a panel `[length, PANEL]`; where rows are missing, the last one is repeated.
 #[allow(unsafe_code)]
 pub fn pack(weight: Rows, panel: &mut [f32]) {
     assert!(panel.len() >= weight.length * PANEL);
     let whole = weight.length / WIDTH * WIDTH;
     for vector in 0..VECTORS {
         let first = vector * WIDTH;
-        let present = weight.rows.saturating_sub(first).min(WIDTH);
-        if present == WIDTH {
-            let rows: [&[f32]; WIDTH] = std::array::from_fn(|i| weight.row(first + i));
-            assert!(rows.iter().all(|row| row.len() >= whole));
-            for k in (0..whole).step_by(WIDTH) {
-                // SAFETY: `whole` is a multiple of `WIDTH` within the rows and, times `PANEL`, within the panel: see the assertions.
-                unsafe {
-                    let columns = transpose(rows.map(|row| load_unchecked(row, k)));
-                    for (i, lanes) in columns.into_iter().enumerate() {
-                        store_unchecked(panel, (k + i) * PANEL + first, lanes);
-                    }
+        let rows: [&[f32]; WIDTH] =
+            std::array::from_fn(|i| weight.row((first + i).min(weight.rows - 1)));
+        assert!(rows.iter().all(|row| row.len() == weight.length));
+        for k in (0..whole).step_by(WIDTH) {
+            // SAFETY: `whole` is a multiple of `WIDTH` within the rows and, times `PANEL`, within the panel.
+            unsafe {
+                let columns = transpose(rows.map(|row| load_unchecked(row, k)));
+                for (i, lanes) in columns.into_iter().enumerate() {
+                    store_unchecked(panel, (k + i) * PANEL + first, lanes);
                 }
             }
         }
-        for i in 0..WIDTH {
-            let (row, begin) = match i < present {
-                true => (
-                    weight.row(first + i),
-                    if present == WIDTH { whole } else { 0 },
-                ),
-                false => (&[][..], 0),
-            };
-            for k in begin..weight.length {
-                panel[k * PANEL + first + i] = row.get(k).copied().unwrap_or(0.0);
+        for k in whole..weight.length {
+            for (i, row) in rows.iter().enumerate() {
+                panel[k * PANEL + first + i] = row[k];
             }
         }
     }

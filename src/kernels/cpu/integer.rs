@@ -1,0 +1,510 @@
+//! `x · weightᵀ` with a weight of 8 or 4 bits, in integers, on 128-bit SIMD.
+//!
+//! A weight is `n · s + o` for a block of 32 along the input ([`packed`](crate::kernels::packed)). `x` is rounded to integers `q · t`
+//! with a factor `t` for each row and block, so that a block adds `s · t · Σ (n − c)·q + (o + c·s) · Σ x` to an output, in which the sum of
+//! integers is exact. `c` is the middle of what `n` can be: the smaller `n − c`, the less the rounding of `x` matters.
+//! As in [`product`](super::product), twelve rows of the weight are a panel, and a tile has 3 × 12 outputs.
+//!
+//! How fine `x` is rounded depends on the machine ([`Way`]): to 16 bits, or to 8 where four products of bytes take one instruction.
+
+use super::lanes::*;
+use super::product::{PANEL, Rows, Target};
+use crate::kernels::packed::Dtype;
+
+const VECTORS: usize = PANEL / WIDTH;
+/// Rows of a tile.
+const ROWS: usize = 3;
+/// Numbers that share a scale.
+const BLOCK: usize = Dtype::Q8.block();
+/// Words of the longest panel: 24 KiB, which leaves the first-level cache room for the rows of `x`.
+const PANEL_WORDS: usize = 6 << 10;
+/// Rows of `x` that pass by a panel.
+const CHUNK: usize = 256;
+
+/// How integers are multiplied.
+pub trait Way {
+    /// Numbers of `x` in a word.
+    const PER_WORD: usize;
+    /// The largest integer that stands for a number of `x`.
+    const LARGEST: f32;
+    /// Words of a block.
+    const STEPS: usize = BLOCK / Self::PER_WORD;
+    /// Whether bytes count as −128…127.
+    const SIGNED: bool = false;
+
+    /// Some of these integers as a word.
+    fn word(numbers: &[i32]) -> u32;
+
+    /// Four weight rows' next four numbers, a byte each → words in the order of [`word`](Self::word): the first
+    /// `4 / PER_WORD` of the result.
+    fn expand(bytes: Words) -> [Words; 2];
+
+    /// `c` plus the products of the numbers in the words of `x` and `weight`.
+    fn dot(x: Words, weight: Words, c: Words) -> Words;
+}
+
+/// Two products a word, on every machine: `x` in 16 bits, which loses nothing that a weight of 8 bits would show.
+pub struct Halves;
+
+impl Way for Halves {
+    const PER_WORD: usize = 2;
+    const LARGEST: f32 = 32767.0;
+
+    fn word(numbers: &[i32]) -> u32 {
+        numbers[0] as u32 & 0xffff | (numbers[1] as u32) << 16
+    }
+
+    #[inline(always)]
+    fn expand(bytes: Words) -> [Words; 2] {
+        let byte = splat_word(0xff);
+        let pair = |low: Words| {
+            or(
+                and(low, byte),
+                shift_left(and(shift_right(low, 8), byte), 16),
+            )
+        };
+        [pair(bytes), pair(shift_right(bytes, 16))]
+    }
+
+    #[inline(always)]
+    fn dot(x: Words, weight: Words, c: Words) -> Words {
+        dot_halves(x, weight, c)
+    }
+}
+
+/// Four products a word, where bytes of the weight count as 0…255.
+pub struct Unsigned;
+/// Four products a word, where bytes of the weight count as −128…127.
+pub struct Signed;
+
+fn bytes_word(numbers: &[i32]) -> u32 {
+    (0..4).fold(0, |word, i| word | (numbers[i] as u32 & 0xff) << (8 * i))
+}
+
+impl Way for Unsigned {
+    const PER_WORD: usize = 4;
+    const LARGEST: f32 = 127.0;
+
+    fn word(numbers: &[i32]) -> u32 {
+        bytes_word(numbers)
+    }
+
+    #[inline(always)]
+    fn expand(bytes: Words) -> [Words; 2] {
+        [bytes; 2]
+    }
+
+    #[inline(always)]
+    fn dot(x: Words, weight: Words, c: Words) -> Words {
+        #[cfg(all(target_family = "wasm", target_feature = "relaxed-simd"))]
+        return dot_bytes(x, weight, c);
+        #[cfg(not(all(target_family = "wasm", target_feature = "relaxed-simd")))]
+        return spelled_out(x, weight, c, |byte| byte.into());
+    }
+}
+
+impl Way for Signed {
+    const PER_WORD: usize = 4;
+    const LARGEST: f32 = 127.0;
+    const SIGNED: bool = true;
+
+    fn word(numbers: &[i32]) -> u32 {
+        bytes_word(numbers)
+    }
+
+    #[inline(always)]
+    fn expand(bytes: Words) -> [Words; 2] {
+        [bytes; 2]
+    }
+
+    #[inline(always)]
+    fn dot(x: Words, weight: Words, c: Words) -> Words {
+        #[cfg(all(target_family = "wasm", target_feature = "relaxed-simd"))]
+        return dot_bytes(x, weight, c);
+        #[cfg(not(all(target_family = "wasm", target_feature = "relaxed-simd")))]
+        return spelled_out(x, weight, c, |byte| i32::from(byte as i8));
+    }
+}
+
+/// The products of bytes as a machine without an instruction for them does them.
+#[cfg(not(all(target_family = "wasm", target_feature = "relaxed-simd")))]
+fn spelled_out(x: Words, weight: Words, c: Words, value: impl Fn(u8) -> i32) -> Words {
+    #[cfg(target_family = "wasm")]
+    return unreachable!("bytes are multiplied only where one instruction does it");
+    #[cfg(not(target_family = "wasm"))]
+    std::array::from_fn(|lane| {
+        let (x, weight) = (x[lane].to_le_bytes(), weight[lane].to_le_bytes());
+        let products = x.iter().zip(weight);
+        let sum: i32 = products.map(|(x, w)| i32::from(*x as i8) * value(w)).sum();
+        c[lane].wrapping_add(sum as u32)
+    })
+}
+
+/// `x [rows, input] · weightᵀ [input, output]` for a weight packed as `q8` or `q4`, added to `y [rows, output]`, in the way that
+/// is fastest here.
+pub fn product_into(
+    x: &[f32],
+    words: &[u32],
+    dtype: Dtype,
+    input: usize,
+    y: &mut [f32],
+    output: usize,
+) {
+    #[cfg(all(target_family = "wasm", target_feature = "relaxed-simd"))]
+    match byte_above_127() {
+        Some(200) => return product_in::<Unsigned>(x, words, dtype, input, y, output),
+        Some(-56) => return product_in::<Signed>(x, words, dtype, input, y, output),
+        _ => {}
+    }
+    product_in::<Halves>(x, words, dtype, input, y, output);
+}
+
+/// What the byte 200 counts as on this machine; none where sums are cut to 16 bits on the way.
+#[cfg(all(target_family = "wasm", target_feature = "relaxed-simd"))]
+fn byte_above_127() -> Option<i32> {
+    // Hidden from compilers, which may have a view of their own.
+    let (x, weight) = std::hint::black_box((0x7f7f_7f7f, 0xc8c8_c8c8));
+    let sum = dot_bytes(splat_word(x), splat_word(weight), splat_word(0));
+    let sum = std::arch::wasm32::i32x4_extract_lane::<0>(sum);
+    (sum % (4 * 127) == 0).then_some(sum / (4 * 127))
+}
+
+fn product_in<W: Way>(
+    x: &[f32],
+    words: &[u32],
+    dtype: Dtype,
+    input: usize,
+    y: &mut [f32],
+    output: usize,
+) {
+    let weight = Packed {
+        words,
+        dtype,
+        row_words: dtype.row_words(input),
+        number_words: dtype.number_words(input),
+    };
+    let centre = match dtype {
+        Dtype::Q4 => 8,
+        _ => 128,
+    };
+    let blocks = input.div_ceil(BLOCK);
+    let longest = PANEL_WORDS / ((W::STEPS + 2) * PANEL);
+    let piece = blocks.div_ceil(blocks.div_ceil(longest));
+    let mut panel = Panel {
+        numbers: vec![0; piece * W::STEPS * PANEL],
+        scales: vec![0.0; piece * 2 * PANEL],
+    };
+    let mut sums = Vec::new();
+    for (i, x) in x.chunks(CHUNK * input).enumerate() {
+        let x = Rounded::new::<W>(
+            Rows::of(x, input),
+            if weight.is_shifted::<W>() { 0 } else { centre },
+        );
+        let mut y = Target {
+            values: &mut y[i * CHUNK * output..],
+            stride: output,
+        };
+        sums.resize(x.rows * PANEL, 0.0);
+        for column in (0..output).step_by(PANEL) {
+            sums.fill(0.0);
+            for start in (0..blocks).step_by(piece) {
+                let piece = start..blocks.min(start + piece);
+                panel.pack::<W>(&weight, centre, column, piece.clone());
+                let mut row = 0;
+                while row + ROWS <= x.rows {
+                    tile::<W, ROWS>(&x, row, &panel, piece.clone(), &mut sums);
+                    row += ROWS;
+                }
+                for row in row..x.rows {
+                    tile::<W, 1>(&x, row, &panel, piece.clone(), &mut sums);
+                }
+            }
+            y.add(0, column, PANEL.min(output - column), &sums);
+        }
+    }
+}
+
+/// Rows of numbers, rounded to integers.
+struct Rounded {
+    rows: usize,
+    blocks: usize,
+    /// `[rows, blocks, STEPS]`
+    words: Vec<u32>,
+    /// What is taken from a block's sum of products, because the weight's numbers are not about zero: `[rows, blocks]`.
+    starts: Vec<u32>,
+    /// What an integer stands for, `[rows, blocks]`.
+    scales: Vec<f32>,
+    /// Sums of the numbers themselves, `[rows, blocks]`.
+    sums: Vec<f32>,
+}
+
+impl Rounded {
+    fn new<W: Way>(x: Rows, centre: i32) -> Self {
+        let blocks = x.length.div_ceil(BLOCK);
+        let mut rounded = Self {
+            rows: x.rows,
+            blocks,
+            words: Vec::with_capacity(x.rows * blocks * W::STEPS),
+            starts: Vec::with_capacity(x.rows * blocks),
+            scales: Vec::with_capacity(x.rows * blocks),
+            sums: Vec::with_capacity(x.rows * blocks),
+        };
+        for row in 0..x.rows {
+            for numbers in x.row(row).chunks(BLOCK) {
+                let mut block = [0.0; BLOCK];
+                block[..numbers.len()].copy_from_slice(numbers);
+                rounded.push::<W>(&block, centre);
+            }
+        }
+        rounded
+    }
+
+    fn push<W: Way>(&mut self, block: &[f32; BLOCK], centre: i32) {
+        // Adding and taking away 1.5·2²³ rounds to the nearest integer.
+        const ROUND: f32 = 12_582_912.0;
+        // In lanes, which the compiler may not do to plain maxima and sums.
+        let (mut largest, mut sums) = ([0.0_f32; 8], [0.0; 8]);
+        for eight in block.chunks_exact(8) {
+            for i in 0..8 {
+                largest[i] = if eight[i].abs() > largest[i] {
+                    eight[i].abs()
+                } else {
+                    largest[i]
+                };
+                sums[i] += eight[i];
+            }
+        }
+        let largest = largest.into_iter().fold(0.0, f32::max);
+        let inverse = if largest > 0.0 {
+            W::LARGEST / largest
+        } else {
+            0.0
+        };
+        let integers = block.map(|v| ((v * inverse + ROUND) - ROUND) as i32);
+        self.words
+            .extend(integers.chunks_exact(W::PER_WORD).map(W::word));
+        let total: i32 = integers.iter().sum();
+        self.starts.push((-centre * total) as u32);
+        self.scales.push(largest / W::LARGEST);
+        // A number that is not finite is not lost: the sum shows it.
+        self.sums.push(sums.iter().sum());
+    }
+}
+
+/// Rows of a packed weight.
+struct Packed<'a> {
+    words: &'a [u32],
+    dtype: Dtype,
+    row_words: usize,
+    number_words: usize,
+}
+
+impl Packed<'_> {
+    /// Whether the middle of its numbers must be taken from them before they fit the way.
+    fn is_shifted<W: Way>(&self) -> bool {
+        W::SIGNED && self.dtype == Dtype::Q8
+    }
+}
+
+/// Twelve rows of a weight for some blocks.
+struct Panel {
+    /// `[blocks, STEPS, PANEL]`
+    numbers: Vec<u32>,
+    /// `[blocks, 2, PANEL]`: scales, then offsets.
+    scales: Vec<f32>,
+}
+
+impl Panel {
+    /// Takes rows from `first` on; rows that are missing repeat the last one.
+    #[allow(unsafe_code)]
+    fn pack<W: Way>(
+        &mut self,
+        weight: &Packed,
+        centre: i32,
+        first: usize,
+        blocks: std::ops::Range<usize>,
+    ) {
+        // Words of a block: eight of four numbers, or four of eight.
+        let block_words = match weight.dtype {
+            Dtype::Q4 => 4,
+            _ => 8,
+        };
+        let flipped = splat_word(match weight.is_shifted::<W>() {
+            true => 0x8080_8080,
+            false => 0,
+        });
+        let centre = splat(centre as f32);
+        let last = weight.words.len() / weight.row_words - 1;
+        let count = blocks.len();
+        for vector in 0..VECTORS {
+            let rows: [&[u32]; WIDTH] = std::array::from_fn(|i| {
+                let row = (first + vector * WIDTH + i).min(last);
+                &weight.words[row * weight.row_words..][..weight.row_words]
+            });
+            let numbers = rows.map(|row| &row[blocks.start * block_words..][..count * block_words]);
+            let mut at = vector * WIDTH;
+            for word in (0..count * block_words).step_by(WIDTH) {
+                // SAFETY: the slices are a multiple of four words long.
+                let columns = transpose_words(numbers.map(|row| unsafe { load_words(row, word) }));
+                for words in columns {
+                    let low = splat_word(0x0f0f_0f0f);
+                    let (bytes, parts) = match weight.dtype {
+                        Dtype::Q4 => ([and(words, low), and(shift_right(words, 4), low)], 2),
+                        _ => ([xor(words, flipped); 2], 1),
+                    };
+                    for bytes in &bytes[..parts] {
+                        for words in &W::expand(*bytes)[..4 / W::PER_WORD] {
+                            assert!(at + WIDTH <= self.numbers.len());
+                            // SAFETY: just checked.
+                            unsafe { store_words(&mut self.numbers, at, *words) };
+                            at += PANEL;
+                        }
+                    }
+                }
+            }
+            for (b, scales) in self
+                .scales
+                .chunks_exact_mut(2 * PANEL)
+                .take(count)
+                .enumerate()
+            {
+                let pairs =
+                    std::array::from_fn(|i| rows[i][weight.number_words + blocks.start + b]);
+                // SAFETY: four words.
+                let pairs = unsafe { load_words(&pairs as &[u32; WIDTH], 0) };
+                let scale = from_bits(shift_left(pairs, 16));
+                let offset = from_bits(and(pairs, splat_word(0xffff_0000)));
+                store(scales, vector * WIDTH, scale);
+                store(
+                    scales,
+                    PANEL + vector * WIDTH,
+                    multiply_add(centre, scale, offset),
+                );
+            }
+        }
+    }
+}
+
+/// Adds what some blocks give to `sums [rows, PANEL]`, for `R` rows.
+#[inline(always)]
+#[allow(unsafe_code)]
+fn tile<W: Way, const R: usize>(
+    x: &Rounded,
+    first: usize,
+    panel: &Panel,
+    blocks: std::ops::Range<usize>,
+    sums: &mut [f32],
+) {
+    let count = blocks.len();
+    let per_row = x.blocks;
+    let words: [&[u32]; R] = std::array::from_fn(|r| {
+        &x.words[((first + r) * per_row + blocks.start) * W::STEPS..][..count * W::STEPS]
+    });
+    let of_row = |all: &'_ [f32], r: usize, b: usize| all[(first + r) * per_row + blocks.start + b];
+    let sums = &mut sums[first * PANEL..][..R * PANEL];
+    assert!(panel.numbers.len() >= count * W::STEPS * PANEL);
+    assert!(panel.scales.len() >= count * 2 * PANEL);
+    for b in 0..count {
+        let mut integers: [[Words; VECTORS]; R] = std::array::from_fn(|r| {
+            let at = (first + r) * per_row + blocks.start + b;
+            [splat_word(x.starts[at]); VECTORS]
+        });
+        for step in b * W::STEPS..(b + 1) * W::STEPS {
+            // SAFETY: `step` is below `count · STEPS`, for which all slices were checked above.
+            let (w, a): ([Words; VECTORS], [Words; R]) = unsafe {
+                (
+                    std::array::from_fn(|v| load_words(&panel.numbers, step * PANEL + v * WIDTH)),
+                    std::array::from_fn(|r| splat_word(*words[r].get_unchecked(step))),
+                )
+            };
+            for (integers, a) in integers.iter_mut().zip(a) {
+                for (sum, w) in integers.iter_mut().zip(w) {
+                    *sum = W::dot(a, w, *sum);
+                }
+            }
+        }
+        for (r, integers) in integers.into_iter().enumerate() {
+            let t = splat(of_row(&x.scales, r, b));
+            let total = splat(of_row(&x.sums, r, b));
+            for (v, integer) in integers.into_iter().enumerate() {
+                let (at, column) = (r * PANEL + v * WIDTH, b * 2 * PANEL + v * WIDTH);
+                // SAFETY: `b` is below `count` and `r` below `R`, for which the slices were checked above.
+                unsafe {
+                    let scale = load_unchecked(&panel.scales, column);
+                    let offset = load_unchecked(&panel.scales, column + PANEL);
+                    let sum = multiply_add(offset, total, load_unchecked(sums, at));
+                    let sum = multiply_add(to_f32(integer), multiply(scale, t), sum);
+                    store_unchecked(sums, at, sum);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::PackedMatrix;
+
+    /// The largest error of `W`'s product in units of a block's typical contribution.
+    fn error<W: Way>(dtype: Dtype, rows: usize, input: usize, outputs: usize) -> f64 {
+        let number = |i: usize| ((i * 7919) % 1009) as f32 / 504.5 - 1.0;
+        let x: Vec<f32> = (0..rows * input).map(|i| number(i) * 3.0).collect();
+        let weight: Vec<f32> = (0..outputs * input).map(|i| number(i + 31)).collect();
+        let packed = PackedMatrix::pack(dtype, input, &weight);
+        let weight = packed.unpack();
+        let mut y = vec![0.5; rows * outputs];
+        product_in::<W>(&x, packed.words(), dtype, input, &mut y, outputs);
+        let mut worst = 0.0_f64;
+        for row in 0..rows {
+            for column in 0..outputs {
+                let pairs = x[row * input..][..input]
+                    .iter()
+                    .zip(&weight[column * input..]);
+                let expected: f64 = pairs.map(|(x, w)| f64::from(*x) * f64::from(*w)).sum();
+                worst = worst.max((f64::from(y[row * outputs + column]) - 0.5 - expected).abs());
+            }
+        }
+        worst / (input as f64).sqrt()
+    }
+
+    #[test]
+    fn equals_the_definition_as_far_as_the_rounding_of_x_allows() {
+        for dtype in [Dtype::Q8, Dtype::Q4] {
+            for (rows, input, outputs) in [
+                (1, 4, 1),
+                (3, 36, 13),
+                (4, 2080, 24),
+                (7, 64, 12),
+                (259, 32, 25),
+            ] {
+                let halves = error::<Halves>(dtype, rows, input, outputs);
+                assert!(
+                    halves < 4e-4,
+                    "{dtype:?} {rows}×{input}→{outputs}: {halves:e}"
+                );
+                let unsigned = error::<Unsigned>(dtype, rows, input, outputs);
+                assert!(
+                    unsigned < 4e-2,
+                    "{dtype:?} {rows}×{input}→{outputs}: {unsigned:e}"
+                );
+                // The same sums.
+                let signed = error::<Signed>(dtype, rows, input, outputs);
+                assert!((signed - unsigned).abs() < 1e-6, "{signed:e}, {unsigned:e}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_number_that_is_not_finite_shows_in_its_row_and_nowhere_else() {
+        let packed = PackedMatrix::pack(Dtype::Q8, 64, &[0.25; 64 * 12]);
+        for bad in [f32::NAN, f32::INFINITY] {
+            let mut x = [1.0; 128];
+            x[70] = bad;
+            let mut y = [0.0; 24];
+            product_into(&x, packed.words(), Dtype::Q8, 64, &mut y, 12);
+            assert!(y[..12].iter().all(|v| (v - 16.0).abs() < 1e-3), "{y:?}");
+            assert!(y[12..].iter().all(|v| !v.is_finite()), "{y:?}");
+        }
+    }
+}
