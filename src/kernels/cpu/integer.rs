@@ -1,8 +1,10 @@
 //! `x · weightᵀ` with a weight of 8 or 4 bits, in integers, on 128-bit SIMD.
 //!
-//! A weight is `n · s + o` for a block of 32 along the input ([`packed`](crate::kernels::packed)). `x` is rounded to integers `q · t`
-//! with a factor `t` for each row and block, so that a block adds `s · t · Σ (n − c)·q + (o + c·s) · Σ x` to an output, in which the sum of
-//! integers is exact. `c` is the middle of what `n` can be: the smaller `n − c`, the less the rounding of `x` matters.
+//! A weight is `n · s + o` for a block of 32 along the input ([`packed`](crate::kernels::packed)). `x` is rounded to `q · t + m` with an
+//! integer `q`, a factor `t` for each row and block, and the row's middle `m`, which makes use of the whole range where numbers lie on one side of
+//! zero, as they do behind a GELU. With `c` the middle of what `n` can be, a block adds
+//! `s · t · Σ (n − c)·q + m · s · Σ (n − c) + (o + c·s) · Σ x` to an output: the sums of integers are exact, `Σ x` is that of the numbers themselves, and
+//! the smaller `n − c` and `q`, the less the rounding of `x` matters.
 //! As in [`product`](super::product), twelve rows of the weight are a panel, and a tile has 3 × 12 outputs.
 //!
 //! How fine `x` is rounded depends on the machine ([`Way`]): to 16 bits, or to 8 where four products of bytes take one instruction.
@@ -73,14 +75,18 @@ impl Way for Halves {
 }
 
 /// Four products a word, where bytes of the weight count as 0…255.
+#[cfg(any(test, target_feature = "relaxed-simd"))]
 pub struct Unsigned;
 /// Four products a word, where bytes of the weight count as −128…127.
+#[cfg(any(test, target_feature = "relaxed-simd"))]
 pub struct Signed;
 
+#[cfg(any(test, target_feature = "relaxed-simd"))]
 fn bytes_word(numbers: &[i32]) -> u32 {
     (0..4).fold(0, |word, i| word | (numbers[i] as u32 & 0xff) << (8 * i))
 }
 
+#[cfg(any(test, target_feature = "relaxed-simd"))]
 impl Way for Unsigned {
     const PER_WORD: usize = 4;
     const LARGEST: f32 = 127.0;
@@ -96,13 +102,14 @@ impl Way for Unsigned {
 
     #[inline(always)]
     fn dot(x: Words, weight: Words, c: Words) -> Words {
-        #[cfg(all(target_family = "wasm", target_feature = "relaxed-simd"))]
+        #[cfg(target_feature = "relaxed-simd")]
         return dot_bytes(x, weight, c);
-        #[cfg(not(all(target_family = "wasm", target_feature = "relaxed-simd")))]
-        return spelled_out(x, weight, c, |byte| byte.into());
+        #[cfg(not(target_feature = "relaxed-simd"))]
+        return tests::dot_bytes(x, weight, c, |byte| byte.into());
     }
 }
 
+#[cfg(any(test, target_feature = "relaxed-simd"))]
 impl Way for Signed {
     const PER_WORD: usize = 4;
     const LARGEST: f32 = 127.0;
@@ -119,25 +126,11 @@ impl Way for Signed {
 
     #[inline(always)]
     fn dot(x: Words, weight: Words, c: Words) -> Words {
-        #[cfg(all(target_family = "wasm", target_feature = "relaxed-simd"))]
+        #[cfg(target_feature = "relaxed-simd")]
         return dot_bytes(x, weight, c);
-        #[cfg(not(all(target_family = "wasm", target_feature = "relaxed-simd")))]
-        return spelled_out(x, weight, c, |byte| i32::from(byte as i8));
+        #[cfg(not(target_feature = "relaxed-simd"))]
+        return tests::dot_bytes(x, weight, c, |byte| i32::from(byte as i8));
     }
-}
-
-/// The products of bytes as a machine without an instruction for them does them.
-#[cfg(not(all(target_family = "wasm", target_feature = "relaxed-simd")))]
-fn spelled_out(x: Words, weight: Words, c: Words, value: impl Fn(u8) -> i32) -> Words {
-    #[cfg(target_family = "wasm")]
-    return unreachable!("bytes are multiplied only where one instruction does it");
-    #[cfg(not(target_family = "wasm"))]
-    std::array::from_fn(|lane| {
-        let (x, weight) = (x[lane].to_le_bytes(), weight[lane].to_le_bytes());
-        let products = x.iter().zip(weight);
-        let sum: i32 = products.map(|(x, w)| i32::from(*x as i8) * value(w)).sum();
-        c[lane].wrapping_add(sum as u32)
-    })
 }
 
 /// `x [rows, input] · weightᵀ [input, output]` for a weight packed as `q8` or `q4`, added to `y [rows, output]`, in the way that
@@ -150,7 +143,7 @@ pub fn product_into(
     y: &mut [f32],
     output: usize,
 ) {
-    #[cfg(all(target_family = "wasm", target_feature = "relaxed-simd"))]
+    #[cfg(target_feature = "relaxed-simd")]
     match byte_above_127() {
         Some(200) => return product_in::<Unsigned>(x, words, dtype, input, y, output),
         Some(-56) => return product_in::<Signed>(x, words, dtype, input, y, output),
@@ -160,7 +153,7 @@ pub fn product_into(
 }
 
 /// What the byte 200 counts as on this machine; none where sums are cut to 16 bits on the way.
-#[cfg(all(target_family = "wasm", target_feature = "relaxed-simd"))]
+#[cfg(target_feature = "relaxed-simd")]
 fn byte_above_127() -> Option<i32> {
     // Hidden from compilers, which may have a view of their own.
     let (x, weight) = std::hint::black_box((0x7f7f_7f7f, 0xc8c8_c8c8));
@@ -180,6 +173,7 @@ fn product_in<W: Way>(
     let weight = Packed {
         words,
         dtype,
+        input,
         row_words: dtype.row_words(input),
         number_words: dtype.number_words(input),
     };
@@ -193,6 +187,7 @@ fn product_in<W: Way>(
     let mut panel = Panel {
         numbers: vec![0; piece * W::STEPS * PANEL],
         scales: vec![0.0; piece * 2 * PANEL],
+        totals: [0.0; PANEL],
     };
     let mut sums = Vec::new();
     for (i, x) in x.chunks(CHUNK * input).enumerate() {
@@ -207,6 +202,7 @@ fn product_in<W: Way>(
         sums.resize(x.rows * PANEL, 0.0);
         for column in (0..output).step_by(PANEL) {
             sums.fill(0.0);
+            panel.totals.fill(0.0);
             for start in (0..blocks).step_by(piece) {
                 let piece = start..blocks.min(start + piece);
                 panel.pack::<W>(&weight, centre, column, piece.clone());
@@ -217,6 +213,11 @@ fn product_in<W: Way>(
                 }
                 for row in row..x.rows {
                     tile::<W, 1>(&x, row, &panel, piece.clone(), &mut sums);
+                }
+            }
+            for (sums, middle) in sums.chunks_exact_mut(PANEL).zip(&x.middles) {
+                for (sum, total) in sums.iter_mut().zip(panel.totals) {
+                    *sum += middle * total;
                 }
             }
             y.add(0, column, PANEL.min(output - column), &sums);
@@ -234,6 +235,8 @@ struct Rounded {
     starts: Vec<u32>,
     /// What an integer stands for, `[rows, blocks]`.
     scales: Vec<f32>,
+    /// What the integer 0 stands for, `[rows]`.
+    middles: Vec<f32>,
     /// Sums of the numbers themselves, `[rows, blocks]`.
     sums: Vec<f32>,
 }
@@ -247,54 +250,80 @@ impl Rounded {
             words: Vec::with_capacity(x.rows * blocks * W::STEPS),
             starts: Vec::with_capacity(x.rows * blocks),
             scales: Vec::with_capacity(x.rows * blocks),
+            middles: Vec::with_capacity(x.rows),
             sums: Vec::with_capacity(x.rows * blocks),
         };
         for row in 0..x.rows {
-            for numbers in x.row(row).chunks(BLOCK) {
-                let mut block = [0.0; BLOCK];
+            let row = x.row(row);
+            let middles = row.chunks(BLOCK).map(|block| {
+                let (low, high) = range(block);
+                (low + high) / 2.0
+            });
+            let middle = middles.sum::<f32>() / blocks as f32;
+            // Whatever is not finite shows in the sums; here it would spoil the row's other blocks in silence.
+            let middle = if middle.is_finite() { middle } else { 0.0 };
+            rounded.middles.push(middle);
+            for numbers in row.chunks(BLOCK) {
+                // What fills the last block up has the integer 0.
+                let mut block = [middle; BLOCK];
                 block[..numbers.len()].copy_from_slice(numbers);
-                rounded.push::<W>(&block, centre);
+                rounded.push::<W>(&block, middle, centre);
+                let missing = (BLOCK - numbers.len()) as f32;
+                let sum = rounded.sums.last_mut().expect("the one just pushed");
+                *sum -= missing * middle;
             }
         }
         rounded
     }
 
-    fn push<W: Way>(&mut self, block: &[f32; BLOCK], centre: i32) {
+    fn push<W: Way>(&mut self, block: &[f32; BLOCK], middle: f32, centre: i32) {
         // Adding and taking away 1.5·2²³ rounds to the nearest integer.
         const ROUND: f32 = 12_582_912.0;
-        // In lanes, which the compiler may not do to plain maxima and sums.
-        let (mut largest, mut sums) = ([0.0_f32; 8], [0.0; 8]);
-        for eight in block.chunks_exact(8) {
-            for i in 0..8 {
-                largest[i] = if eight[i].abs() > largest[i] {
-                    eight[i].abs()
-                } else {
-                    largest[i]
-                };
-                sums[i] += eight[i];
-            }
-        }
-        let largest = largest.into_iter().fold(0.0, f32::max);
+        let (low, high) = range(block);
+        let largest = (high - middle).max(middle - low);
         let inverse = if largest > 0.0 {
             W::LARGEST / largest
         } else {
             0.0
         };
-        let integers = block.map(|v| ((v * inverse + ROUND) - ROUND) as i32);
+        let integers = block.map(|v| (((v - middle) * inverse + ROUND) - ROUND) as i32);
         self.words
             .extend(integers.chunks_exact(W::PER_WORD).map(W::word));
         let total: i32 = integers.iter().sum();
         self.starts.push((-centre * total) as u32);
         self.scales.push(largest / W::LARGEST);
+        // In lanes, which the compiler may not do to a plain sum.
+        let mut sums = [0.0; 8];
+        for eight in block.chunks_exact(8) {
+            for (sum, v) in sums.iter_mut().zip(eight) {
+                *sum += v;
+            }
+        }
         // A number that is not finite is not lost: the sum shows it.
         self.sums.push(sums.iter().sum());
     }
+}
+
+/// The smallest and the largest of some numbers, NaN left out.
+fn range(numbers: &[f32]) -> (f32, f32) {
+    let (mut low, mut high) = ([f32::INFINITY; 8], [f32::NEG_INFINITY; 8]);
+    for eight in numbers.chunks(8) {
+        for ((low, high), v) in low.iter_mut().zip(&mut high).zip(eight) {
+            *low = if *v < *low { *v } else { *low };
+            *high = if *v > *high { *v } else { *high };
+        }
+    }
+    (
+        low.into_iter().fold(f32::INFINITY, f32::min),
+        high.into_iter().fold(f32::NEG_INFINITY, f32::max),
+    )
 }
 
 /// Rows of a packed weight.
 struct Packed<'a> {
     words: &'a [u32],
     dtype: Dtype,
+    input: usize,
     row_words: usize,
     number_words: usize,
 }
@@ -312,6 +341,8 @@ struct Panel {
     numbers: Vec<u32>,
     /// `[blocks, 2, PANEL]`: scales, then offsets.
     scales: Vec<f32>,
+    /// `Σ s · (n − c)` over all blocks so far.
+    totals: [f32; PANEL],
 }
 
 impl Panel {
@@ -333,7 +364,7 @@ impl Panel {
             true => 0x8080_8080,
             false => 0,
         });
-        let centre = splat(centre as f32);
+        let centre = centre as f32;
         let last = weight.words.len() / weight.row_words - 1;
         let count = blocks.len();
         for vector in 0..VECTORS {
@@ -342,45 +373,54 @@ impl Panel {
                 &weight.words[row * weight.row_words..][..weight.row_words]
             });
             let numbers = rows.map(|row| &row[blocks.start * block_words..][..count * block_words]);
+            let ones = splat_word(W::word(&[1; 4]));
+            let mut totals = load(&self.totals, vector * WIDTH);
             let mut at = vector * WIDTH;
-            for word in (0..count * block_words).step_by(WIDTH) {
-                // SAFETY: the slices are a multiple of four words long.
-                let columns = transpose_words(numbers.map(|row| unsafe { load_words(row, word) }));
-                for words in columns {
-                    let low = splat_word(0x0f0f_0f0f);
-                    let (bytes, parts) = match weight.dtype {
-                        Dtype::Q4 => ([and(words, low), and(shift_right(words, 4), low)], 2),
-                        _ => ([xor(words, flipped); 2], 1),
-                    };
-                    for bytes in &bytes[..parts] {
-                        for words in &W::expand(*bytes)[..4 / W::PER_WORD] {
-                            assert!(at + WIDTH <= self.numbers.len());
-                            // SAFETY: just checked.
-                            unsafe { store_words(&mut self.numbers, at, *words) };
-                            at += PANEL;
+            for b in 0..count {
+                let mut integers = splat_word(0);
+                for word in (b * block_words..(b + 1) * block_words).step_by(WIDTH) {
+                    // SAFETY: the slices are `count * block_words` long.
+                    let columns =
+                        transpose_words(numbers.map(|row| unsafe { load_words(row, word) }));
+                    for words in columns {
+                        let low = splat_word(0x0f0f_0f0f);
+                        let (bytes, parts) = match weight.dtype {
+                            Dtype::Q4 => ([and(words, low), and(shift_right(words, 4), low)], 2),
+                            _ => ([xor(words, flipped); 2], 1),
+                        };
+                        for bytes in &bytes[..parts] {
+                            for words in &W::expand(*bytes)[..4 / W::PER_WORD] {
+                                assert!(at + WIDTH <= self.numbers.len());
+                                // SAFETY: just checked.
+                                unsafe { store_words(&mut self.numbers, at, *words) };
+                                integers = W::dot(ones, *words, integers);
+                                at += PANEL;
+                            }
                         }
                     }
                 }
-            }
-            for (b, scales) in self
-                .scales
-                .chunks_exact_mut(2 * PANEL)
-                .take(count)
-                .enumerate()
-            {
                 let pairs =
                     std::array::from_fn(|i| rows[i][weight.number_words + blocks.start + b]);
                 // SAFETY: four words.
                 let pairs = unsafe { load_words(&pairs as &[u32; WIDTH], 0) };
                 let scale = from_bits(shift_left(pairs, 16));
                 let offset = from_bits(and(pairs, splat_word(0xffff_0000)));
+                let scales = &mut self.scales[b * 2 * PANEL..][..2 * PANEL];
                 store(scales, vector * WIDTH, scale);
                 store(
                     scales,
                     PANEL + vector * WIDTH,
-                    multiply_add(centre, scale, offset),
+                    multiply_add(splat(centre), scale, offset),
                 );
+                // What fills a block up is 0, or was flipped to −c.
+                let present = BLOCK.min(weight.input - (blocks.start + b) * BLOCK);
+                let fill = match weight.is_shifted::<W>() {
+                    true => centre * (BLOCK - present) as f32,
+                    false => -centre * present as f32,
+                };
+                totals = multiply_add(scale, add(to_f32(integers), splat(fill)), totals);
             }
+            store(&mut self.totals, vector * WIDTH, totals);
         }
     }
 }
@@ -423,17 +463,19 @@ fn tile<W: Way, const R: usize>(
                 }
             }
         }
-        for (r, integers) in integers.into_iter().enumerate() {
-            let t = splat(of_row(&x.scales, r, b));
-            let total = splat(of_row(&x.sums, r, b));
-            for (v, integer) in integers.into_iter().enumerate() {
-                let (at, column) = (r * PANEL + v * WIDTH, b * 2 * PANEL + v * WIDTH);
-                // SAFETY: `b` is below `count` and `r` below `R`, for which the slices were checked above.
-                unsafe {
-                    let scale = load_unchecked(&panel.scales, column);
-                    let offset = load_unchecked(&panel.scales, column + PANEL);
-                    let sum = multiply_add(offset, total, load_unchecked(sums, at));
-                    let sum = multiply_add(to_f32(integer), multiply(scale, t), sum);
+        let t: [Lanes; R] = std::array::from_fn(|r| splat(of_row(&x.scales, r, b)));
+        let total: [Lanes; R] = std::array::from_fn(|r| splat(of_row(&x.sums, r, b)));
+        for v in 0..VECTORS {
+            // SAFETY: `b` is below `count` and `r` below `R`, for which the slices were checked above.
+            unsafe {
+                let column = b * 2 * PANEL + v * WIDTH;
+                let scale = load_unchecked(&panel.scales, column);
+                let offset = load_unchecked(&panel.scales, column + PANEL);
+                for r in 0..R {
+                    let at = r * PANEL + v * WIDTH;
+                    let sum = multiply_add(offset, total[r], load_unchecked(sums, at));
+                    let integer = to_f32(integers[r][v]);
+                    let sum = multiply_add(integer, multiply(scale, t[r]), sum);
                     store_unchecked(sums, at, sum);
                 }
             }
@@ -446,10 +488,21 @@ mod tests {
     use super::*;
     use crate::kernels::PackedMatrix;
 
+    /// Adds the products of bytes, those of the weight counting as `value` says.
+    pub fn dot_bytes(x: Words, weight: Words, c: Words, value: impl Fn(u8) -> i32) -> Words {
+        std::array::from_fn(|lane| {
+            let (x, weight) = (x[lane].to_le_bytes(), weight[lane].to_le_bytes());
+            let products = x.iter().zip(weight);
+            let sum: i32 = products.map(|(x, w)| i32::from(*x as i8) * value(w)).sum();
+            c[lane].wrapping_add(sum as u32)
+        })
+    }
+
     /// The largest error of `W`'s product in units of a block's typical contribution.
     fn error<W: Way>(dtype: Dtype, rows: usize, input: usize, outputs: usize) -> f64 {
         let number = |i: usize| ((i * 7919) % 1009) as f32 / 504.5 - 1.0;
-        let x: Vec<f32> = (0..rows * input).map(|i| number(i) * 3.0).collect();
+        // On one side of zero, mostly.
+        let x: Vec<f32> = (0..rows * input).map(|i| number(i) * 3.0 + 2.0).collect();
         let weight: Vec<f32> = (0..outputs * input).map(|i| number(i + 31)).collect();
         let packed = PackedMatrix::pack(dtype, input, &weight);
         let weight = packed.unpack();

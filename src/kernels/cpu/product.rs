@@ -210,23 +210,21 @@ fn strassen_into(x: Rows, weight: Rows, mut y: Target, scratch: &mut Scratch) {
     for column in (0..outputs).step_by(PANEL) {
         let columns = PANEL.min(outputs - column);
         {
-            let mut parts = panels.chunks_exact_mut(panel_size);
-            let mut next = || parts.next().expect("nine panels");
-            let (b11, b22, p1, p3, p4) = (next(), next(), next(), next(), next());
-            let (p6, p7, b12, b21) = (next(), next(), next(), next());
-            let (low, high) = (
-                weight.rows(column, columns),
-                weight.rows(outputs + column, columns),
-            );
-            pack(low.columns(0, length), b11);
-            pack(low.columns(length, length), b21);
-            pack(high.columns(0, length), b12);
-            pack(high.columns(length, length), b22);
+            let (low, rest) = panels.split_at_mut(2 * panel_size);
+            let (high, sums) = rest.split_at_mut(2 * panel_size);
+            // Whole rows at once, as they lie in memory: b₁₁ then b₂₁, b₁₂ then b₂₂.
+            pack(weight.rows(column, columns).columns(0, 2 * length), low);
+            let right = weight.rows(outputs + column, columns);
+            pack(right.columns(0, 2 * length), high);
+            let (b11, b21) = low.split_at(panel_size);
+            let (b12, b22) = high.split_at(panel_size);
+            let mut parts = sums.chunks_exact_mut(panel_size);
+            let mut next = || parts.next().expect("five sums");
+            let (p1, p3, p4, p6, p7) = (next(), next(), next(), next(), next());
             for i in (0..panel_size).step_by(WIDTH) {
                 // SAFETY: all nine are `panel_size` long, a multiple of `PANEL`.
                 unsafe {
-                    let [b11, b12, b21, b22] =
-                        [&*b11, &*b12, &*b21, &*b22].map(|b| load_unchecked(b, i));
+                    let [b11, b12, b21, b22] = [b11, b12, b21, b22].map(|b| load_unchecked(b, i));
                     store_unchecked(p1, i, add(b11, b22));
                     store_unchecked(p3, i, subtract(b12, b22));
                     store_unchecked(p4, i, subtract(b21, b11));
@@ -235,19 +233,20 @@ fn strassen_into(x: Rows, weight: Rows, mut y: Target, scratch: &mut Scratch) {
                 }
             }
         }
-        // The places of b₁₁, b₂₂, p₁, p₃, p₄, p₆, p₇ above.
         let panel = |i: usize| &panels[i * panel_size..][..panel_size];
+        let (b11, b22) = (panel(0), panel(3));
+        let (p1, p3, p4, p6, p7) = (panel(4), panel(5), panel(6), panel(7), panel(8));
         sums.fill(0.0);
         let (top, bottom) = sums.split_at_mut(2 * block);
         let (c11, c12) = top.split_at_mut(block);
         let (c21, c22) = bottom.split_at_mut(block);
-        add_product(lefts[0], panel(2), [(c11, 1.0), (c22, 1.0)]);
-        add_product(lefts[1], panel(0), [(c21, 1.0), (c22, -1.0)]);
-        add_product(lefts[2], panel(3), [(c12, 1.0), (c22, 1.0)]);
-        add_product(lefts[3], panel(4), [(c11, 1.0), (c21, 1.0)]);
-        add_product(lefts[4], panel(1), [(c11, -1.0), (c12, 1.0)]);
-        add_product(lefts[5], panel(5), [(c22, 1.0)]);
-        add_product(lefts[6], panel(6), [(c11, 1.0)]);
+        add_product(lefts[0], p1, [(c11, 1.0), (c22, 1.0)]);
+        add_product(lefts[1], b11, [(c21, 1.0), (c22, -1.0)]);
+        add_product(lefts[2], p3, [(c12, 1.0), (c22, 1.0)]);
+        add_product(lefts[3], p4, [(c11, 1.0), (c21, 1.0)]);
+        add_product(lefts[4], b22, [(c11, -1.0), (c12, 1.0)]);
+        add_product(lefts[5], p6, [(c22, 1.0)]);
+        add_product(lefts[6], p7, [(c11, 1.0)]);
         y.add(0, column, columns, c11);
         y.add(0, outputs + column, columns, c12);
         y.add(rows, column, columns, c21);
