@@ -14,7 +14,7 @@ use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::JsFuture;
 
 use crate::checkpoint::{LoadOptions, Pace, Progress, Reader, Source, Store};
-use crate::classifier::{ClassifyOptions, LabelScore, Picture, Scores};
+use crate::classifier::{ClassifyOptions, Embedding, LabelScore, Picture, Scores};
 use crate::device::{self, Backend};
 use crate::error::{Code, Error, Result};
 use crate::kernels::Dtype;
@@ -512,6 +512,19 @@ impl Engine {
         })
     }
 
+    /// An array of pictures to their embeddings, an array of `Float32Array`.
+    #[wasm_bindgen(js_name = embedImages)]
+    pub fn embed_images(&self, images: Array, cancel: Cancel) -> Promise {
+        let borrowed = self.borrow();
+        promise(async move {
+            let mut borrowed = borrowed?;
+            let inputs: Vec<Input> = images.iter().map(|image| Input::from_js(&image)).collect();
+            let pictures: Vec<Picture> = inputs.iter().map(Input::picture).collect();
+            let embeddings = borrowed.get().embed_images_with(&pictures, &cancel).await?;
+            Ok(embeddings_to_js(&embeddings))
+        })
+    }
+
     /// Texts to their embeddings, an array of `Float32Array`.
     #[wasm_bindgen(js_name = embedText)]
     pub fn embed_text(&self, texts: Vec<String>, cancel: Cancel) -> Promise {
@@ -519,10 +532,7 @@ impl Engine {
         promise(async move {
             let mut borrowed = borrowed?;
             let embeddings = borrowed.get().embed_text_with(&texts, &cancel).await?;
-            let arrays = embeddings
-                .iter()
-                .map(|e| JsValue::from(Float32Array::from(e.as_slice())));
-            Ok(arrays.collect::<Array>().into())
+            Ok(embeddings_to_js(&embeddings))
         })
     }
 
@@ -530,6 +540,13 @@ impl Engine {
     pub fn dispose(&mut self) {
         self.classifier = Rc::new(RefCell::new(None));
     }
+}
+
+fn embeddings_to_js(embeddings: &[Embedding]) -> JsValue {
+    let arrays = embeddings
+        .iter()
+        .map(|e| JsValue::from(Float32Array::from(e.as_slice())));
+    arrays.collect::<Array>().into()
 }
 
 fn promise(work: impl Future<Output = Result<JsValue>> + 'static) -> Promise {

@@ -154,6 +154,39 @@ fn softmax_top_k_and_several_templates() {
 }
 
 #[test]
+fn pictures_embedded_together_have_the_embeddings_of_each_alone() {
+    let pixels: Vec<u8> = (0..4 * 60).map(|i| (i * 7919 % 251) as u8).collect();
+    let rgba = |width| Picture::Rgba {
+        width,
+        height: 60 / width,
+        pixels: &pixels,
+    };
+    let pictures = || {
+        let widths = [1, 2, 3, 4, 5, 6, 3, 10, 12];
+        let drawn = widths.into_iter().map(rgba);
+        [Picture::Encoded(PICTURE)].into_iter().chain(drawn)
+    };
+    let all: Vec<Picture> = pictures().collect();
+    let mut classifier = tiny();
+    let together = pollster::block_on(classifier.embed_images_with(&all, &())).unwrap();
+    assert_eq!(together.len(), 10);
+    // One of them comes twice.
+    assert_eq!(classifier.runs().0, 9);
+    for (picture, together) in pictures().zip(&together) {
+        let alone = pollster::block_on(tiny().embed_image_with(picture, &())).unwrap();
+        for (a, b) in alone.iter().zip(together) {
+            assert!((a - b).abs() < 1e-6, "{a}, {b}");
+        }
+    }
+    // All are in the cache now.
+    classifier.embed_images(&[PICTURE]).unwrap();
+    assert_eq!(classifier.runs().0, 9);
+    let error = classifier.embed_images(&[PICTURE, b"no picture"]);
+    assert_eq!(error.unwrap_err().code(), Code::BadImage);
+    assert!(classifier.embed_images(&[]).unwrap().is_empty());
+}
+
+#[test]
 fn embeddings_have_unit_length_and_texts_are_taken_as_they_are() {
     let mut classifier = tiny();
     let image = classifier.embed_image(PICTURE).unwrap();

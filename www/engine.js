@@ -1,6 +1,6 @@
 // Runs beside the computation: in the worker, or on the main thread with `worker: false`.
 // Chooses the backend, fetches the WebAssembly it needs, opens the checkpoint and what is kept of it, and answers messages:
-//   in   {id, method: "load" | "classify" | "embedImage" | "embedText" | "stats" | "dispose", …}   {cancel: id}
+//   in   {id, method: "load" | "classify" | "embedImage" | "embedImages" | "embedText" | "stats" | "dispose", …}   {cancel: id}
 //   out  {id, progress}   {id, result}   {id, error: {code, message}}
 import { Download, PATIENCE } from "./download.js";
 import { SiglipError, aborted, siglipError } from "./error.js";
@@ -82,6 +82,8 @@ export class Host {
         return guard(this.#wasm, () => this.#engine.classify(message.image, message.labels, message.options, cancel));
       case "embedImage":
         return guard(this.#wasm, () => this.#engine.embedImage(message.image, cancel));
+      case "embedImages":
+        return guard(this.#wasm, () => this.#engine.embedImages(message.images, cancel));
       case "embedText":
         return guard(this.#wasm, () => this.#engine.embedText(message.texts, cancel));
       case "stats": {

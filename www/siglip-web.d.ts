@@ -177,6 +177,9 @@ export declare class SiglipClassifier {
   /** The picture's embedding, `[info.embeddingSize]`, of unit length. */
   embedImage(image: ImageInput, options?: { signal?: AbortSignal }): Promise<Float32Array>;
 
+  /** The embeddings of several pictures, in their order. They run through the model a few at a time. */
+  embedImages(images: ImageInput[], options?: { signal?: AbortSignal }): Promise<Float32Array[]>;
+
   /** Each text's embedding, `[info.embeddingSize]`, of unit length. Texts are taken as given: no template. */
   embedText(texts: string[], options?: { signal?: AbortSignal }): Promise<Float32Array[]>;
 

@@ -16,6 +16,8 @@ export { SiglipError };
 
 /** Longer labels are a mistake: a text tower reads at most a few hundred characters of them. */
 const LONGEST_LABEL = 1000;
+/** Pictures of one message: enough for any device, few enough that others can be heard in between. */
+const IMAGES_AT_ONCE = 8;
 /** Tests pass their own patience with a bad connection, so that none of them waits. */
 const PATIENCE = Symbol.for("siglip-web.patience");
 /** `new SiglipClassifier()` would be one without a model. */
@@ -123,6 +125,28 @@ export class SiglipClassifier {
   }
 
   /**
+   * @param {ImageInput[]} images
+   * @param {{signal?: AbortSignal}} [options]
+   * @returns {Promise<Float32Array[]>}
+   */
+  async embedImages(images, options = {}) {
+    this.#checkUsable();
+    const { signal } = checkOptions(options);
+    if (!Array.isArray(images)) throw badInput(`images is ${show(images)}; it must be an array of pictures.`);
+    checkAborted(signal);
+    const fetching = new AbortController();
+    const preparing = Promise.all([...images].map((image, i) => prepare(image, fetching.signal).catch((error) => { throw about(i, error); })));
+    return this.#enqueue(signal, async (call) => {
+      const prepared = await preparing;
+      const embeddings = [];
+      for (let first = 0; first < prepared.length && !call.over; first += IMAGES_AT_ONCE) {
+        embeddings.push(...await this.#embedSome(call, prepared.slice(first, first + IMAGES_AT_ONCE), first));
+      }
+      return embeddings;
+    }, preparing, fetching);
+  }
+
+  /**
    * @param {string[]} texts
    * @param {{signal?: AbortSignal}} [options]
    * @returns {Promise<Float32Array[]>}
@@ -164,17 +188,45 @@ export class SiglipClassifier {
     // Now, not when its turn comes: a canvas or a frame may show something else by then.
     const preparing = prepare(image, fetching.signal);
     return this.#enqueue(signal, async (call) => {
-      const { picture, decode } = await preparing;
+      const prepared = await preparing;
       if (call.over) return undefined;
-      try {
-        return await this.#send(call, { ...message, image: picture });
-      } catch (error) {
-        if (error.code !== "unsupported" || !decode || call.over) throw error;
-        const decoded = await decode();
-        if (call.over) return undefined;
-        return this.#send(call, { ...message, image: decoded });
-      }
+      return this.#sendImage(call, message, prepared);
     }, preparing, fetching);
+  }
+
+  /**
+   * Some pictures together or, where one of them can't be read as it is, each by itself.
+   * @param {Call} call @param {Awaited<ReturnType<typeof prepare>>[]} prepared @param {number} first
+   * @returns {Promise<Float32Array[]>}
+   */
+  async #embedSome(call, prepared, first) {
+    try {
+      // Copied, not moved: they may be needed again.
+      return await this.#send(call, { method: "embedImages", images: prepared.map(({ picture }) => picture) });
+    } catch (error) {
+      if (!["unsupported", "bad-image"].includes(error.code) || call.over) throw error;
+    }
+    const embeddings = [];
+    for (const [i, one] of prepared.entries()) {
+      if (call.over) break;
+      embeddings.push(await this.#sendImage(call, { method: "embedImage" }, one).catch((error) => { throw about(first + i, error); }));
+    }
+    return embeddings;
+  }
+
+  /**
+   * One picture, decoded by the browser where the engine can't.
+   * @param {Call} call @param {object} message @param {Awaited<ReturnType<typeof prepare>>} prepared
+   */
+  async #sendImage(call, message, { picture, decode }) {
+    try {
+      return await this.#send(call, { ...message, image: picture });
+    } catch (error) {
+      if (error.code !== "unsupported" || !decode || call.over) throw error;
+      const decoded = await decode();
+      if (call.over) return undefined;
+      return this.#send(call, { ...message, image: decoded });
+    }
   }
 
   /** @param {Call} call @param {any} message */
@@ -337,6 +389,12 @@ async function localLink() {
 
 // ---------------------------------------------------------------------------------------------------------
 // What the caller gives
+
+/** An error that says which of several pictures it is about. @param {number} i @param {any} error */
+function about(i, error) {
+  const { code, message } = siglipError(error);
+  return new SiglipError(code, ["aborted", "disposed"].includes(code) ? message : `images[${i}]: ${message}`, { cause: error });
+}
 
 /**
  * @param {any} source

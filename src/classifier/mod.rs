@@ -3,6 +3,8 @@
 mod cache;
 mod options;
 
+use std::collections::HashMap;
+
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 pub use options::{ClassifyOptions, DEFAULT_TEMPLATE, Scores};
@@ -37,6 +39,8 @@ const TEXTS_KEPT: usize = 2048;
 const IMAGES_KEPT: usize = 32;
 /// Texts that run through the text tower together.
 const TEXT_BATCH: usize = 16;
+/// Pictures that run through the vision tower together.
+const IMAGE_BATCH: usize = 4;
 /// Embeddings are of unit length within this.
 const LENGTH_TOLERANCE: f32 = 1e-3;
 
@@ -247,18 +251,45 @@ impl Classifier {
         picture: Picture<'_>,
         pace: &impl Pace,
     ) -> Result<Embedding> {
-        let key = picture.key();
-        if let Some(embedding) = self.images.get(key) {
-            return Ok(embedding.clone());
+        let mut embeddings = self.embed_images_with(&[picture], pace).await?;
+        Ok(embeddings.remove(0))
+    }
+
+    /// The unit-length embeddings of pictures, which run through the vision tower a few at a time.
+    ///
+    /// # Errors
+    /// As [`classify_with`](Self::classify_with), for the first picture that has one.
+    pub async fn embed_images_with(
+        &mut self,
+        pictures: &[Picture<'_>],
+        pace: &impl Pace,
+    ) -> Result<Vec<Embedding>> {
+        let keys: Vec<u128> = pictures.iter().map(|picture| picture.key()).collect();
+        // Kept apart from the cache, which may be smaller than the number of pictures.
+        let mut found: HashMap<u128, Embedding> = HashMap::new();
+        let mut missing = Vec::new();
+        for (key, picture) in keys.iter().zip(pictures) {
+            match self.images.get(*key) {
+                Some(embedding) => drop(found.insert(*key, embedding.clone())),
+                None if missing.iter().any(|(known, _)| known == key) => {}
+                None => missing.push((*key, picture)),
+            }
         }
-        let image = picture.decode()?;
-        pace.step().await?;
-        let pixels = self.checkpoint.preprocessor.pixel_values(&image);
-        drop(image);
-        let embedding = self.run_vision(pixels, pace).await?;
-        self.image_runs += 1;
-        self.images.put(key, embedding.clone());
-        Ok(embedding)
+        for batch in missing.chunks(IMAGE_BATCH) {
+            let mut pixels = Vec::new();
+            for (_, picture) in batch {
+                let image = picture.decode()?;
+                pace.step().await?;
+                pixels.extend(self.checkpoint.preprocessor.pixel_values(&image));
+            }
+            let embeddings = self.run_vision(pixels, pace).await?;
+            self.image_runs += batch.len();
+            for ((key, _), embedding) in batch.iter().zip(embeddings) {
+                self.images.put(*key, embedding.clone());
+                found.insert(*key, embedding);
+            }
+        }
+        Ok(keys.iter().map(|key| found[key].clone()).collect())
     }
 
     /// The unit-length embeddings of `texts`, each as it is, without a template.
@@ -298,14 +329,14 @@ impl Classifier {
             .collect())
     }
 
-    /// `pixel_values [3, height, width]` → a checked embedding.
-    async fn run_vision(&mut self, pixels: Vec<f32>, pace: &impl Pace) -> Result<Embedding> {
+    /// `pixel_values [batch, 3, height, width]` → checked embeddings.
+    async fn run_vision(&mut self, pixels: Vec<f32>, pace: &impl Pace) -> Result<Vec<Embedding>> {
         let side = self.config().vision.image_size;
+        let shape = [pixels.len() / (3 * side * side), 3, side, side];
         let tower = &self.checkpoint.model.vision;
-        let x = Tensor::from_data(TensorData::new(pixels, [1, 3, side, side]), &self.device);
+        let x = Tensor::from_data(TensorData::new(pixels, shape), &self.device);
         let x = through(&tower.encoder.layers, tower.embed(x), pace).await?;
-        let mut embeddings = self.read_embeddings(tower.pool(x)).await?;
-        Ok(embeddings.remove(0))
+        self.read_embeddings(tower.pool(x)).await
     }
 
     /// Token ids `[batch][context]` → checked embeddings.
@@ -453,6 +484,15 @@ impl Classifier {
     /// As [`embed_image_with`](Self::embed_image_with).
     pub fn embed_image(&mut self, image: &[u8]) -> Result<Embedding> {
         pollster::block_on(self.embed_image_with(Picture::Encoded(image), &()))
+    }
+
+    /// The unit-length embeddings of encoded pictures, a few at a time.
+    ///
+    /// # Errors
+    /// As [`embed_images_with`](Self::embed_images_with).
+    pub fn embed_images(&mut self, images: &[&[u8]]) -> Result<Vec<Embedding>> {
+        let pictures: Vec<_> = images.iter().map(|bytes| Picture::Encoded(bytes)).collect();
+        pollster::block_on(self.embed_images_with(&pictures, &()))
     }
 
     /// The unit-length embeddings of `labels`: each put into every one of `templates`, and the results averaged.

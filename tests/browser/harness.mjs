@@ -113,12 +113,10 @@ const trap = Uint8Array.of(0, 97, 115, 109, 1, 0, 0, 0, 1, 4, 1, 96, 0, 0, 3, 2,
   7, 17, 2, 4, 116, 114, 97, 112, 0, 0, 6, 109, 101, 109, 111, 114, 121, 2, 0, 10, 5, 1, 3, 0, 0, 11);
 
 /** Overlay with the engine that fails on command in place of the real one. */
-export const mockEngine = {
-  "/pkg/siglip_web_cpu.js": new URL("./mock/siglip_web.js", import.meta.url),
-  "/pkg/siglip_web_webgpu.js": new URL("./mock/siglip_web.js", import.meta.url),
-  "/pkg/siglip_web_cpu_bg.wasm": trap,
-  "/pkg/siglip_web_webgpu_bg.wasm": trap,
-};
+export const mockEngine = Object.fromEntries(["cpu", "cpu_relaxed", "webgpu"].flatMap((device) => [
+  [`/pkg/siglip_web_${device}.js`, new URL("./mock/siglip_web.js", import.meta.url)],
+  [`/pkg/siglip_web_${device}_bg.wasm`, trap],
+]));
 
 /**
  * Puts the library's names, and helpers, on `window` of the page:

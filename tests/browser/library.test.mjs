@@ -234,9 +234,9 @@ describe("the library over an engine that fails on command", { timeout: 1_200_00
     const cases = [
       ["/worker.js", { status: 404 }, "network", /worker\.js could not be started/, [true]],
       ["/engine.js", { status: 404 }, "network", /worker\.js could not be started/, [true]],
-      ["/pkg/siglip_web_cpu.js", { status: 404 }, "network", /siglip_web_cpu\.js could not be loaded/, [true, false]],
-      ["/pkg/siglip_web_cpu_bg.wasm", { status: 404 }, "network", /siglip_web_cpu_bg\.wasm is not there/, [true, false]],
-      ["/pkg/siglip_web_cpu_bg.wasm", "<!doctype html>", "unsupported", /can't run the library's WebAssembly/, [true, false]],
+      ["/pkg/siglip_web_cpu_relaxed.js", { status: 404 }, "network", /siglip_web_cpu_relaxed\.js could not be loaded/, [true, false]],
+      ["/pkg/siglip_web_cpu_relaxed_bg.wasm", { status: 404 }, "network", /siglip_web_cpu_relaxed_bg\.wasm is not there/, [true, false]],
+      ["/pkg/siglip_web_cpu_relaxed_bg.wasm", "<!doctype html>", "unsupported", /can't run the library's WebAssembly/, [true, false]],
     ];
     for (const [path, answer, code, message, places] of cases) {
       for (const worker of places) {
@@ -484,7 +484,7 @@ describe("the library over the real engine", { timeout: 1_200_000 }, () => {
     assert.ok(Math.abs(softmax.reduce((sum, { score }) => sum + score, 0) - 1) < 1e-5);
     assert.deepEqual(
       { ...info, backendReason: "", cacheReason: "", logitScale: 0, logitBias: 0, parameters: 0, bytes: 0 },
-      { name: "tiny", backend: "cpu", backendReason: "", adapter: "WebAssembly SIMD", dtype: "f32", imageSize: 32, patchSize: 8, embeddingSize: 64, contextLength: 16, parameters: 0, logitScale: 0, logitBias: 0, bytes: 0, cached: false, cacheReason: "" },
+      { name: "tiny", backend: "cpu", backendReason: "", adapter: "WebAssembly relaxed SIMD", dtype: "f32", imageSize: 32, patchSize: 8, embeddingSize: 64, contextLength: 16, parameters: 0, logitScale: 0, logitBias: 0, bytes: 0, cached: false, cacheReason: "" },
     );
     assert.ok(info.parameters > 0 && info.bytes > 0 && info.logitScale > 0 && Number.isFinite(info.logitBias));
   });
@@ -509,6 +509,35 @@ describe("the library over the real engine", { timeout: 1_200_000 }, () => {
       return results;
     }, expected.labels);
     assertAsReference(results);
+  });
+
+  test("without relaxed SIMD another module gives the same answers, in every dtype", async () => {
+    const plain = await site.page();
+    // Where the library asks for it.
+    await plain.evaluate(() => { WebAssembly.validate = () => false; });
+    await importLibrary(plain, site.library);
+    const embed = (page, worker) => page.evaluate(async ([worker, labels]) => {
+      const results = {};
+      for (const dtype of ["f32", "f16", "q8", "q4"]) {
+        const classifier = await SiglipClassifier.load("/tiny/", { worker, backend: "cpu", dtype });
+        const embeddings = [await classifier.embedImage("/picture.png"), ...(await classifier.embedText(labels))];
+        results[dtype] = { adapter: classifier.info.adapter, embeddings: embeddings.map((embedding) => [...embedding]) };
+        await classifier.dispose();
+      }
+      return results;
+    }, [worker, expected.labels]);
+    const [without, relaxed] = [await embed(plain, false), await embed(page, true)];
+    for (const [dtype, { adapter, embeddings }] of Object.entries(without)) {
+      assert.equal(adapter, "WebAssembly SIMD");
+      assert.equal(relaxed[dtype].adapter, "WebAssembly relaxed SIMD");
+      // With q8 and q4, activations are rounded to 8 bits where one instruction multiplies them.
+      const bound = dtype.startsWith("q") ? 1e-3 : 1e-6;
+      embeddings.forEach((embedding, i) => {
+        const cosine = embedding.reduce((sum, number, j) => sum + number * relaxed[dtype].embeddings[i][j], 0);
+        assert.ok(Math.abs(1 - cosine) < bound, `${dtype}: cosine ${cosine}`);
+      });
+    }
+    await plain.close();
   });
 
   test("a page of another site imports the library and classifies in a worker", async () => {
@@ -609,6 +638,35 @@ describe("the library over the real engine", { timeout: 1_200_000 }, () => {
       return Promise.all([embed(draw("#fff")), embed(draw()), embed(await draw().convertToBlob()), embed(draw().transferToImageBitmap())]);
     });
     for (const embedding of embeddings) assert.ok(embedding.every((number, i) => Math.abs(number - embeddings[0][i]) < 1e-6));
+  });
+
+  test("several pictures at once have the embeddings of each alone", async () => {
+    const { many, alone, nothing, ...errors } = await page.evaluate(async () => {
+      const pixels = (seed) => new ImageData(Uint8ClampedArray.from({ length: 4 * 30 * 20 }, (_, i) => (i % 4 === 3 ? 255 : (i * seed * 7919) % 251)), 30, 20);
+      const canvas = new OffscreenCanvas(30, 20);
+      canvas.getContext("2d").putImageData(pixels(3), 0, 0);
+      // The AVIF is decoded by the browser; one picture comes twice; more than one message's worth.
+      const images = [canvas, "/picture.png", "/red.avif", ...Array.from({ length: 8 }, (_, i) => pixels(i + 5)), "/picture.png"];
+      const many = await tiny.embedImages(images);
+      const alone = [];
+      for (const image of images) alone.push(await tiny.embedImage(image));
+      return {
+        many: many.map((embedding) => [...embedding]),
+        alone: alone.map((embedding) => [...embedding]),
+        nothing: await tiny.embedImages([]),
+        damaged: await outcome(() => tiny.embedImages([canvas, new Blob(["no picture"])])),
+        "no picture": await outcome(() => tiny.embedImages([canvas, 5])),
+        "no array": await outcome(() => tiny.embedImages(canvas)),
+        stopped: await outcome(() => tiny.embedImages([canvas], { signal: AbortSignal.abort() })),
+      };
+    });
+    assert.equal(many.length, alone.length);
+    many.forEach((embedding, i) => embedding.forEach((number, j) => assert.ok(Math.abs(number - alone[i][j]) < 1e-6, `picture ${i}: ${number}, ${alone[i][j]}`)));
+    assert.deepEqual(nothing, []);
+    assertError(errors.damaged, "bad-image", /^images\[1\]: /);
+    assertError(errors["no picture"], "bad-input", /^images\[1\]: /);
+    assertError(errors["no array"], "bad-input", /array of pictures/);
+    assertError(errors.stopped, "aborted");
   });
 
   test("a picture is taken as it is when the call is made", async () => {
@@ -881,7 +939,7 @@ describe("the library over the real engine", { timeout: 1_200_000 }, () => {
     for (let i = 1; i < weights.length; i++) assert.ok(weights[i].loaded >= weights[i - 1].loaded);
     assert.equal(events.at(-1).stage, "ready");
     assert.equal(events.filter(({ stage }) => stage === "ready").length, 1);
-    assert.ok(events.some(({ file }) => file === "siglip_web_cpu_bg.wasm"));
+    assert.ok(events.some(({ file }) => file === "siglip_web_cpu_relaxed_bg.wasm"));
   });
 
   test("the demo model answers for every sample picture, without any other site", async () => {

@@ -45,8 +45,9 @@ export async function use(signal: AbortSignal): Promise<void> {
       void [label, score, logit];
     }
     const embedding: Float32Array = await classifier.embedImage(picture, { signal });
+    const several: Float32Array[] = await classifier.embedImages([picture, "cat.jpg"], { signal });
     const texts: Float32Array[] = await classifier.embedText(["a cat"], { signal });
-    void [embedding, texts];
+    void [embedding, several, texts];
   }
   const info: ModelInfo = classifier.info;
   const numbers: number[] = [info.imageSize, info.patchSize, info.embeddingSize, info.contextLength, info.parameters, info.logitScale, info.logitBias, info.bytes];
@@ -109,6 +110,8 @@ export function refused(classifier: SiglipClassifier): void {
   void SiglipClassifier.load("demo", { backend: "webgl" });
   // @ts-expect-error: a number is no picture
   void classifier.embedImage(5);
+  // @ts-expect-error: one picture is no list
+  void classifier.embedImages("cat.jpg");
   // @ts-expect-error: made by load alone
   void new SiglipClassifier();
   // @ts-expect-error: the information is read only
