@@ -34,10 +34,13 @@ pub trait Way {
     /// Whether bytes count as −128…127.
     const SIGNED: bool = false;
 
-    /// Some of these integers as a word.
-    fn word(numbers: &[i32]) -> u32;
+    /// A word of ones.
+    const ONES: u32;
 
-    /// Four weight rows' next four numbers, a byte each → words in the order of [`word`](Self::word): the first
+    /// A block's integers, four in each of `words` → its `STEPS` words.
+    fn pack(words: [Words; BLOCK / 4], steps: &mut [u32]);
+
+    /// Four weight rows' next four numbers, a byte each → words in the order of [`pack`](Self::pack): the first
     /// `4 / PER_WORD` of the result.
     fn expand(bytes: Words) -> [Words; 2];
 
@@ -52,8 +55,16 @@ impl Way for Halves {
     const PER_WORD: usize = 2;
     const LARGEST: f32 = 32767.0;
 
-    fn word(numbers: &[i32]) -> u32 {
-        numbers[0] as u32 & 0xffff | (numbers[1] as u32) << 16
+    const ONES: u32 = 0x0001_0001;
+
+    #[inline(always)]
+    #[allow(unsafe_code)]
+    fn pack(words: [Words; BLOCK / 4], steps: &mut [u32]) {
+        assert!(steps.len() >= Self::STEPS);
+        for (i, two) in words.chunks_exact(2).enumerate() {
+            // SAFETY: there are `STEPS` words, four times as many as pairs.
+            unsafe { store_words(steps, i * WIDTH, narrow(two[0], two[1])) };
+        }
     }
 
     #[inline(always)]
@@ -82,8 +93,15 @@ pub struct Unsigned;
 pub struct Signed;
 
 #[cfg(any(test, target_feature = "relaxed-simd"))]
-fn bytes_word(numbers: &[i32]) -> u32 {
-    (0..4).fold(0, |word, i| word | (numbers[i] as u32 & 0xff) << (8 * i))
+#[inline(always)]
+#[allow(unsafe_code)]
+fn pack_bytes(words: [Words; BLOCK / 4], steps: &mut [u32]) {
+    assert!(steps.len() >= BLOCK / 4);
+    for (i, four) in words.chunks_exact(4).enumerate() {
+        let [low, high] = [narrow(four[0], four[1]), narrow(four[2], four[3])];
+        // SAFETY: there are eight words, four times as many as groups of four.
+        unsafe { store_words(steps, i * WIDTH, narrow_halves(low, high)) };
+    }
 }
 
 #[cfg(any(test, target_feature = "relaxed-simd"))]
@@ -91,8 +109,11 @@ impl Way for Unsigned {
     const PER_WORD: usize = 4;
     const LARGEST: f32 = 127.0;
 
-    fn word(numbers: &[i32]) -> u32 {
-        bytes_word(numbers)
+    const ONES: u32 = 0x0101_0101;
+
+    #[inline(always)]
+    fn pack(words: [Words; BLOCK / 4], steps: &mut [u32]) {
+        pack_bytes(words, steps);
     }
 
     #[inline(always)]
@@ -115,8 +136,11 @@ impl Way for Signed {
     const LARGEST: f32 = 127.0;
     const SIGNED: bool = true;
 
-    fn word(numbers: &[i32]) -> u32 {
-        bytes_word(numbers)
+    const ONES: u32 = 0x0101_0101;
+
+    #[inline(always)]
+    fn pack(words: [Words; BLOCK / 4], steps: &mut [u32]) {
+        pack_bytes(words, steps);
     }
 
     #[inline(always)]
@@ -242,80 +266,80 @@ struct Rounded {
 }
 
 impl Rounded {
+    #[allow(unsafe_code)]
     fn new<W: Way>(x: Rows, centre: i32) -> Self {
         let blocks = x.length.div_ceil(BLOCK);
         let mut rounded = Self {
             rows: x.rows,
             blocks,
-            words: Vec::with_capacity(x.rows * blocks * W::STEPS),
+            words: vec![0; x.rows * blocks * W::STEPS],
             starts: Vec::with_capacity(x.rows * blocks),
             scales: Vec::with_capacity(x.rows * blocks),
             middles: Vec::with_capacity(x.rows),
             sums: Vec::with_capacity(x.rows * blocks),
         };
-        for row in 0..x.rows {
+        let mut ranges = Vec::with_capacity(blocks);
+        for (row, words) in (0..x.rows).zip(rounded.words.chunks_exact_mut(blocks * W::STEPS)) {
             let row = x.row(row);
-            let middles = row.chunks(BLOCK).map(|block| {
-                let (low, high) = range(block);
-                (low + high) / 2.0
-            });
-            let middle = middles.sum::<f32>() / blocks as f32;
+            ranges.clear();
+            ranges.extend(
+                row.chunks(BLOCK)
+                    .map(|numbers| range(block(numbers, numbers[0]))),
+            );
+            let middle = ranges.iter().map(|(low, high)| (low + high) / 2.0);
+            let middle = middle.sum::<f32>() / blocks as f32;
             // Whatever is not finite shows in the sums; here it would spoil the row's other blocks in silence.
             let middle = if middle.is_finite() { middle } else { 0.0 };
             rounded.middles.push(middle);
-            for numbers in row.chunks(BLOCK) {
-                // What fills the last block up has the integer 0.
-                let mut block = [middle; BLOCK];
-                block[..numbers.len()].copy_from_slice(numbers);
-                rounded.push::<W>(&block, middle, centre);
-                let missing = (BLOCK - numbers.len()) as f32;
-                let sum = rounded.sums.last_mut().expect("the one just pushed");
-                *sum -= missing * middle;
+            let parts = row.chunks(BLOCK).zip(words.chunks_exact_mut(W::STEPS));
+            for ((numbers, words), (low, high)) in parts.zip(&ranges) {
+                let largest = (high - middle).max(middle - low);
+                let inverse = match largest > 0.0 {
+                    true => W::LARGEST / largest,
+                    false => 0.0,
+                };
+                // What fills the last block up is the integer 0.
+                let integers = block(numbers, middle)
+                    .map(|v| to_integers(multiply(subtract(v, splat(middle)), splat(inverse))));
+                W::pack(integers, words);
+                let mut integers = splat_word(0);
+                for i in (0..W::STEPS).step_by(WIDTH) {
+                    // SAFETY: there are `STEPS` words, a multiple of four.
+                    let four = unsafe { load_words(words, i) };
+                    integers = W::dot(four, splat_word(W::ONES), integers);
+                }
+                rounded.starts.push((-centre * total(integers)) as u32);
+                rounded.scales.push(largest / W::LARGEST);
+                // A number that is not finite is not lost: the sum shows it.
+                let sum = block(numbers, 0.0).into_iter().fold(splat(0.0), add);
+                rounded.sums.push(to_array(sum).iter().sum());
             }
         }
         rounded
     }
+}
 
-    fn push<W: Way>(&mut self, block: &[f32; BLOCK], middle: f32, centre: i32) {
-        // Adding and taking away 1.5·2²³ rounds to the nearest integer.
-        const ROUND: f32 = 12_582_912.0;
-        let (low, high) = range(block);
-        let largest = (high - middle).max(middle - low);
-        let inverse = if largest > 0.0 {
-            W::LARGEST / largest
-        } else {
-            0.0
-        };
-        let integers = block.map(|v| (((v - middle) * inverse + ROUND) - ROUND) as i32);
-        self.words
-            .extend(integers.chunks_exact(W::PER_WORD).map(W::word));
-        let total: i32 = integers.iter().sum();
-        self.starts.push((-centre * total) as u32);
-        self.scales.push(largest / W::LARGEST);
-        // In lanes, which the compiler may not do to a plain sum.
-        let mut sums = [0.0; 8];
-        for eight in block.chunks_exact(8) {
-            for (sum, v) in sums.iter_mut().zip(eight) {
-                *sum += v;
-            }
+/// A block's numbers, filled up with `fill`.
+#[inline(always)]
+fn block(numbers: &[f32], fill: f32) -> [Lanes; BLOCK / WIDTH] {
+    match numbers.first_chunk::<BLOCK>() {
+        Some(numbers) => std::array::from_fn(|i| load(numbers, i * WIDTH)),
+        None => {
+            let mut block = [fill; BLOCK];
+            block[..numbers.len()].copy_from_slice(numbers);
+            std::array::from_fn(|i| load(&block, i * WIDTH))
         }
-        // A number that is not finite is not lost: the sum shows it.
-        self.sums.push(sums.iter().sum());
     }
 }
 
-/// The smallest and the largest of some numbers, NaN left out.
-fn range(numbers: &[f32]) -> (f32, f32) {
-    let (mut low, mut high) = ([f32::INFINITY; 8], [f32::NEG_INFINITY; 8]);
-    for eight in numbers.chunks(8) {
-        for ((low, high), v) in low.iter_mut().zip(&mut high).zip(eight) {
-            *low = if *v < *low { *v } else { *low };
-            *high = if *v > *high { *v } else { *high };
-        }
-    }
+/// The smallest and the largest number, NaN left out.
+#[inline(always)]
+fn range(block: [Lanes; BLOCK / WIDTH]) -> (f32, f32) {
+    let low = block.into_iter().fold(splat(f32::INFINITY), lesser);
+    let high = block.into_iter().fold(splat(f32::NEG_INFINITY), greater);
     (
-        low.into_iter().fold(f32::INFINITY, f32::min),
-        high.into_iter().fold(f32::NEG_INFINITY, f32::max),
+        to_array(low).into_iter().fold(f32::INFINITY, f32::min),
+        to_array(high).into_iter().fold(f32::NEG_INFINITY, f32::max),
     )
 }
 
@@ -373,7 +397,7 @@ impl Panel {
                 &weight.words[row * weight.row_words..][..weight.row_words]
             });
             let numbers = rows.map(|row| &row[blocks.start * block_words..][..count * block_words]);
-            let ones = splat_word(W::word(&[1; 4]));
+            let ones = splat_word(W::ONES);
             let mut totals = load(&self.totals, vector * WIDTH);
             let mut at = vector * WIDTH;
             for b in 0..count {

@@ -128,6 +128,52 @@ mod wasm {
         u32x4_shr(a, bits)
     }
 
+    /// The lesser of each, `a` where `b` is no number.
+    #[inline(always)]
+    pub fn lesser(a: Lanes, b: Lanes) -> Lanes {
+        f32x4_pmin(a, b)
+    }
+
+    /// The greater of each, `a` where `b` is no number.
+    #[inline(always)]
+    pub fn greater(a: Lanes, b: Lanes) -> Lanes {
+        f32x4_pmax(a, b)
+    }
+
+    #[inline(always)]
+    pub fn to_array(a: Lanes) -> [f32; 4] {
+        let mut four = [0.0; 4];
+        store(&mut four, 0, a);
+        four
+    }
+
+    /// The nearest integers.
+    #[inline(always)]
+    pub fn to_integers(a: Lanes) -> Words {
+        i32x4_trunc_sat_f32x4(f32x4_nearest(a))
+    }
+
+    /// Signed words as halves.
+    #[inline(always)]
+    pub fn narrow(low: Words, high: Words) -> Words {
+        i16x8_narrow_i32x4(low, high)
+    }
+
+    /// Signed halves as bytes.
+    #[inline(always)]
+    pub fn narrow_halves(low: Words, high: Words) -> Words {
+        i8x16_narrow_i16x8(low, high)
+    }
+
+    /// The sum of signed words.
+    #[inline(always)]
+    pub fn total(a: Words) -> i32 {
+        i32x4_extract_lane::<0>(a)
+            + i32x4_extract_lane::<1>(a)
+            + i32x4_extract_lane::<2>(a)
+            + i32x4_extract_lane::<3>(a)
+    }
+
     /// The f32 that are nearest to signed words.
     #[inline(always)]
     pub fn to_f32(a: Words) -> Lanes {
@@ -258,6 +304,39 @@ mod portable {
 
     pub fn shift_right(a: Words, bits: u32) -> Words {
         a.map(|word| word >> bits)
+    }
+
+    pub fn lesser(a: Lanes, b: Lanes) -> Lanes {
+        std::array::from_fn(|i| if b[i] < a[i] { b[i] } else { a[i] })
+    }
+
+    pub fn greater(a: Lanes, b: Lanes) -> Lanes {
+        std::array::from_fn(|i| if b[i] > a[i] { b[i] } else { a[i] })
+    }
+
+    pub fn to_array(a: Lanes) -> [f32; 4] {
+        a
+    }
+
+    pub fn to_integers(a: Lanes) -> Words {
+        a.map(|v| v.round_ties_even() as i32 as u32)
+    }
+
+    pub fn narrow(low: Words, high: Words) -> Words {
+        let all = [low, high].concat();
+        let half = |word: u32| (word as i32).clamp(-0x8000, 0x7fff) as u32 & 0xffff;
+        std::array::from_fn(|i| half(all[2 * i]) | half(all[2 * i + 1]) << 16)
+    }
+
+    pub fn narrow_halves(low: Words, high: Words) -> Words {
+        let all = [low, high].concat();
+        let byte = |half: u32| i32::from(half as i16).clamp(-128, 127) as u32 & 0xff;
+        let two = |word: u32| byte(word) | byte(word >> 16) << 8;
+        std::array::from_fn(|i| two(all[2 * i]) | two(all[2 * i + 1]) << 16)
+    }
+
+    pub fn total(a: Words) -> i32 {
+        a.iter().map(|word| *word as i32).sum()
     }
 
     pub fn to_f32(a: Words) -> Lanes {
