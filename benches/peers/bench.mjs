@@ -1,8 +1,8 @@
-// Times siglip-web and its peers in one page of one headless Chromium, in turns, on one CPU thread each.
-//   node bench.mjs --www DIR --model DIR --onnx DIR --npm DIR [--rounds 7] [--only NAME,NAME] [--dtype f32]
-// Prints markdown; progress goes to stderr. The browser is CHROME_BIN, or Debian's chromium.
+// Times siglip-web and its peers in headless Chromium, in turns, on one CPU thread each; prints markdown, progress goes to stderr.
+//   node bench.mjs --model DIR --onnx DIR --sizes DIR --npm DIR [--rounds 7] [--sections f32,q8,labels,sizes,webgpu] [--www DIR]
+// The browser is CHROME_BIN, or Debian's chromium.
 import { createReadStream } from "node:fs";
-import { mkdtemp, readFile, rm, stat } from "node:fs/promises";
+import { mkdtemp, readFile, readdir, rm, stat } from "node:fs/promises";
 import http from "node:http";
 import os from "node:os";
 import path from "node:path";
@@ -17,16 +17,16 @@ const { values: options } = parseArgs({
     www: { type: "string", default: path.join(root, "www") },
     model: { type: "string" },
     onnx: { type: "string" },
+    sizes: { type: "string" },
     npm: { type: "string" },
     rounds: { type: "string", default: "7" },
-    only: { type: "string", default: "siglip-web,Transformers.js,onnxruntime-web" },
-    dtype: { type: "string", default: "f32" },
+    sections: { type: "string", default: "f32,q8,labels,sizes,webgpu" },
   },
 });
-for (const name of ["model", "onnx", "npm"]) {
+for (const name of ["model", "onnx", "sizes", "npm"]) {
   if (!options[name]) throw new Error(`--${name} DIR is missing: ./build.sh bench gives it`);
 }
-for (const name of ["www", "model", "onnx", "npm"]) options[name] = path.resolve(options[name]);
+for (const name of ["www", "model", "onnx", "sizes", "npm"]) options[name] = path.resolve(options[name]);
 const { chromium } = await import(pathToFileURL(path.join(root, "tests/browser/node_modules/playwright-core/index.mjs")).href);
 
 const MIME = { ".js": "text/javascript", ".mjs": "text/javascript", ".wasm": "application/wasm", ".json": "application/json" };
@@ -45,7 +45,7 @@ const server = http.createServer(async (request, response) => {
   const { pathname } = new URL(request.url, "http://localhost");
   if (pathname === "/") return response.writeHead(200, { "content-type": "text/html" }).end(PAGE);
   const [, first, ...rest] = pathname.split("/").map(decodeURIComponent);
-  const folder = { www: options.www, model: options.model, onnx: options.onnx, npm: options.npm }[first];
+  const folder = { www: options.www, model: options.model, onnx: options.onnx, sizes: options.sizes, npm: options.npm }[first];
   const file = first === "page.js" ? path.join(here, first) : folder && path.join(folder, ...rest);
   const found = file && !rest.includes("..") && (await stat(file).catch(() => undefined));
   if (!found?.isFile()) return response.writeHead(404).end();
@@ -58,34 +58,40 @@ const server = http.createServer(async (request, response) => {
 await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
 const origin = `http://127.0.0.1:${server.address().port}`;
 
-const side = JSON.parse(await readFile(path.join(options.model, "preprocessor_config.json"))).size.height;
-const settings = { names: options.only.split(","), rounds: Number(options.rounds), side, dtype: options.dtype };
-const profile = await mkdtemp(path.join(os.tmpdir(), "siglip-web-bench-"));
-const browser = await chromium.launchPersistentContext(profile, {
-  executablePath: process.env.CHROME_BIN ?? "/usr/bin/chromium",
-  headless: true,
-  args: ["--no-sandbox", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"],
-});
-const results = {};
-let version;
-try {
-  version = browser.browser()?.version();
-  for (const tower of ["image", "text"]) {
-    const page = await browser.newPage(); // fresh for each tower: both f32 towers of three engines don't fit in one
+const sideOf = async (folder) => JSON.parse(await readFile(path.join(folder, "preprocessor_config.json"))).size.height;
+const side = await sideOf(options.model);
+const rounds = Number(options.rounds);
+
+/** Calls a function of page.js in a fresh browser: engines leave memory behind. @param {string} name @param {object} settings */
+async function inPage(name, settings, { gpu = false, limit = 0 } = {}) {
+  const profile = await mkdtemp(path.join(os.tmpdir(), "siglip-web-bench-"));
+  const browser = await chromium.launchPersistentContext(profile, {
+    executablePath: process.env.CHROME_BIN ?? "/usr/bin/chromium",
+    headless: true,
+    args: ["--no-sandbox", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync",
+      ...(gpu ? ["--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader"] : [])],
+  });
+  let timer;
+  try {
+    version ??= browser.browser()?.version();
+    const page = await browser.newPage();
     page.on("console", (message) => process.stderr.write(`${message.text()}\n`));
     page.on("pageerror", (error) => process.stderr.write(`${error}\n`));
     await page.goto(origin);
     await page.waitForFunction("window.ready");
     version ??= await page.evaluate("navigator.userAgent.match(/Chrome.([0-9.]+)/)[1]");
-    results[tower] = await page.evaluate(([tower, settings]) => window.bench(tower, settings), [tower, settings]);
-    await page.close();
+    const result = page.evaluate(([name, settings]) => window.bench[name](settings), [name, settings]);
+    if (!limit) return await result;
+    const ended = new Promise((resolve) => { timer = setTimeout(resolve, limit); });
+    return await Promise.race([result.catch(() => undefined), ended]);
+  } finally {
+    clearTimeout(timer);
+    await browser.close();
+    await rm(profile, { recursive: true, force: true });
   }
-} finally {
-  await browser.close();
-  server.close();
-  await rm(profile, { recursive: true, force: true });
 }
 
+let version;
 const median = (values) => {
   const sorted = values.toSorted((a, b) => a - b);
   const middle = sorted.length >> 1;
@@ -93,46 +99,110 @@ const median = (values) => {
 };
 const difference = (a, b) => Math.max(...a.flatMap((row, i) => row.map((value, j) => Math.abs(value - b[i][j]))));
 const npmVersion = async (name) => JSON.parse(await readFile(path.join(options.npm, name, "package.json"))).version;
-const ours = settings.names[0];
+const TITLES = {
+  "Transformers.js": `Transformers.js ${await npmVersion("@huggingface/transformers")}`,
+  "onnxruntime-web": `onnxruntime-web ${await npmVersion("onnxruntime-web")}, the tower alone`,
+};
+/** A plot of one line: a bar of up to thirty blocks. */
+const bar = (value, largest) => "█".repeat(Math.max(1, Math.round((30 * value) / largest)));
+const row = (...cells) => console.log(`| ${cells.join(" | ")} |`);
+const heading = (...cells) => (row(...cells), row(...cells.map(() => "---")));
 
 async function runtime(name) {
   const belongs = {
-    "siglip-web": (file) => file.startsWith(options.www) && !file.endsWith(".json"),
+    "siglip-web": (file) => file.startsWith(options.www) && !file.endsWith(".json") && !/webgpu|_cpu(_bg)?\./.test(file),
     "Transformers.js": (file) => /transformers\.web|onnxruntime-common|ort\.webgpu|asyncify/.test(file),
     "onnxruntime-web": (file) => /ort\.wasm\.|ort-wasm-simd-threaded\.(wasm|mjs)$/.test(file),
   }[name];
-  let wasm = 0;
+  if (!belongs) return "";
   let packed = 0;
-  for (const file of [...served].filter((file) => /\.(wasm|m?js)$/.test(file) && belongs(file))) {
-    const bytes = await readFile(file);
-    if (file.endsWith(".wasm")) wasm += bytes.length;
-    packed += gzipSync(bytes, { level: 9 }).length;
-  }
-  return [wasm, packed].map((bytes) => `${(bytes / 1e6).toFixed(1)} MB`);
+  for (const file of [...served].filter((file) => /\.(wasm|m?js)$/.test(file) && belongs(file))) packed += gzipSync(await readFile(file), { level: 9 }).length;
+  return `${(packed / 1e6).toFixed(1)} MB`;
 }
 
-const load = os.loadavg()[0].toFixed(1);
-console.log(`Chromium ${version}, ${os.cpus()[0].model.trim()}, one thread each, f32 peers, ours ${settings.dtype}; ` +
-  `${settings.rounds} calls each in turns, minimum (median) in ms; load average ${load}.\n`);
-console.log(`| | image | ${ours} / it | one label | ${ours} / it | first image, label | loads in s | wasm | wasm and script, gzip |\n|---|---|---|---|---|---|---|---|---|`);
-for (const name of settings.names) {
-  const title = { "Transformers.js": `Transformers.js ${await npmVersion("@huggingface/transformers")}`, "onnxruntime-web": `onnxruntime-web ${await npmVersion("onnxruntime-web")}, tower alone` }[name] ?? name;
-  const cells = ["image", "text"].flatMap((tower) => {
-    const { times } = results[tower][name];
-    const ratio = Math.min(...results[tower][ours].times) / Math.min(...times);
-    return [`${Math.min(...times).toFixed(0)} (${median(times).toFixed(0)})`, name === ours ? "" : ratio.toFixed(2)];
-  });
-  const first = ["image", "text"].map((tower) => results[tower][name].first.toFixed(0)).join(", ");
-  const loads = ["image", "text"].map((tower) => (results[tower][name].load / 1000).toFixed(1)).join(", ");
-  console.log(`| ${title} | ${cells.join(" | ")} | ${first} | ${loads} | ${(await runtime(name)).join(" | ")} |`);
-}
 let wrong = false;
-for (const name of settings.names.slice(1)) {
-  const parts = ["image", "text"].map((tower) => difference(results[tower][ours].embeddings, results[tower][name].embeddings));
-  console.log(`${name === settings.names[1] ? "\n" : ""}Largest difference of an embedding's component, ${ours} to ${name}: image ${parts[0].toExponential(1)}, text ${parts[1].toExponential(1)}.`);
-  wrong ||= settings.dtype === "f32" && !parts.every((part) => part < 1e-4);
+
+async function towers(dtype) {
+  const names = ["siglip-web", "siglip-web without relaxed SIMD", "Transformers.js", "onnxruntime-web"];
+  const [ours, plain] = names;
+  const results = {};
+  // Both towers of four engines don't fit in one tab.
+  for (const tower of ["image", "text"]) results[tower] = await inPage("towers", { tower, names, rounds, side, dtype });
+  const ratio = (mine, tower, name) => (Math.min(...results[tower][mine].times) / Math.min(...results[tower][name].times)).toFixed(2);
+  console.log(`\nBoth towers, ${dtype}: ${rounds} calls each in turns, minimum (median) in ms. The ratios are those of siglip-web's time, with and without relaxed SIMD, to the line's.\n`);
+  heading("", "image", "ratio", "one label", "ratio", "first image, label", "loads in s", "wasm and script, gzip");
+  for (const name of names) {
+    const cells = ["image", "text"].flatMap((tower) => {
+      const { times } = results[tower][name];
+      const ratios = [ours, plain].includes(name) ? "" : `${ratio(ours, tower, name)}, ${ratio(plain, tower, name)}`;
+      return [`${Math.min(...times).toFixed(0)} (${median(times).toFixed(0)})`, ratios];
+    });
+    const first = ["image", "text"].map((tower) => results[tower][name].first.toFixed(0)).join(", ");
+    const loads = ["image", "text"].map((tower) => (results[tower][name].load / 1000).toFixed(1)).join(", ");
+    row(TITLES[name] ?? name, ...cells, first, loads, await runtime(name));
+  }
+  console.log("");
+  for (const name of names.slice(1)) {
+    const parts = ["image", "text"].map((tower) => difference(results[tower][ours].embeddings, results[tower][name].embeddings));
+    console.log(`Largest difference of an embedding's component, ${ours} to ${name}: image ${parts[0].toExponential(1)}, text ${parts[1].toExponential(1)}.`);
+    wrong ||= dtype === "f32" && !parts.every((part) => part < 1e-4);
+  }
 }
-if (results.image[ours].note) console.log(`\n${results.image[ours].note}`);
+
+async function labels() {
+  for (const dtype of ["f32", "q8"]) {
+    const { image, cached, added, batches } = await inPage("labels", { rounds, side, dtype });
+    console.log(`\nLabels and batches, ${dtype}, medians of ${rounds}. Ten labels again: ${(median(cached) - median(image)).toFixed(1)} ms beyond the image's ${median(image).toFixed(0)} ms.\n`);
+    heading("new labels", "ms", "ms per label", "");
+    const perLabel = Object.entries(added).map(([count, times]) => [count, median(times), median(times) / count]);
+    for (const [count, total, one] of perLabel) row(count, total.toFixed(0), one.toFixed(0), bar(one, Math.max(...perLabel.map(([, , one]) => one))));
+    console.log("");
+    heading("pictures at once (`embedImages`)", "ms", "pictures per second", "");
+    const perSecond = Object.entries(batches).map(([count, times]) => [count, median(times), (1000 * count) / median(times)]);
+    for (const [count, total, rate] of perSecond) row(count, total.toFixed(0), rate.toFixed(2), bar(rate, Math.max(...perSecond.map(([, , rate]) => rate))));
+  }
+}
+
+async function sizes() {
+  const lines = [];
+  for (const folder of (await readdir(options.sizes)).filter((name) => !name.startsWith(".")).toSorted()) {
+    const side = await sideOf(path.join(options.sizes, folder));
+    const times = [];
+    for (const dtype of ["f32", "q8"]) times.push(median(await inPage("size", { model: `/sizes/${folder}/`, rounds: Math.min(rounds, 3), side, dtype })));
+    lines.push([folder.replace("-", "/"), ...times]);
+  }
+  console.log(`\nImage towers of other sizes, medians of ${Math.min(rounds, 3)} in ms.\n`);
+  heading("", "f32", "q8", "");
+  for (const [name, f32, q8] of lines) row(name, f32.toFixed(0), q8.toFixed(0), bar(q8, Math.max(...lines.map(([, , q8]) => q8))));
+}
+
+async function webgpu() {
+  const mine = await inPage("gpu", { name: "siglip-web", side, rounds: 3, dtype: "f32" }, { gpu: true });
+  const [first, ...warm] = mine.times;
+  const best = Math.min(...warm);
+  // The peer takes minutes: whether it needs more than 1/0.15 of our time is all that is asked.
+  const limit = Math.max(60_000, best / 0.15);
+  const peer = await inPage("gpu", { name: "onnxruntime-web", side, rounds: 1, dtype: "f32" }, { gpu: true, limit: limit + 60_000 });
+  console.log("\nWebGPU on SwiftShader, a program that imitates a GPU, f32, one image in s.\n");
+  heading("", "load", "first", "warm", "siglip-web / it");
+  row("siglip-web", (mine.load / 1000).toFixed(1), (first / 1000).toFixed(1), (best / 1000).toFixed(1), "");
+  const title = `onnxruntime-web ${await npmVersion("onnxruntime-web")}`;
+  if (peer) row(title, (peer.load / 1000).toFixed(1), (peer.times[0] / 1000).toFixed(1), "", (best / peer.times[0]).toFixed(2));
+  else row(title, "", `not done after ${((limit + 60_000) / 1000).toFixed(0)}`, "", `< ${(best / limit).toFixed(2)}`);
+  if (peer) wrong ||= difference([mine.embedding], [peer.embedding]) > 1e-4;
+}
+
+const sections = { f32: () => towers("f32"), q8: () => towers("q8"), labels, sizes, webgpu };
+console.log(`${os.cpus()[0].model.trim()}, ${os.cpus().length} cores, one thread each; load average ${os.loadavg()[0].toFixed(1)}.`);
+try {
+  for (const name of options.sections.split(",")) {
+    if (!sections[name]) throw new Error(`--sections: ${name} is none of ${Object.keys(sections).join(", ")}`);
+    await sections[name]();
+  }
+  console.log(`\nChromium ${version}; load average in the end ${os.loadavg()[0].toFixed(1)}.`);
+} finally {
+  server.close();
+}
 if (wrong) {
   console.error("the embeddings differ by more than 1e-4: the contestants did not compute the same thing");
   process.exitCode = 1;

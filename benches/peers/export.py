@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
-"""Exports a SigLIP checkpoint to ONNX in the layout that Transformers.js reads.
+"""What the benchmark runs on, made from a SigLIP checkpoint.
 
-    python benches/peers/export.py --model DIR --out DIR
+    python benches/peers/export.py --model DIR --out DIR     # ONNX for the peers
+    python benches/peers/export.py --sizes DIR               # checkpoints whose image towers have other sizes
 
-OUT gets the configuration and tokenizer files and onnx/{vision,text}_model.onnx, each tower with its head, f32.
+OUT gets, in the layout that Transformers.js reads, the configuration and tokenizer files and onnx/{vision,text}_model.onnx, each tower with
+its head, in f32, and the same with 8-bit weights in *_quantized.onnx, quantised as Transformers.js's own scripts do it.
 """
 
 import argparse
@@ -14,6 +16,7 @@ from pathlib import Path
 
 import onnx
 import torch
+from onnxruntime.quantization import QuantType, quantize_dynamic
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "reference"))
 import model as reference  # noqa: E402
@@ -43,14 +46,42 @@ def export(tower, argument, example, path):
     graph = onnx.load(str(path), load_external_data=False).graph
     kinds = sorted({node.op_type for node in graph.node})
     print(f"{path}: {path.stat().st_size / 1e6:.0f} MB, {len(graph.node)} nodes: {' '.join(kinds)}")
+    # Signed convolutions are not supported.
+    weights = QuantType.QUInt8 if "Conv" in kinds else QuantType.QInt8
+    quantize_dynamic(path, path.with_name(f"{path.stem}_quantized.onnx"), weight_type=weights,
+                     extra_options={"EnableSubgraph": True, "MatMulConstBOnly": True})
+
+
+# Image towers: the name of the folder, their sizes, side and patch.
+SIZES = {
+    "B/16-224": (reference.BASE, 224, 16),
+    "B/16-384": (reference.BASE, 384, 16),
+    "B/16-512": (reference.BASE, 512, 16),
+    "So400m/14-384": (reference.SO400M, 384, 14),
+}
+
+
+def write_sizes(out):
+    """Checkpoints in f16 with random weights, of which only the image tower counts."""
+    for name, (sizes, side, patch) in SIZES.items():
+        text = dict(reference.HALF, vocab_size=256, max_position_embeddings=16, projection_size=sizes["hidden_size"])
+        model = reference.random_model(dict(text=text, vision=dict(sizes, image_size=side, patch_size=patch)))
+        folder = out / name.replace("/", "-")
+        folder.mkdir(parents=True, exist_ok=True)
+        reference.save_checkpoint(model, folder, torch.float16)
+        reference.save_tokenizer(folder, 16)
+        print(f"{folder}: {sum(p.numel() for p in model.parameters()) / 1e6:.0f} million parameters")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--model", type=Path)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--sizes", type=Path)
     a = parser.parse_args()
     reference.quiet()
+    if a.sizes:
+        return write_sizes(a.sizes)
     (a.out / "onnx").mkdir(parents=True, exist_ok=True)
     for file in a.model.glob("*.json"):
         shutil.copyfile(file, a.out / file.name)

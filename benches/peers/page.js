@@ -1,5 +1,5 @@
-// Runs in the page: one tower at a time, the contestants in turns, each call with an input it has not seen.
-// `window.bench(tower, settings)` resolves to {contestant: {load, times, embeddings}} for bench.mjs.
+// Runs in the page: contestants that take turns, each call with an input it has not seen.
+// Every function of `window.bench` is called by bench.mjs and answers with plain numbers.
 
 /** A picture of the model's own size: no side resizes it, so all see the same pixels. */
 async function picture(seed, side) {
@@ -28,37 +28,57 @@ const unit = (values) => {
   return Array.from(values, (value) => value / length);
 };
 
-/** Every contestant: load(tower) → embed(input) → embedding. `inputs` lets onnxruntime-web share the peer's preprocessing. */
+/** siglip-web's own classifier. @param {{model?: string, dtype: string, backend?: string, worker?: boolean}} settings */
+async function ours({ model = "/model/", dtype, backend = "cpu", worker = true }) {
+  const { SiglipClassifier } = await import("/www/siglip-web.js");
+  return SiglipClassifier.load(new URL(model, location.href).href, { backend, dtype, worker, cache: false });
+}
+
+/** @param {"image"|"text"} tower */
+const ourTower = (classifier, tower) => ({
+  note: classifier.info.backendReason,
+  embed: tower === "image" ? (input) => classifier.embedImage(input) : async (input) => (await classifier.embedText([input]))[0],
+  close: () => classifier.dispose(),
+});
+
+/** Every contestant: load({tower, dtype, backend}) → {embed(input) → embedding, prepare?(input), close()}. */
 const contestants = {
-  async "siglip-web"({ tower, dtype }) {
-    const { SiglipClassifier } = await import("/www/siglip-web.js");
-    const classifier = await SiglipClassifier.load(new URL("/model/", location.href).href, { backend: "cpu", dtype, cache: false });
-    return {
-      note: classifier.info.backendReason,
-      embed: tower === "image" ? (input) => classifier.embedImage(input) : async (input) => (await classifier.embedText([input]))[0],
-      close: () => classifier.dispose(),
-    };
+  async "siglip-web"({ tower, dtype, backend }) {
+    return ourTower(await ours({ dtype, backend }), tower);
   },
 
-  async "Transformers.js"({ tower }) {
+  /** The module for browsers without relaxed SIMD; asked on this thread, where the library can be told that this is one. */
+  async "siglip-web without relaxed SIMD"({ tower, dtype }) {
+    const validate = WebAssembly.validate;
+    WebAssembly.validate = () => false;
+    try {
+      const classifier = await ours({ dtype, worker: false });
+      if (classifier.info.adapter !== "WebAssembly SIMD") throw new Error(`it runs on ${classifier.info.adapter}`);
+      return ourTower(classifier, tower);
+    } finally {
+      WebAssembly.validate = validate;
+    }
+  },
+
+  async "Transformers.js"({ tower, dtype }) {
     const peer = await transformers();
     const prepare = await preparation(tower);
     const Model = tower === "image" ? peer.SiglipVisionModel : peer.SiglipTextModel;
-    const model = await Model.from_pretrained("onnx", { dtype: "fp32", device: "wasm" });
+    const model = await Model.from_pretrained("onnx", { dtype: dtype === "f32" ? "fp32" : dtype, device: "wasm" });
     return {
       embed: async (input) => unit((await model(await prepare(input))).pooler_output.data),
       close: () => model.dispose(),
     };
   },
 
-  async "onnxruntime-web"({ tower }) {
-    const ort = await import("onnxruntime-web/wasm");
+  async "onnxruntime-web"({ tower, dtype, backend }) {
+    const ort = await import(backend === "webgpu" ? "onnxruntime-web/webgpu" : "onnxruntime-web/wasm");
     ort.env.wasm.numThreads = 1;
     ort.env.wasm.wasmPaths = "/npm/onnxruntime-web/dist/";
     const prepare = await preparation(tower);
-    const file = tower === "image" ? "vision" : "text";
-    const bytes = new Uint8Array(await (await fetch(`/onnx/onnx/${file}_model.onnx`)).arrayBuffer());
-    const session = await ort.InferenceSession.create(bytes, { executionProviders: ["wasm"] });
+    const file = `${tower === "image" ? "vision" : "text"}_model${dtype === "f32" ? "" : "_quantized"}`;
+    const bytes = new Uint8Array(await (await fetch(`/onnx/onnx/${file}.onnx`)).arrayBuffer());
+    const session = await ort.InferenceSession.create(bytes, { executionProviders: [backend === "webgpu" ? "webgpu" : "wasm"] });
     return {
       // the tower alone: preprocessing is done before the clock starts
       prepare: async (input) => {
@@ -99,31 +119,94 @@ async function preparation(tower) {
   };
 }
 
-window.bench = async (tower, { names, rounds, side, dtype }) => {
-  const results = {};
-  const running = [];
-  for (const name of names) {
-    console.log(`${tower}: loading ${name}`);
-    const began = performance.now();
-    const contestant = await contestants[name]({ tower, dtype });
-    results[name] = { load: performance.now() - began, times: [], embeddings: [], note: contestant.note };
-    running.push([name, contestant]);
-  }
-  for (let round = 0; round <= rounds; round++) {
-    const input = tower === "image" ? await picture(round + 1, side) : text(round + 11);
-    for (const [name, contestant] of running) {
-      const prepared = contestant.prepare ? await contestant.prepare(input) : input;
-      const began = performance.now();
-      const embedding = await contestant.embed(prepared);
-      const time = performance.now() - began;
-      // the first call compiles, and is no measure of the others
-      if (round > 0) results[name].times.push(time);
-      else results[name].first = time;
-      results[name].embeddings.push(Array.from(embedding));
-      console.log(`${tower} ${round}/${rounds}: ${name} ${time.toFixed(0)} ms`);
+async function timed(work) {
+  const began = performance.now();
+  const result = await work();
+  return [performance.now() - began, result];
+}
+
+window.bench = {
+  /** One tower, the contestants in turns. → {contestant: {load, first, times, embeddings, note}} */
+  async towers({ tower, names, rounds, side, dtype }) {
+    const results = {};
+    const running = [];
+    for (const name of names) {
+      console.log(`${tower} ${dtype}: loading ${name}`);
+      const [load, contestant] = await timed(() => contestants[name]({ tower, dtype }));
+      results[name] = { load, times: [], embeddings: [], note: contestant.note };
+      running.push([name, contestant]);
     }
-  }
-  for (const [, contestant] of running) await contestant.close();
-  return results;
+    for (let round = 0; round <= rounds; round++) {
+      const input = tower === "image" ? await picture(round + 1, side) : text(round + 11);
+      for (const [name, contestant] of running) {
+        const prepared = contestant.prepare ? await contestant.prepare(input) : input;
+        const [time, embedding] = await timed(() => contestant.embed(prepared));
+        // the first call compiles, and is no measure of the others
+        if (round > 0) results[name].times.push(time);
+        else results[name].first = time;
+        results[name].embeddings.push(Array.from(embedding));
+        console.log(`${tower} ${dtype} ${round}/${rounds}: ${name} ${time.toFixed(0)} ms`);
+      }
+    }
+    for (const [, contestant] of running) await contestant.close();
+    return results;
+  },
+
+  /** What labels and batches cost. → {image, cached, added: {count: [ms]}, batches: {count: [ms]}} */
+  async labels({ rounds, side, dtype }) {
+    const classifier = await ours({ dtype });
+    let pictures = 0;
+    let texts = 0;
+    const fresh = () => picture(++pictures + 100, side);
+    const labels = (count) => Array.from({ length: count }, () => text(++texts + 100));
+    const known = labels(10);
+    await classifier.classify(await fresh(), known);
+    const result = { image: [], cached: [], added: {}, batches: {} };
+    for (let round = 0; round < rounds; round++) {
+      const [one, two] = [await fresh(), await fresh()];
+      result.image.push((await timed(() => classifier.embedImage(one)))[0]);
+      result.cached.push((await timed(() => classifier.classify(two, known)))[0]);
+      for (const count of [1, 2, 4, 8, 16]) (result.added[count] ??= []).push((await timed(() => classifier.embedText(labels(count))))[0]);
+      for (const count of [1, 2, 4, 8]) {
+        const images = await Promise.all(Array.from({ length: count }, fresh));
+        (result.batches[count] ??= []).push((await timed(() => classifier.embedImages(images)))[0]);
+      }
+      console.log(`labels and batches ${dtype} ${round + 1}/${rounds}`);
+    }
+    await classifier.dispose();
+    return result;
+  },
+
+  /** One image tower of another size. → [ms] */
+  async size({ model, rounds, side, dtype }) {
+    const classifier = await ours({ model, dtype });
+    const times = [];
+    for (let round = 0; round <= rounds; round++) {
+      const input = await picture(round + 1, side);
+      const [time] = await timed(() => classifier.embedImage(input));
+      if (round > 0) times.push(time);
+      console.log(`${model} ${dtype} ${round}/${rounds}: ${time.toFixed(0)} ms`);
+    }
+    await classifier.dispose();
+    return times;
+  },
+
+  /** An image on the GPU: a first one after load, then a warm one. → {load, times, embedding} */
+  async gpu({ name, side, rounds, dtype }) {
+    console.log(`WebGPU: loading ${name}`);
+    const [load, contestant] = await timed(() => contestants[name]({ tower: "image", dtype, backend: "webgpu" }));
+    const times = [];
+    let embedding;
+    for (let round = 0; round < rounds; round++) {
+      const input = await picture(round + 1, side);
+      const prepared = contestant.prepare ? await contestant.prepare(input) : input;
+      const [time, result] = await timed(() => contestant.embed(prepared));
+      times.push(time);
+      embedding ??= Array.from(result);
+      console.log(`WebGPU: ${name} ${(time / 1000).toFixed(1)} s`);
+    }
+    await contestant.close();
+    return { load, times, embedding };
+  },
 };
 window.ready = true;

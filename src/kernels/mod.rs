@@ -5,7 +5,7 @@
 //! loops around burn-flex's matrix product on the CPU (`cpu`), and their derivatives for training (`gradients`).
 
 pub mod check;
-mod cpu;
+pub(crate) mod cpu;
 #[cfg(feature = "train")]
 mod gradients;
 pub mod packed;

@@ -160,6 +160,7 @@ mod wasm {
     }
 
     /// Signed halves as bytes.
+    #[cfg(target_feature = "relaxed-simd")]
     #[inline(always)]
     pub fn narrow_halves(low: Words, high: Words) -> Words {
         i8x16_narrow_i16x8(low, high)

@@ -85,6 +85,40 @@ impl Kernels for Flex {
     }
 }
 
+/// Calls each kernel until the browser thinks it worth compiling well, which it does on another thread while the model loads: a
+/// call that has begun in quickly compiled code stays in it, and the first picture would take three times as long as the next.
+#[cfg(target_family = "wasm")]
+pub fn warm_up() {
+    const ROWS: usize = 48;
+    const INPUT: usize = 512;
+    const OUTPUT: usize = 96;
+    let x = vec![0.0; ROWS * INPUT];
+    let mut y = vec![0.0; ROWS * OUTPUT];
+    for _ in 0..4 {
+        product::product_into(&x, &x, INPUT, &mut y[..ROWS * ROWS], ROWS, 0);
+        product::product_into(&x, &vec![0.0; OUTPUT * INPUT], INPUT, &mut y, OUTPUT, 0);
+        for dtype in [Dtype::Q8, Dtype::Q4] {
+            let words = vec![0; OUTPUT * dtype.row_words(INPUT)];
+            integer::product_into(&x, &words, dtype, INPUT, &mut y, OUTPUT);
+        }
+        unpack_rows(
+            Dtype::F16,
+            INPUT,
+            &vec![0; ROWS * Dtype::F16.row_words(INPUT)],
+            &mut vec![0.0; ROWS * INPUT],
+        );
+        let sizes = attention::Sizes {
+            batch: 1,
+            queries: ROWS,
+            keys: ROWS,
+            hidden: INPUT,
+            heads: 8,
+        };
+        attention::attention(&x, &x, &x, sizes);
+        add_gelu_tanh(&mut y.clone(), &y);
+    }
+}
+
 /// `y + bias`, through `activation`.
 fn finish(
     mut y: FloatTensor<Flex>,
