@@ -337,9 +337,12 @@ fn block(numbers: &[f32], fill: f32) -> [Lanes; BLOCK / WIDTH] {
 fn range(block: [Lanes; BLOCK / WIDTH]) -> (f32, f32) {
     let low = block.into_iter().fold(splat(f32::INFINITY), lesser);
     let high = block.into_iter().fold(splat(f32::NEG_INFINITY), greater);
+    // `f32::min` and `max` would be calls.
+    let lesser = |a, b| if b < a { b } else { a };
+    let greater = |a, b| if b > a { b } else { a };
     (
-        to_array(low).into_iter().fold(f32::INFINITY, f32::min),
-        to_array(high).into_iter().fold(f32::NEG_INFINITY, f32::max),
+        to_array(low).into_iter().fold(f32::INFINITY, lesser),
+        to_array(high).into_iter().fold(f32::NEG_INFINITY, greater),
     )
 }
 
@@ -489,6 +492,7 @@ fn tile<W: Way, const R: usize>(
         }
         let t: [Lanes; R] = std::array::from_fn(|r| splat(of_row(&x.scales, r, b)));
         let total: [Lanes; R] = std::array::from_fn(|r| splat(of_row(&x.sums, r, b)));
+        #[allow(clippy::needless_range_loop)]
         for v in 0..VECTORS {
             // SAFETY: `b` is below `count` and `r` below `R`, for which the slices were checked above.
             unsafe {

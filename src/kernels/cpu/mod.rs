@@ -34,7 +34,7 @@ impl Kernels for Flex {
         bias: FloatTensor<Self>,
         activation: Option<Activation>,
     ) -> FloatTensor<Self> {
-        finish(matrix_product(x, weight), bias, activation)
+        linear(x, Held::Plain(weight), bias, None, activation)
     }
 
     fn siglip_linear_residual(
@@ -43,7 +43,7 @@ impl Kernels for Flex {
         bias: FloatTensor<Self>,
         residual: FloatTensor<Self>,
     ) -> FloatTensor<Self> {
-        finish_residual(matrix_product(x, weight), bias, residual)
+        linear(x, Held::Plain(weight), bias, Some(residual), None)
     }
 
     fn siglip_linear_packed(
@@ -53,7 +53,7 @@ impl Kernels for Flex {
         dtype: Dtype,
         activation: Option<Activation>,
     ) -> FloatTensor<Self> {
-        finish(packed_product(x, words, dtype), bias, activation)
+        linear(x, Held::Packed(words, dtype), bias, None, activation)
     }
 
     fn siglip_linear_packed_residual(
@@ -63,7 +63,7 @@ impl Kernels for Flex {
         residual: FloatTensor<Self>,
         dtype: Dtype,
     ) -> FloatTensor<Self> {
-        finish_residual(packed_product(x, words, dtype), bias, residual)
+        linear(x, Held::Packed(words, dtype), bias, Some(residual), None)
     }
 
     fn siglip_attention(
@@ -115,57 +115,97 @@ pub fn warm_up() {
             heads: 8,
         };
         attention::attention(&x, &x, &x, sizes);
-        add_gelu_tanh(&mut y.clone(), &y);
+        y.iter_mut().for_each(|y| *y = gelu_tanh(*y));
     }
 }
 
-/// `y + bias`, through `activation`.
-fn finish(
-    mut y: FloatTensor<Flex>,
+/// A weight `[output, input]`.
+enum Held {
+    Plain(FloatTensor<Flex>),
+    /// Words `[output, words]`.
+    Packed(IntTensor<Flex>, Dtype),
+}
+
+/// `x [rows, input] · weightᵀ + bias`, added to `residual` or through `activation`. What is added is where the sums begin, so that
+/// no further pass is needed for it.
+#[cfg(target_family = "wasm")]
+fn linear(
+    x: FloatTensor<Flex>,
+    weight: Held,
     bias: FloatTensor<Flex>,
+    residual: Option<FloatTensor<Flex>>,
+    activation: Option<Activation>,
+) -> FloatTensor<Flex> {
+    let (x, bias) = (x.to_contiguous(), bias.to_contiguous());
+    let [rows, input] = x.shape().dims();
+    let bias: &[f32] = bias.storage();
+    let output = bias.len();
+    let mut y = match residual {
+        None => bias.repeat(rows),
+        Some(residual) => {
+            let mut y = residual.to_contiguous().storage::<f32>().to_vec();
+            y.chunks_exact_mut(output).for_each(|row| add(row, bias));
+            y
+        }
+    };
+    match weight {
+        Held::Plain(weight) => {
+            let weight = weight.to_contiguous();
+            product::product_into(x.storage(), weight.storage(), input, &mut y, output, 0);
+        }
+        Held::Packed(words, dtype @ (Dtype::Q8 | Dtype::Q4)) => {
+            let words = words.to_contiguous();
+            integer::product_into(x.storage(), words.storage(), dtype, input, &mut y, output);
+        }
+        Held::Packed(words, dtype) => unpacked_product(&x, words, dtype, &mut y, output),
+    }
+    match activation {
+        None => {}
+        Some(Activation::GeluTanh) => y.iter_mut().for_each(|y| *y = gelu_tanh(*y)),
+    }
+    tensor(y, [rows, output])
+}
+
+/// `x [rows, input] · weightᵀ + bias`, added to `residual` or through `activation`.
+#[cfg(not(target_family = "wasm"))]
+fn linear(
+    x: FloatTensor<Flex>,
+    weight: Held,
+    bias: FloatTensor<Flex>,
+    residual: Option<FloatTensor<Flex>>,
     activation: Option<Activation>,
 ) -> FloatTensor<Flex> {
     let bias = bias.to_contiguous();
     let bias: &[f32] = bias.storage();
-    for row in y.storage_mut::<f32>().chunks_exact_mut(bias.len()) {
-        match activation {
-            None => add(row, bias),
-            Some(Activation::GeluTanh) => add_gelu_tanh(row, bias),
+    let output = bias.len();
+    let mut y = match weight {
+        Held::Plain(weight) => matrix_product(x, weight),
+        Held::Packed(words, dtype) => {
+            let x = x.to_contiguous();
+            let [rows, _] = x.shape().dims();
+            let mut y = vec![0.0; rows * output];
+            unpacked_product(&x, words, dtype, &mut y, output);
+            tensor(y, [rows, output])
+        }
+    };
+    let residual = residual.map(|residual| residual.to_contiguous());
+    let residual: Option<&[f32]> = residual.as_ref().map(|residual| residual.storage());
+    for (i, row) in y.storage_mut::<f32>().chunks_exact_mut(output).enumerate() {
+        match (residual, activation) {
+            (Some(residual), _) => {
+                for ((y, b), r) in row.iter_mut().zip(bias).zip(&residual[i * output..]) {
+                    *y += b + r;
+                }
+            }
+            (None, None) => add(row, bias),
+            (None, Some(Activation::GeluTanh)) => {
+                for (y, b) in row.iter_mut().zip(bias) {
+                    *y = gelu_tanh(*y + b);
+                }
+            }
         }
     }
     y
-}
-
-/// `y + bias + residual`.
-fn finish_residual(
-    mut y: FloatTensor<Flex>,
-    bias: FloatTensor<Flex>,
-    residual: FloatTensor<Flex>,
-) -> FloatTensor<Flex> {
-    let (bias, residual) = (bias.to_contiguous(), residual.to_contiguous());
-    let (bias, residual): (&[f32], &[f32]) = (bias.storage(), residual.storage());
-    let rows = y.storage_mut::<f32>().chunks_exact_mut(bias.len());
-    for (row, residual) in rows.zip(residual.chunks_exact(bias.len())) {
-        for ((y, b), r) in row.iter_mut().zip(bias).zip(residual) {
-            *y += b + r;
-        }
-    }
-    y
-}
-
-/// `x [rows, input] · weightᵀ`, the weight being packed words `[output, words]`.
-fn packed_product(x: FloatTensor<Flex>, words: IntTensor<Flex>, dtype: Dtype) -> FloatTensor<Flex> {
-    let [rows, input] = x.shape().dims();
-    let [output, _] = words.shape().dims();
-    let (x, words) = (x.to_contiguous(), words.to_contiguous());
-    let mut y = vec![0.0; rows * output];
-    #[cfg(target_family = "wasm")]
-    if matches!(dtype, Dtype::Q8 | Dtype::Q4) {
-        integer::product_into(x.storage(), words.storage(), dtype, input, &mut y, output);
-        return tensor(y, [rows, output]);
-    }
-    unpacked_product(&x, words.storage(), dtype, &mut y, [input, output]);
-    tensor(y, [rows, output])
 }
 
 /// Numbers of a packed weight that are unpacked at a time: 1 MiB of f32, which the second-level cache holds while all rows of
@@ -174,71 +214,42 @@ const UNPACKED: usize = 1 << 18;
 /// What a chunk of weight rows is a multiple of: two panels, whole blocks of either product.
 const CHUNK: usize = 24;
 
-/// `x · weightᵀ`, a chunk of the weight's rows after the other as f32.
+/// `x · weightᵀ`, a chunk of the weight's rows after the other as f32, added to `y [rows, output]`.
 fn unpacked_product(
     x: &FloatTensor<Flex>,
-    words: &[u32],
+    words: IntTensor<Flex>,
     dtype: Dtype,
     y: &mut [f32],
-    [input, output]: [usize; 2],
+    output: usize,
 ) {
+    let [_, input] = x.shape().dims();
+    let words = words.to_contiguous();
+    let words: &[u32] = words.storage();
     let row_words = dtype.row_words(input);
     let chunk = (UNPACKED / input).next_multiple_of(CHUNK).max(CHUNK);
     let mut weight = vec![0.0; chunk.min(output) * input];
     for (i, words) in words.chunks(chunk * row_words).enumerate() {
         let weight = &mut weight[..words.len() / row_words * input];
         unpack_rows(dtype, input, words, weight);
-        product_into(x, weight, input, y, output, i * chunk);
+        #[cfg(target_family = "wasm")]
+        product::product_into(x.storage(), weight, input, y, output, i * chunk);
+        #[cfg(not(target_family = "wasm"))]
+        {
+            let columns = weight.len() / input;
+            let weight = tensor(weight.to_vec(), [columns, input]);
+            let part = matrix_product(x.clone(), weight).to_contiguous();
+            let part: &[f32] = part.storage();
+            for (y, part) in y.chunks_exact_mut(output).zip(part.chunks_exact(columns)) {
+                add(&mut y[i * chunk..][..columns], part);
+            }
+        }
     }
-}
-
-/// `x · weightᵀ` for some rows of a weight, into `y [rows, output]` from column `first` on.
-#[cfg(not(target_family = "wasm"))]
-fn product_into(
-    x: &FloatTensor<Flex>,
-    weight: &[f32],
-    input: usize,
-    y: &mut [f32],
-    output: usize,
-    first: usize,
-) {
-    let columns = weight.len() / input;
-    let weight = tensor(weight.to_vec(), [columns, input]);
-    let part = matrix_product(x.clone(), weight).to_contiguous();
-    let part: &[f32] = part.storage();
-    for (y, part) in y.chunks_exact_mut(output).zip(part.chunks_exact(columns)) {
-        y[first..first + columns].copy_from_slice(part);
-    }
-}
-
-/// `x · weightᵀ` for some rows of a weight, into `y [rows, output]` from column `first` on.
-#[cfg(target_family = "wasm")]
-fn product_into(
-    x: &FloatTensor<Flex>,
-    weight: &[f32],
-    input: usize,
-    y: &mut [f32],
-    output: usize,
-    first: usize,
-) {
-    product::product_into(x.storage(), weight, input, y, output, first);
 }
 
 /// `x [rows, input] · weightᵀ [output, input]`.
 #[cfg(not(target_family = "wasm"))]
 fn matrix_product(x: FloatTensor<Flex>, weight: FloatTensor<Flex>) -> FloatTensor<Flex> {
     Flex::float_matmul(x, Flex::float_transpose(weight))
-}
-
-/// `x [rows, input] · weightᵀ [output, input]`.
-#[cfg(target_family = "wasm")]
-fn matrix_product(x: FloatTensor<Flex>, weight: FloatTensor<Flex>) -> FloatTensor<Flex> {
-    let [rows, input] = x.shape().dims();
-    let [output, _] = weight.shape().dims();
-    let (x, weight) = (x.to_contiguous(), weight.to_contiguous());
-    let mut y = vec![0.0; rows * output];
-    product::product_into(x.storage(), weight.storage(), input, &mut y, output, 0);
-    tensor(y, [rows, output])
 }
 
 /// `query [batch, queries, hidden]`, `key` and `value [batch, keys, hidden]` → `[batch, queries, hidden]`.
@@ -297,15 +308,9 @@ fn tensor<const D: usize>(values: Vec<f32>, shape: [usize; D]) -> FloatTensor<Fl
     )
 }
 
-fn add(row: &mut [f32], bias: &[f32]) {
-    for (y, b) in row.iter_mut().zip(bias) {
-        *y += b;
-    }
-}
-
-fn add_gelu_tanh(row: &mut [f32], bias: &[f32]) {
-    for (y, b) in row.iter_mut().zip(bias) {
-        *y = gelu_tanh(*y + b);
+fn add(row: &mut [f32], other: &[f32]) {
+    for (y, other) in row.iter_mut().zip(other) {
+        *y += other;
     }
 }
 
