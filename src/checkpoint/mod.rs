@@ -92,6 +92,13 @@ pub trait Store: 'static {
     /// What was put under `key`, if it is still there.
     async fn get(&self, key: &str) -> Option<Vec<u8>>;
 
+    /// The same, read as little-endian words; nothing if it is not whole ones.
+    ///
+    /// Weights are read by this, and stay in what it gives: a store that can fill the words without other memory of that size should.
+    async fn get_words(&self, key: &str) -> Option<Vec<u32>> {
+        words_of(&self.get(key).await?)
+    }
+
     /// Keeps `bytes` under `key`. A store that can't goes on without; it never fails a load.
     async fn put(&self, key: &str, bytes: &[u8]);
 
@@ -100,6 +107,13 @@ pub trait Store: 'static {
 
     /// What was last committed.
     async fn manifest(&self) -> Option<String>;
+}
+
+/// Little-endian words, if `bytes` are whole ones.
+fn words_of(bytes: &[u8]) -> Option<Vec<u32>> {
+    let (words, rest) = bytes.as_chunks();
+    rest.is_empty()
+        .then(|| words.iter().copied().map(u32::from_le_bytes).collect())
 }
 
 /// Keeps nothing.
@@ -253,7 +267,8 @@ impl Checkpoint {
 
     /// Reads what `store` doesn't have, each tensor to where it will live, converting it while it arrives.
     ///
-    /// Besides the weights this holds no more than the largest of them, twice if it is put into a store, and a few MB.
+    /// Besides the weights this holds no more than the largest of them, twice if it is put into a store, and a few MB; what the store
+    /// has is read to where it will live (see [`Store::get_words`]).
     ///
     /// A file is checked against the SHA-256 that its publisher states, if it states one and the file is read whole; where the token
     /// table is left where it is (see [`LoadOptions::whole_table`]), only the file's size and header are.
@@ -500,17 +515,16 @@ fn header_key(file: &str) -> String {
 
 /// A file as the store knows it, not opened.
 async fn recall<R>(store: &impl Store, file: &ManifestFile) -> Result<File<R>, Failure> {
-    let entry = store.get(&header_key(&file.name)).await;
+    let entry = store.get_words(&header_key(&file.name)).await;
     let entry = entry
-        .and_then(|bytes| Entry::open(bytes, Kind::Bytes, 0))
+        .and_then(|words| Entry::open(words, Kind::Bytes, 0))
         .ok_or(Failure::Stale)?;
     // Its own length stands before it; what fills the last word up is left out.
-    let length = entry
-        .numbers
-        .get(..8)
-        .map(|b| b.try_into().expect("8 bytes"));
-    let length = length.map_or(0, |b| 8 + u64::from_le_bytes(b) as usize);
-    let header_bytes = entry.numbers.get(..length).ok_or(Failure::Stale)?.to_vec();
+    let bytes: &[u8] = bytemuck::cast_slice(&entry.words);
+    let length = bytes
+        .first_chunk()
+        .map_or(0, |length| 8 + u64::from_le_bytes(*length) as usize);
+    let header_bytes = bytes.get(..length).ok_or(Failure::Stale)?.to_vec();
     let header = FileHeader::parse(&file.name, &header_bytes, None)?;
     Ok(File {
         packing: Packing::from_metadata(&file.name, &header.metadata)?,
