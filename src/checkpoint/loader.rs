@@ -343,12 +343,12 @@ impl<'a> Loader<'a> {
         if tensor.name == LABEL_EMBEDDINGS {
             return Target::Labels;
         }
-        let dims = spec.matrix();
         if tensor.name == TOKEN_TABLE {
+            let dims = spec.matrix();
             if file.random_access && !self.whole_table && tensor.bytes >= SMALLEST_REMOTE_TABLE {
                 return Target::Remote;
             }
-            let dtype = held(self.dtype, &tensor.name, dims);
+            let dtype = held(self.dtype, spec);
             let bytes = dims[0] * dims[1] * size_of::<f32>();
             let on_cpu = *self.device == Device::flex();
             return match dtype == Dtype::F32 && (on_cpu || bytes <= LARGEST_BINDING) {
@@ -356,7 +356,7 @@ impl<'a> Loader<'a> {
                 false => Target::Table(dtype),
             };
         }
-        match spec.is_weight.then(|| held(self.dtype, &tensor.name, dims)) {
+        match spec.is_weight.then(|| held(self.dtype, spec)) {
             None | Some(Dtype::F32) => Target::Plain,
             Some(dtype) => Target::Packed(dtype),
         }

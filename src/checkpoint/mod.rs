@@ -4,6 +4,7 @@
 //! `tokenizer_config.json`, `model.safetensors` or shards with `model.safetensors.index.json`). Where the folder is — a
 //! disk, a server, a browser's file picker — is the [`Source`]'s business.
 
+mod calibrate;
 mod convert;
 pub mod converted;
 mod entry;
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use twox_hash::XxHash3_128;
 
+pub use calibrate::{Calibration, calibrate};
 pub use convert::convert;
 pub use folder::{Folder, FolderReader};
 pub use rows::TokenRows;
@@ -387,19 +389,22 @@ impl Checkpoint {
     }
 }
 
-/// How the weights `[output, input]` of the parameter `name` are held in a model that is held as `dtype`.
+/// How a parameter's weights are held in a model that is held as `dtype`.
 ///
 /// Some are held finer than `dtype` says, by their share in the error of the logits: the patch convolution, which everything that the model sees goes
 /// through; the token table, whose rows are the input of every layer; the projections of queries and keys, whose error a
-/// softmax magnifies. In `q4` only the MLPs, two thirds of an encoder, have 4 bits.
-pub fn held(dtype: Dtype, name: &str, dims: [usize; 2]) -> Dtype {
-    let finer = |names: &[&str]| names.iter().any(|part| name.contains(part));
+/// softmax magnifies. In `q4` only MLPs, two thirds of an encoder, have 4 bits, and not all of them: an error in one of the first layers
+/// grows on its way through the others (in a ViT-B, one in the first counts three times as much as one in the fourth), and after the MLP
+/// of the vision tower's head nothing comes that could average. So the first third and the head have 8.
+pub fn held(dtype: Dtype, spec: &ParameterSpec) -> Dtype {
+    let finer = |names: &[&str]| names.iter().any(|part| spec.name.contains(part));
     match dtype {
         // The host gathers the table's rows, whatever their length.
-        _ if name != TOKEN_TABLE && !takes_packed(dims) => Dtype::F32,
+        _ if spec.name != TOKEN_TABLE && !takes_packed(spec.matrix()) => Dtype::F32,
         Dtype::Q8 if finer(&["q_proj", "k_proj", "token_embedding"]) => Dtype::F16,
         Dtype::Q8 | Dtype::Q4 if finer(&["patch_embedding"]) => Dtype::F16,
         Dtype::Q4 if !finer(&[".mlp.fc1.", ".mlp.fc2."]) => Dtype::Q8,
+        Dtype::Q4 if spec.layer.is_none_or(|(layer, of)| layer < of / 3) => Dtype::Q8,
         other => other,
     }
 }
@@ -498,6 +503,7 @@ fn specs(config: &SiglipConfig, fixed: Option<&FixedLabels>) -> Vec<ParameterSpe
         name: LABEL_EMBEDDINGS.into(),
         shape: vec![fixed.labels.len(), config.vision.encoder.hidden_size],
         is_weight: false,
+        layer: None,
     });
     specs
 }
