@@ -772,6 +772,47 @@ fn calibrated_weights_give_embeddings_that_are_nearer() {
 }
 
 #[test]
+fn any_model_can_be_calibrated_and_the_vision_tower_alone() {
+    for fixture in &FIXTURES {
+        let source = fixture.source();
+        let mut steps = 0;
+        let mut progress = |done, all| {
+            steps += 1;
+            assert!(done == steps && done <= all);
+        };
+        let fixed = FixedLabels {
+            labels: vec!["a cat".into(), "the sky".into()],
+            templates: vec!["a photo of {}".into()],
+        };
+        let labels: Vec<&str> = fixed.labels.iter().map(String::as_str).collect();
+        let mut whole = load_stored(&source, (), &held_as(Dtype::F32), &()).unwrap();
+        let embeddings = whole.embed_labels(&labels, &fixed.templates).unwrap();
+        let calibration =
+            pollster::block_on(calibrate(&source, false, &(), &mut progress)).unwrap();
+        assert_eq!(steps, whole.config().vision.encoder.num_hidden_layers + 1);
+        let labelled = Some((&fixed, embeddings.as_slice()));
+        let mut folder = converted(&source, Dtype::Q4, labelled, Some(&calibration));
+        let config = config_with_labels(&source.files["config.json"], &fixed).unwrap();
+        folder.files.insert("config.json".into(), config);
+        let mut classifier = load_stored(&folder, (), &LoadOptions::default(), &()).unwrap();
+        let [got, expected] = [&mut classifier, &mut whole].map(|classifier| {
+            let options = ClassifyOptions {
+                templates: fixed.templates.clone(),
+                ..ClassifyOptions::default()
+            };
+            let results = classifier.classify(PICTURE, &labels, &options).unwrap();
+            let logit = |label| results.iter().find(|r| r.label == label).unwrap().logit;
+            logit("a cat") - logit("the sky")
+        });
+        assert!(
+            (got - expected).abs() < 8.0,
+            "{}: {got}, exactly {expected}",
+            fixture.name
+        );
+    }
+}
+
+#[test]
 fn four_bits_are_for_the_later_mlps_only() {
     let sizes = r#"{"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 2, "num_hidden_layers": 7}"#;
     let json =
