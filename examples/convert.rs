@@ -5,7 +5,9 @@
 //! ```
 //!
 //! IN is a checkpoint folder as the Hugging Face Hub has it; OUT gets the same files. `f16` weights are as any reader of safetensors
-//! knows them; the words of `q8` and `q4` are described in the file's metadata and in `src/kernels/packed.rs`.
+//! knows them; the words of `q8` and `q4` are described in the file's metadata and in `src/kernels/packed.rs`. For `q4` the weights are
+//! rounded with a look at what goes through them (see `calibrate` in `src/checkpoint`), which halves the error that a page makes when it packs
+//! them itself; it takes some minutes and the whole model's memory in f32.
 //!
 //! `--labels FILE`, with one label per line, makes a classifier of these labels only: their embeddings are written instead of the text
 //! tower and the tokenizer, which is half the download. The labels are put into `--template` (default
@@ -17,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use siglip_web::checkpoint::converted::{FixedLabels, config_with_labels};
-use siglip_web::checkpoint::{Folder, convert};
+use siglip_web::checkpoint::{Folder, calibrate, convert};
 use siglip_web::classifier::DEFAULT_TEMPLATE;
 use siglip_web::{Backend, Classifier, Code, Dtype, Error, Result, device};
 
@@ -107,13 +109,31 @@ fn run(arguments: &Arguments) -> Result<()> {
     if same(out) == same(&arguments.input) {
         return Err(bad_input("OUT is IN; give another folder"));
     }
+    let calibration = match arguments.dtype {
+        Dtype::Q4 => {
+            let mut progress = |done, all| eprint!("\rcalibrated {done} of {all} layers");
+            let text = fixed.is_none();
+            let calibration = pollster::block_on(calibrate(&source, text, &(), &mut progress))?;
+            eprintln!();
+            Some(calibration)
+        }
+        _ => None,
+    };
     let weights = out.join("model.safetensors");
     let file = File::create(&weights).map_err(|error| unwritable(&weights, &error))?;
     let mut file = BufWriter::new(file);
     let labels = fixed
         .as_ref()
         .map(|(fixed, embeddings)| (fixed, embeddings.as_slice()));
-    pollster::block_on(convert(&source, arguments.dtype, labels, &mut file, &()))?;
+    let calibration = calibration.as_ref();
+    pollster::block_on(convert(
+        &source,
+        arguments.dtype,
+        labels,
+        calibration,
+        &mut file,
+        &(),
+    ))?;
     file.flush().map_err(|error| unwritable(&weights, &error))?;
 
     let text_files: &[&str] = match fixed {

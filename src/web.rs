@@ -171,6 +171,18 @@ impl Store for MaybeStore {
         (!bytes.is_undefined()).then(|| bytes_of(&bytes))
     }
 
+    async fn get_words(&self, key: &str) -> Option<Vec<u32>> {
+        let bytes = self.0.as_ref()?.get(key).await.ok()?;
+        let bytes = bytes.dyn_ref::<Uint8Array>()?;
+        let length = bytes.length() as usize;
+        if !length.is_multiple_of(4) {
+            return None;
+        }
+        let mut words = vec![0; length / 4];
+        bytes.copy_to(bytemuck::cast_slice_mut(&mut words));
+        Some(words)
+    }
+
     async fn put(&self, key: &str, bytes: &[u8]) {
         if let Some(store) = &self.0 {
             let _ = store.put(key, Uint8Array::from(bytes)).await;

@@ -5,8 +5,11 @@ mod common;
 use burn::tensor::Device;
 use common::{FIXTURES, Memory, MemoryStore, ODD, PICTURE, StopAfter, TINY};
 use siglip_web::checkpoint::converted::{FixedLabels, config_with_labels};
-use siglip_web::checkpoint::{Checkpoint, FileHeader, Pace, Stage, Store, convert, shard_names};
-use siglip_web::model::SiglipConfig;
+use siglip_web::checkpoint::{
+    Calibration, Checkpoint, FileHeader, Pace, Stage, Store, calibrate, convert, held, shard_names,
+};
+use siglip_web::classifier::Picture;
+use siglip_web::model::{SiglipConfig, parameters};
 use siglip_web::{Classifier, ClassifyOptions, Code, Dtype, Error, LoadOptions};
 
 fn load(source: &Memory) -> Result<Checkpoint, Error> {
@@ -641,9 +644,22 @@ fn of_a_large_token_table_only_the_rows_of_the_texts_are_read() {
 }
 
 /// `source` as [`convert`] writes it, with its small files.
-fn converted(source: &Memory, dtype: Dtype, labels: Option<(&FixedLabels, &[Vec<f32>])>) -> Memory {
+fn converted(
+    source: &Memory,
+    dtype: Dtype,
+    labels: Option<(&FixedLabels, &[Vec<f32>])>,
+    calibration: Option<&Calibration>,
+) -> Memory {
     let mut weights = Vec::new();
-    pollster::block_on(convert(source, dtype, labels, &mut weights, &())).unwrap();
+    pollster::block_on(convert(
+        source,
+        dtype,
+        labels,
+        calibration,
+        &mut weights,
+        &(),
+    ))
+    .unwrap();
     let mut folder = Memory::default();
     for (name, bytes) in source
         .files
@@ -663,7 +679,7 @@ fn a_converted_folder_is_what_it_would_be_after_loading() {
         let mut size = usize::MAX;
         for dtype in [Dtype::F16, Dtype::Q8, Dtype::Q4] {
             let expected = logits(&mut load_stored(&source, (), &held_as(dtype), &()).unwrap());
-            let folder = converted(&source, dtype, None);
+            let folder = converted(&source, dtype, None, None);
             let file = &folder.files["model.safetensors"];
             assert!(
                 file.len() < size || fixture.name == "odd",
@@ -685,10 +701,145 @@ fn a_converted_folder_is_what_it_would_be_after_loading() {
     }
 }
 
+/// Embeddings of 60 texts and of 40 pictures.
+fn many_embeddings(folder: &Memory, options: &LoadOptions) -> [Vec<f32>; 2] {
+    let mut classifier = load_stored(folder, (), options, &()).unwrap();
+    let (colours, things) = (
+        ["red", "blue", "big", "small"],
+        ["cat", "dog", "house", "tree", "fish"],
+    );
+    let places = ["the sea", "a car", "water"];
+    let texts: Vec<String> = (0..60)
+        .map(|i| {
+            format!(
+                "a {} {} in {}",
+                colours[i % 4],
+                things[i / 4 % 5],
+                places[i / 20]
+            )
+        })
+        .collect();
+    let texts = classifier.embed_text(&texts).unwrap().concat();
+    let pictures = (0..40).map(|i| {
+        let mut pixels = Vec::new();
+        for (y, x) in (0..32).flat_map(|y| (0..32).map(move |x| (y, x))) {
+            for channel in 0..3 {
+                let phase = (x * (1 + i % 7) + y * (i % 5) + channel * i) as f32 / 7.0;
+                pixels.push((128.0 + 120.0 * phase.sin()) as u8);
+            }
+            pixels.push(255);
+        }
+        let picture = Picture::Rgba {
+            width: 32,
+            height: 32,
+            pixels: &pixels,
+        };
+        pollster::block_on(classifier.embed_image_with(picture, &())).unwrap()
+    });
+    let pictures = pictures.collect::<Vec<_>>().concat();
+    [texts, pictures]
+}
+
+#[test]
+fn calibrated_weights_give_embeddings_that_are_nearer() {
+    let source = TINY.source();
+    let mut told = Vec::new();
+    let mut progress = |done, all| told.push((done, all));
+    let calibration = pollster::block_on(calibrate(&source, true, &(), &mut progress)).unwrap();
+    assert_eq!(told, [(1, 5), (2, 5), (3, 5), (4, 5), (5, 5)]);
+    let plain = converted(&source, Dtype::Q4, None, None);
+    let calibrated = converted(&source, Dtype::Q4, None, Some(&calibration));
+    let size = |folder: &Memory| folder.files["model.safetensors"].len();
+    assert_eq!(size(&plain), size(&calibrated));
+    let exact = many_embeddings(&source, &held_as(Dtype::F32));
+    let errors = [&plain, &calibrated].map(|folder| {
+        let got = many_embeddings(folder, &LoadOptions::default());
+        [0, 1].map(|i| {
+            let pairs = got[i].iter().zip(&exact[i]);
+            pairs.map(|(a, b)| (a - b).powi(2)).sum::<f32>().sqrt()
+        })
+    });
+    // In a model as small as this, the weights that have 8 bits make a good part of the error.
+    let [plain, calibrated] = errors;
+    assert!(
+        calibrated[0] < 0.8 * plain[0],
+        "texts: {calibrated:?} {plain:?}"
+    );
+    assert!(
+        calibrated[1] < 0.9 * plain[1],
+        "pictures: {calibrated:?} {plain:?}"
+    );
+}
+
+#[test]
+fn any_model_can_be_calibrated_and_the_vision_tower_alone() {
+    for fixture in &FIXTURES {
+        let source = fixture.source();
+        let mut steps = 0;
+        let mut progress = |done, all| {
+            steps += 1;
+            assert!(done == steps && done <= all);
+        };
+        let fixed = FixedLabels {
+            labels: vec!["a cat".into(), "the sky".into()],
+            templates: vec!["a photo of {}".into()],
+        };
+        let labels: Vec<&str> = fixed.labels.iter().map(String::as_str).collect();
+        let mut whole = load_stored(&source, (), &held_as(Dtype::F32), &()).unwrap();
+        let embeddings = whole.embed_labels(&labels, &fixed.templates).unwrap();
+        let calibration =
+            pollster::block_on(calibrate(&source, false, &(), &mut progress)).unwrap();
+        assert_eq!(steps, whole.config().vision.encoder.num_hidden_layers + 1);
+        let labelled = Some((&fixed, embeddings.as_slice()));
+        let mut folder = converted(&source, Dtype::Q4, labelled, Some(&calibration));
+        let config = config_with_labels(&source.files["config.json"], &fixed).unwrap();
+        folder.files.insert("config.json".into(), config);
+        let mut classifier = load_stored(&folder, (), &LoadOptions::default(), &()).unwrap();
+        let [got, expected] = [&mut classifier, &mut whole].map(|classifier| {
+            let options = ClassifyOptions {
+                templates: fixed.templates.clone(),
+                ..ClassifyOptions::default()
+            };
+            let results = classifier.classify(PICTURE, &labels, &options).unwrap();
+            let logit = |label| results.iter().find(|r| r.label == label).unwrap().logit;
+            logit("a cat") - logit("the sky")
+        });
+        assert!(
+            (got - expected).abs() < 8.0,
+            "{}: {got}, exactly {expected}",
+            fixture.name
+        );
+    }
+}
+
+#[test]
+fn four_bits_are_for_the_later_mlps_only() {
+    let sizes = r#"{"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 2, "num_hidden_layers": 7}"#;
+    let json =
+        format!(r#"{{"model_type": "siglip", "text_config": {sizes}, "vision_config": {sizes}}}"#);
+    let config = SiglipConfig::from_json(json.as_bytes()).unwrap();
+    let specs = parameters(&config);
+    let q4 = specs
+        .iter()
+        .filter(|spec| spec.is_weight && held(Dtype::Q4, spec) == Dtype::Q4);
+    let names: Vec<&str> = q4.map(|spec| spec.name.as_str()).collect();
+    let mut expected = Vec::new();
+    for tower in ["vision", "text"] {
+        for layer in 2..7 {
+            for part in ["fc1", "fc2"] {
+                expected.push(format!(
+                    "{tower}_model.encoder.layers.{layer}.mlp.{part}.weight"
+                ));
+            }
+        }
+    }
+    assert_eq!(names, expected);
+}
+
 #[test]
 fn rows_of_a_packed_table_are_read_one_by_one_too() {
     // 80 bytes a row, 16 MiB and more.
-    let folder = converted(&with_table(210_000), Dtype::Q8, None);
+    let folder = converted(&with_table(210_000), Dtype::Q8, None, None);
     let whole_table = LoadOptions {
         dtype: Some(Dtype::Q8),
         whole_table: true,
@@ -711,7 +862,7 @@ fn a_folder_for_fixed_labels_needs_no_text_tower_and_knows_no_others() {
         templates: ClassifyOptions::default().templates,
     };
     let embeddings = whole.embed_labels(&LABELS, &fixed.templates).unwrap();
-    let mut folder = converted(&source, Dtype::F16, Some((&fixed, &embeddings)));
+    let mut folder = converted(&source, Dtype::F16, Some((&fixed, &embeddings)), None);
     let config = config_with_labels(&source.files["config.json"], &fixed).unwrap();
     folder.files.insert("config.json".into(), config);
     folder.files.retain(|name, _| !name.contains("tokenizer"));

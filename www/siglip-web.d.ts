@@ -15,7 +15,7 @@ export interface LoadOptions {
   /** `"auto"` (default) takes WebGPU on a real GPU and the CPU otherwise; `info.backendReason` says why. */
   backend?: "auto" | "webgpu" | "cpu";
   /**
-   * How weights are held: `"q8"` takes about a third of `"f32"`'s memory, `"q4"` a fifth, at a larger error. `"auto"` (default) takes what a converted
+   * How weights are held: `"q8"` takes about a third of `"f32"`'s memory, `"q4"` a quarter, at a larger error. `"auto"` (default) takes what a converted
    * checkpoint was made for; otherwise `"f32"` for small models (up to 64 MB), `"q8"` on the CPU and `"f16"` on WebGPU.
    */
   dtype?: "auto" | "f32" | "f16" | "q8" | "q4";

@@ -4,7 +4,7 @@
 import { SiglipError, aborted } from "./error.js";
 
 /** Raised whenever the engine's entries change their form: what an older version left is then no longer found. */
-const FORMAT = 1;
+const FORMAT = 2;
 const ROOT = "siglip-web";
 
 /** @typedef {import("./download.js").Version} Version */

@@ -5,6 +5,7 @@ use std::io::Write;
 use half::f16;
 use serde_json::{Map, Value, json};
 
+use super::calibrate::Calibration;
 use super::converted::{FixedLabels, KEY, Packing};
 use super::loader::{LABEL_EMBEDDINGS, Loader, Numbers, Sink, TOKEN_TABLE, Target};
 use super::{INDEX, Pace, SINGLE_FILE, Source, held, open, opened, required, shards, specs};
@@ -36,7 +37,8 @@ impl Written {
 /// Writes the weights that `source` holds as one `model.safetensors` into `out`, in the format of [`converted`](super::converted); one
 /// tensor is in memory at a time.
 ///
-/// With `labels`, the embeddings of fixed labels, there is no text tower in it.
+/// With `labels`, the embeddings of fixed labels, there is no text tower in it. `calibration` is for [`Dtype::Q4`]; without it the
+/// weights are as a loader would hold them.
 ///
 /// # Errors
 /// As [`Checkpoint::load_with`](super::Checkpoint::load_with); `bad-input` if `out` can't be written.
@@ -44,6 +46,7 @@ pub async fn convert(
     source: &impl Source,
     dtype: Dtype,
     labels: Option<(&FixedLabels, &[Vec<f32>])>,
+    calibration: Option<&Calibration>,
     out: &mut impl Write,
     pace: &impl Pace,
 ) -> Result<()> {
@@ -73,7 +76,7 @@ pub async fn convert(
         .map(|spec| {
             let packed = spec.is_weight || spec.name == TOKEN_TABLE;
             let dtype = match packed {
-                true => held(dtype, &spec.name, spec.matrix()),
+                true => held(dtype, &spec),
                 false => Dtype::F32,
             };
             Written { spec, dtype }
@@ -120,6 +123,11 @@ pub async fn convert(
         if let (LABEL_EMBEDDINGS, Some((_, embeddings))) = (name.as_str(), labels) {
             let values = embeddings.iter().flatten();
             write(&values.flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>())?;
+            continue;
+        }
+        let calibrated = calibration.and_then(|calibration| calibration.bytes(name, tensor.dtype));
+        if let Some(bytes) = calibrated {
+            write(&bytes)?;
             continue;
         }
         let found = files.iter_mut().find_map(|file| {

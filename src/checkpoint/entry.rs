@@ -2,7 +2,8 @@
 //! file stood before and after it, so that a load that goes on later can still check the whole file.
 //!
 //! An entry is `magic, kind, row length, lengths of both states (u32 each), state before, state after, numbers, checksum`, all
-//! little-endian. A torn, damaged or foreign one is as good as none.
+//! little-endian, each state filled up with zeros to whole words. So it can be read into the very words that the numbers will live in:
+//! a model that comes from the store needs no memory beside its weights. A torn, damaged or foreign entry is as good as none.
 
 use sha2::digest::common::hazmat::SerializableState;
 use sha2::{Digest, Sha256};
@@ -11,9 +12,11 @@ use twox_hash::XxHash3_128;
 use crate::kernels::Dtype;
 
 /// Changes with the format.
-const MAGIC: u32 = u32::from_le_bytes(*b"slw1");
-const FIXED: usize = 5 * 4;
-const CHECKSUM: usize = 16;
+const MAGIC: u32 = u32::from_le_bytes(*b"slw2");
+/// Words before the states.
+const FIXED: usize = 5;
+/// Words after the numbers.
+const CHECKSUM: usize = 4;
 
 /// The running hash of a file that is read in order; none once something was left out.
 #[derive(Clone)]
@@ -91,18 +94,23 @@ pub fn seal(
     count: usize,
     words: impl Iterator<Item = u32>,
 ) -> Vec<u8> {
-    let length = FIXED + before.len() + after.len() + 4 * count + CHECKSUM;
+    let states = [before, after];
+    let state_words: usize = states.iter().map(|state| state.len().div_ceil(4)).sum();
+    let length = 4 * (FIXED + state_words + count + CHECKSUM);
     let mut bytes = Vec::with_capacity(length);
-    let sizes = [before.len(), after.len()].map(|length| length as u32);
+    let sizes = states.map(|state| state.len() as u32);
     for word in [MAGIC, kind.code(), input as u32, sizes[0], sizes[1]] {
         bytes.extend(word.to_le_bytes());
     }
-    bytes.extend_from_slice(before);
-    bytes.extend_from_slice(after);
+    for state in states {
+        bytes.extend_from_slice(state);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+    }
     for word in words {
         bytes.extend(word.to_le_bytes());
     }
     bytes.extend(XxHash3_128::oneshot(&bytes).to_le_bytes());
+    debug_assert_eq!(bytes.len(), length);
     bytes
 }
 
@@ -113,67 +121,83 @@ pub struct Entry {
     /// The state of the file's hash after the tensor.
     pub after: Vec<u8>,
     /// The numbers.
-    pub numbers: Vec<u8>,
+    pub words: Vec<u32>,
 }
 
 impl Entry {
     /// Opens what [`seal`] made; none if it is anything else.
-    pub fn open(mut bytes: Vec<u8>, kind: Kind, input: usize) -> Option<Self> {
-        let end = bytes
+    pub fn open(mut words: Vec<u32>, kind: Kind, input: usize) -> Option<Self> {
+        let end = words
             .len()
             .checked_sub(CHECKSUM)
             .filter(|end| *end >= FIXED)?;
-        let (content, checksum) = bytes.split_at(end);
+        let (content, checksum) = bytemuck::cast_slice::<u32, u8>(&words).split_at(4 * end);
         if XxHash3_128::oneshot(content).to_le_bytes() != checksum {
             return None;
         }
-        let word = |i: usize| {
-            let bytes = content[4 * i..][..4].try_into().expect("4 bytes");
-            u32::from_le_bytes(bytes)
-        };
-        if [word(0), word(1), word(2)] != [MAGIC, kind.code(), input as u32] {
+        if words[..3] != [MAGIC, kind.code(), input as u32] {
             return None;
         }
-        let (before, after) = (word(3) as usize, word(4) as usize);
-        let start = FIXED.checked_add(before)?.checked_add(after)?;
-        let (before, after) = (
-            content.get(FIXED..FIXED + before)?.to_vec(),
-            content.get(FIXED + before..start)?.to_vec(),
-        );
-        // In place: numbers can be large.
-        bytes.truncate(end);
-        bytes.drain(..start);
+        let mut start = 4 * FIXED;
+        let mut state = |length: u32| {
+            let state = content.get(start..start.checked_add(length as usize)?)?;
+            start += state.len().next_multiple_of(4);
+            Some(state.to_vec())
+        };
+        let (before, after) = (state(words[3])?, state(words[4])?);
+        if start > content.len() {
+            return None;
+        }
+        // In place: there may be no room for them twice.
+        words.truncate(end);
+        words.drain(..start / 4);
         Some(Self {
             before,
             after,
-            numbers: bytes,
+            words,
         })
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::words_of;
     use super::*;
 
     #[test]
     fn any_damage_is_found() {
         let kind = Kind::Numbers(Dtype::Q8);
         let whole = seal(kind, 7, b"before", b"after", 2, [1, 2].into_iter());
-        let entry = Entry::open(whole.clone(), kind, 7).unwrap();
+        let open = |bytes: &[u8], kind, input| Entry::open(words_of(bytes)?, kind, input);
+        let entry = open(&whole, kind, 7).unwrap();
         assert_eq!(
-            (&*entry.before, &*entry.after, &*entry.numbers),
-            (&b"before"[..], &b"after"[..], &[1, 0, 0, 0, 2, 0, 0, 0][..])
+            (&*entry.before, &*entry.after, &*entry.words),
+            (&b"before"[..], &b"after"[..], &[1, 2][..])
         );
         for length in 0..whole.len() {
-            assert!(Entry::open(whole[..length].to_vec(), kind, 7).is_none());
+            assert!(open(&whole[..length], kind, 7).is_none());
         }
         for i in 0..whole.len() {
             let mut damaged = whole.clone();
             damaged[i] ^= 1;
-            assert!(Entry::open(damaged, kind, 7).is_none(), "byte {i}");
+            assert!(open(&damaged, kind, 7).is_none(), "byte {i}");
         }
-        assert!(Entry::open(whole.clone(), Kind::Bytes, 7).is_none());
-        assert!(Entry::open(whole, kind, 8).is_none());
+        assert!(open(&whole, Kind::Bytes, 7).is_none());
+        assert!(open(&whole, kind, 8).is_none());
+    }
+
+    #[test]
+    fn the_numbers_stay_where_they_were_read() {
+        let (state, kind) = ([7; 121], Kind::Numbers(Dtype::F32));
+        let whole = seal(kind, 1000, &state, &state, 1000, 0..1000);
+        let words = words_of(&whole).unwrap();
+        let (address, capacity) = (words.as_ptr(), words.capacity());
+        let entry = Entry::open(words, kind, 1000).unwrap();
+        assert!(entry.words.iter().copied().eq(0..1000));
+        assert_eq!(
+            (entry.words.as_ptr(), entry.words.capacity()),
+            (address, capacity)
+        );
     }
 
     #[test]

@@ -343,12 +343,12 @@ impl<'a> Loader<'a> {
         if tensor.name == LABEL_EMBEDDINGS {
             return Target::Labels;
         }
-        let dims = spec.matrix();
         if tensor.name == TOKEN_TABLE {
+            let dims = spec.matrix();
             if file.random_access && !self.whole_table && tensor.bytes >= SMALLEST_REMOTE_TABLE {
                 return Target::Remote;
             }
-            let dtype = held(self.dtype, &tensor.name, dims);
+            let dtype = held(self.dtype, spec);
             let bytes = dims[0] * dims[1] * size_of::<f32>();
             let on_cpu = *self.device == Device::flex();
             return match dtype == Dtype::F32 && (on_cpu || bytes <= LARGEST_BINDING) {
@@ -356,7 +356,7 @@ impl<'a> Loader<'a> {
                 false => Target::Table(dtype),
             };
         }
-        match spec.is_weight.then(|| held(self.dtype, &tensor.name, dims)) {
+        match spec.is_weight.then(|| held(self.dtype, spec)) {
             None | Some(Dtype::F32) => Target::Plain,
             Some(dtype) => Target::Packed(dtype),
         }
@@ -487,15 +487,16 @@ impl<R: Reader> Run<'_, '_, R> {
         target: Target,
         store: &impl Store,
     ) -> Option<Entry> {
-        let bytes = store.get(&key(self.loader.dtype, &tensor.name)).await?;
+        let key = key(self.loader.dtype, &tensor.name);
+        let entry = store.get_words(&key).await?;
         let [rows, input] = self.dims(tensor);
         let kind = Self::kind(target);
-        let words = match kind {
+        let count = match kind {
             Kind::Bytes => 0,
             Kind::Numbers(Dtype::F32) if !matches!(target, Target::Table(_)) => rows * input,
             Kind::Numbers(dtype) => rows * dtype.row_words(input),
         };
-        Entry::open(bytes, kind, input).filter(|entry| entry.numbers.len() == 4 * words)
+        Entry::open(entry, kind, input).filter(|entry| entry.words.len() == count)
     }
 
     /// Takes a tensor from the store, unless it is of another file.
@@ -509,18 +510,15 @@ impl<R: Reader> Run<'_, '_, R> {
         }
         *self.hash = after;
         let [_, input] = self.dims(tensor);
-        let words = entry
-            .numbers
-            .chunks_exact(4)
-            .map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]));
+        let words = entry.words;
         let numbers = match target {
             Target::Nothing | Target::Remote => Numbers::None,
-            Target::Plain | Target::Labels => Numbers::Plain(words.map(f32::from_bits).collect()),
+            // In place, too.
+            Target::Plain | Target::Labels => Numbers::Plain(bytemuck::cast_vec(words)),
             Target::Packed(dtype) | Target::Table(dtype) => {
-                Numbers::Packed(PackedMatrix::from_words(dtype, input, words.collect()))
+                Numbers::Packed(PackedMatrix::from_words(dtype, input, words))
             }
         };
-        drop(entry.numbers);
         self.loader.place(&tensor.name, target, numbers);
         self.loaded += tensor.bytes as u64;
         true

@@ -4,6 +4,7 @@
 //! `tokenizer_config.json`, `model.safetensors` or shards with `model.safetensors.index.json`). Where the folder is — a
 //! disk, a server, a browser's file picker — is the [`Source`]'s business.
 
+mod calibrate;
 mod convert;
 pub mod converted;
 mod entry;
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use twox_hash::XxHash3_128;
 
+pub use calibrate::{Calibration, calibrate};
 pub use convert::convert;
 pub use folder::{Folder, FolderReader};
 pub use rows::TokenRows;
@@ -92,6 +94,13 @@ pub trait Store: 'static {
     /// What was put under `key`, if it is still there.
     async fn get(&self, key: &str) -> Option<Vec<u8>>;
 
+    /// The same, read as little-endian words; nothing if it is not whole ones.
+    ///
+    /// Weights are read by this, and stay in what it gives: a store that can fill the words without other memory of that size should.
+    async fn get_words(&self, key: &str) -> Option<Vec<u32>> {
+        words_of(&self.get(key).await?)
+    }
+
     /// Keeps `bytes` under `key`. A store that can't goes on without; it never fails a load.
     async fn put(&self, key: &str, bytes: &[u8]);
 
@@ -100,6 +109,13 @@ pub trait Store: 'static {
 
     /// What was last committed.
     async fn manifest(&self) -> Option<String>;
+}
+
+/// Little-endian words, if `bytes` are whole ones.
+fn words_of(bytes: &[u8]) -> Option<Vec<u32>> {
+    let (words, rest) = bytes.as_chunks();
+    rest.is_empty()
+        .then(|| words.iter().copied().map(u32::from_le_bytes).collect())
 }
 
 /// Keeps nothing.
@@ -253,7 +269,8 @@ impl Checkpoint {
 
     /// Reads what `store` doesn't have, each tensor to where it will live, converting it while it arrives.
     ///
-    /// Besides the weights this holds no more than the largest of them, twice if it is put into a store, and a few MB.
+    /// Besides the weights this holds no more than the largest of them, twice if it is put into a store, and a few MB; what the store
+    /// has is read to where it will live (see [`Store::get_words`]).
     ///
     /// A file is checked against the SHA-256 that its publisher states, if it states one and the file is read whole; where the token
     /// table is left where it is (see [`LoadOptions::whole_table`]), only the file's size and header are.
@@ -372,19 +389,22 @@ impl Checkpoint {
     }
 }
 
-/// How the weights `[output, input]` of the parameter `name` are held in a model that is held as `dtype`.
+/// How a parameter's weights are held in a model that is held as `dtype`.
 ///
 /// Some are held finer than `dtype` says, by their share in the error of the logits: the patch convolution, which everything that the model sees goes
 /// through; the token table, whose rows are the input of every layer; the projections of queries and keys, whose error a
-/// softmax magnifies. In `q4` only the MLPs, two thirds of an encoder, have 4 bits.
-pub fn held(dtype: Dtype, name: &str, dims: [usize; 2]) -> Dtype {
-    let finer = |names: &[&str]| names.iter().any(|part| name.contains(part));
+/// softmax magnifies. In `q4` only MLPs, two thirds of an encoder, have 4 bits, and not all of them: an error in one of the first layers
+/// grows on its way through the others (in a ViT-B, one in the first counts three times as much as one in the fourth), and after the MLP
+/// of the vision tower's head nothing comes that could average. So the first third and the head have 8.
+pub fn held(dtype: Dtype, spec: &ParameterSpec) -> Dtype {
+    let finer = |names: &[&str]| names.iter().any(|part| spec.name.contains(part));
     match dtype {
         // The host gathers the table's rows, whatever their length.
-        _ if name != TOKEN_TABLE && !takes_packed(dims) => Dtype::F32,
+        _ if spec.name != TOKEN_TABLE && !takes_packed(spec.matrix()) => Dtype::F32,
         Dtype::Q8 if finer(&["q_proj", "k_proj", "token_embedding"]) => Dtype::F16,
         Dtype::Q8 | Dtype::Q4 if finer(&["patch_embedding"]) => Dtype::F16,
         Dtype::Q4 if !finer(&[".mlp.fc1.", ".mlp.fc2."]) => Dtype::Q8,
+        Dtype::Q4 if spec.layer.is_none_or(|(layer, of)| layer < of / 3) => Dtype::Q8,
         other => other,
     }
 }
@@ -483,6 +503,7 @@ fn specs(config: &SiglipConfig, fixed: Option<&FixedLabels>) -> Vec<ParameterSpe
         name: LABEL_EMBEDDINGS.into(),
         shape: vec![fixed.labels.len(), config.vision.encoder.hidden_size],
         is_weight: false,
+        layer: None,
     });
     specs
 }
@@ -500,17 +521,16 @@ fn header_key(file: &str) -> String {
 
 /// A file as the store knows it, not opened.
 async fn recall<R>(store: &impl Store, file: &ManifestFile) -> Result<File<R>, Failure> {
-    let entry = store.get(&header_key(&file.name)).await;
+    let entry = store.get_words(&header_key(&file.name)).await;
     let entry = entry
-        .and_then(|bytes| Entry::open(bytes, Kind::Bytes, 0))
+        .and_then(|words| Entry::open(words, Kind::Bytes, 0))
         .ok_or(Failure::Stale)?;
     // Its own length stands before it; what fills the last word up is left out.
-    let length = entry
-        .numbers
-        .get(..8)
-        .map(|b| b.try_into().expect("8 bytes"));
-    let length = length.map_or(0, |b| 8 + u64::from_le_bytes(b) as usize);
-    let header_bytes = entry.numbers.get(..length).ok_or(Failure::Stale)?.to_vec();
+    let bytes: &[u8] = bytemuck::cast_slice(&entry.words);
+    let length = bytes
+        .first_chunk()
+        .map_or(0, |length| 8 + u64::from_le_bytes(*length) as usize);
+    let header_bytes = bytes.get(..length).ok_or(Failure::Stale)?.to_vec();
     let header = FileHeader::parse(&file.name, &header_bytes, None)?;
     Ok(File {
         packing: Packing::from_metadata(&file.name, &header.metadata)?,

@@ -239,19 +239,15 @@ impl<S: Source, T: Store> Remote<S, T> {
         let (kind, hidden) = (Kind::Numbers(Dtype::F32), self.table.hidden);
         let identity = self.identity();
         for block in 0.. {
-            let Some(bytes) = self.store.get(&Self::key(block)).await else {
+            let Some(words) = self.store.get_words(&Self::key(block)).await else {
                 return;
             };
-            let Some(entry) = Entry::open(bytes, kind, hidden).filter(|e| e.before == identity)
+            let Some(entry) = Entry::open(words, kind, hidden).filter(|e| e.before == identity)
             else {
                 return;
             };
-            let words = entry.numbers.chunks_exact(4);
-            let words: Vec<u32> = words
-                .map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]))
-                .collect();
-            let count = words.len() / (1 + hidden);
-            let (ids, rows) = words.split_at(count);
+            let count = entry.words.len() / (1 + hidden);
+            let (ids, rows) = entry.words.split_at(count);
             for (id, row) in ids.iter().zip(rows.chunks_exact(hidden)) {
                 let values = row.iter().copied().map(f32::from_bits).collect();
                 self.known.insert(*id, values);

@@ -88,8 +88,8 @@ impl AttentionPooling {
         }
     }
 
-    /// `[batch, patches, hidden]` → `[batch, hidden]`.
-    pub fn forward(&self, x: Tensor<3>) -> Tensor<2> {
+    /// What the probe finds: `[batch, patches, hidden]` → `[batch, 1, hidden]`.
+    pub fn attend(&self, x: Tensor<3>) -> Tensor<3> {
         let [batch, _, hidden] = x.dims();
         let project = |input: Tensor<3>, part: usize| {
             let rows = part * hidden..(part + 1) * hidden;
@@ -98,7 +98,13 @@ impl AttentionPooling {
         };
         let query = project(self.probe.val(), 0).repeat_dim(0, batch);
         let attended = kernels::attention(query, project(x.clone(), 1), project(x, 2), self.heads);
-        let residual = self.out_proj.forward(attended);
+        self.out_proj.forward(attended)
+    }
+
+    /// `[batch, patches, hidden]` → `[batch, hidden]`.
+    pub fn forward(&self, x: Tensor<3>) -> Tensor<2> {
+        let [batch, _, hidden] = x.dims();
+        let residual = self.attend(x);
         let pooled = self
             .mlp
             .forward(self.layernorm.forward(residual.clone()), residual);

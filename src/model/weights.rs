@@ -32,6 +32,8 @@ pub struct ParameterSpec {
     pub shape: Vec<usize>,
     /// Whether it is the weight of a matrix product, which may be packed.
     pub is_weight: bool,
+    /// Which layer of its encoder it belongs to, from 0, and how many there are; none outside of the encoders.
+    pub layer: Option<(usize, usize)>,
 }
 
 impl ParameterSpec {
@@ -50,14 +52,14 @@ impl ParameterSpec {
 pub fn parameters(config: &SiglipConfig) -> Vec<ParameterSpec> {
     let mut recorder = Recorder::default();
     Siglip::new(config, &mut recorder);
-    recorder.0
+    recorder.finish(config)
 }
 
 /// [`parameters`] without those of the text tower.
 pub fn vision_parameters(config: &SiglipConfig) -> Vec<ParameterSpec> {
     let mut recorder = Recorder::default();
     Siglip::without_text(config, &mut recorder);
-    recorder.0
+    recorder.finish(config)
 }
 
 #[derive(Default)]
@@ -69,7 +71,25 @@ impl Recorder {
             name: name.into(),
             shape: shape.to_vec(),
             is_weight,
+            layer: None,
         });
+    }
+
+    fn finish(mut self, config: &SiglipConfig) -> Vec<ParameterSpec> {
+        for (tower, encoder) in [
+            ("text_model", &config.text.encoder),
+            ("vision_model", &config.vision.encoder),
+        ] {
+            let layers = format!("{tower}.encoder.layers.");
+            for spec in &mut self.0 {
+                let layer = spec.name.strip_prefix(&layers);
+                let layer = layer.and_then(|rest| rest.split('.').next()?.parse().ok());
+                spec.layer = spec
+                    .layer
+                    .or(layer.map(|layer| (layer, encoder.num_hidden_layers)));
+            }
+        }
+        self.0
     }
 }
 

@@ -1,31 +1,45 @@
 // How much memory a model takes in the browser, and how long it takes to come, first over HTTP and then from the browser's storage:
-//   node memory.mjs FOLDER [DTYPE…]     FOLDER: a checkpoint; after ./build.sh
-// Prints a row of a table per load: MB of weights, of WebAssembly memory after loading and after a picture and two texts,
-// of the renderer process at its highest (Linux), and the requests.
-import { readFile } from "node:fs/promises";
-import { importLibrary, openSite } from "./harness.mjs";
-import { serve } from "./server.mjs";
+//   node memory.mjs FOLDER [DTYPE…]              FOLDER: a checkpoint; after ./build.sh
+//   node memory.mjs --peer NPM FOLDER [DTYPE…]   Transformers.js from NPM (a node_modules, as ./build.sh bench makes it) with an
+//                                                export of the checkpoint (benches/peers/export.py, tests/reference/onnx_dtypes.py)
+// Prints a row of a table per load: MB of weights (of the peer, its files), of WebAssembly memory after loading and after a picture
+// and two texts, of the renderer process at its highest (Linux), and the requests.
+import { readFile, stat } from "node:fs/promises";
+import { join, resolve } from "node:path";
+import { html, importLibrary, launch, openSite } from "./harness.mjs";
+import { sendFile, serve } from "./server.mjs";
 
-const [folder, ...dtypes] = process.argv.slice(2);
+const words = process.argv.slice(2);
+const npm = words[0] === "--peer" ? words.splice(0, 2)[1] : undefined;
+const [folder, ...wanted] = words;
 if (!folder) {
-  console.error("usage: node memory.mjs FOLDER [DTYPE…]");
+  console.error("usage: node memory.mjs [--peer NPM] FOLDER [DTYPE…]");
   process.exit(2);
 }
-
-const files = await serve(folder);
+const dtypes = wanted.length ? wanted : ["f32", "f16", "q8", "q4"].filter((dtype) => !npm || dtype !== "f16");
 console.log("| dtype | from | load, s | weights | wasm, loaded | wasm, after use | process, highest | requests |\n|---|---|---|---|---|---|---|---|");
-for (const dtype of dtypes.length ? dtypes : ["f32", "f16", "q8", "q4"]) {
+for (const dtype of dtypes) await (npm ? peer : ours)(dtype);
+
+/** What the largest renderer process has held at once. */
+async function highest(context) {
+  const session = await context.browser().newBrowserCDPSession();
+  const { processInfo } = await session.send("SystemInfo.getProcessInfo");
+  const renderers = processInfo.filter(({ type }) => type === "renderer");
+  const statuses = await Promise.all(renderers.map(({ id }) => readFile(`/proc/${id}/status`, "utf8").catch(() => "")));
+  return Math.max(0, ...statuses.map((status) => 1024 * Number(/VmHWM:\s+(\d+)/.exec(status)?.[1] ?? 0)));
+}
+
+function row(dtype, from, { seconds, weights, loaded, used }, process, requests) {
+  const sizes = [weights, loaded, used, process].map((bytes) => Math.round(bytes / 1e6));
+  console.log(`| ${[dtype, from, seconds.toFixed(1), ...sizes, requests].join(" | ")} |`);
+}
+
+async function ours(dtype) {
+  const files = await serve(folder);
   let close;
   const site = await openSite({ after: (hook) => { close = hook; } });
   const page = await importLibrary(await site.page(), site.library);
   page.setDefaultTimeout(0);
-  const session = await site.context.browser().newBrowserCDPSession();
-  const highest = async () => {
-    const { processInfo } = await session.send("SystemInfo.getProcessInfo");
-    const renderers = processInfo.filter(({ type }) => type === "renderer");
-    const statuses = await Promise.all(renderers.map(({ id }) => readFile(`/proc/${id}/status`, "utf8").catch(() => "")));
-    return Math.max(0, ...statuses.map((status) => 1024 * Number(/VmHWM:\s+(\d+)/.exec(status)?.[1] ?? 0)));
-  };
   for (const from of ["network", "storage"]) {
     files.requests.length = 0;
     const { value, ...error } = await page.evaluate(([address, dtype]) => outcome(async () => {
@@ -38,11 +52,78 @@ for (const dtype of dtypes.length ? dtypes : ["f32", "f16", "q8", "q4"]) {
       return { seconds, weights: classifier.info.bytes, loaded, used: await memory() };
     }), [files.url, dtype]);
     if (!value) throw new Error(error.message);
-    const { seconds, weights, loaded, used } = value;
-    const row = [dtype, from, seconds.toFixed(1), ...[weights, loaded, used, await highest()].map((bytes) => Math.round(bytes / 1e6)), files.requests.length];
-    console.log(`| ${row.join(" | ")} |`);
+    row(dtype, from, value, await highest(site.context), files.requests.length);
     await page.evaluate(() => window.kept.dispose());
   }
   await close();
+  await files.close();
 }
-await files.close();
+
+async function peer(dtype) {
+  const imports = {
+    "@huggingface/transformers": "/npm/@huggingface/transformers/dist/transformers.web.min.js",
+    "onnxruntime-web/webgpu": "/npm/onnxruntime-web/dist/ort.webgpu.bundle.min.mjs",
+    "onnxruntime-common": "/npm/onnxruntime-common/dist/esm/index.js",
+  };
+  const start = html(`<!doctype html><title>peer</title><script type="importmap">${JSON.stringify({ imports })}</script>`);
+  const files = await serve(folder, {
+    handle(request, response) {
+      if (request.url === "/") return response.writeHead(200, start.headers).end(start.body);
+      const [, first] = request.url.split("/");
+      if (first !== "npm" && first !== "model") return false;
+      request.url = request.url.slice(first.length + 1);
+      sendFile(resolve(first === "npm" ? npm : folder), request, response);
+      return true;
+    },
+  });
+  const browser = await launch();
+  const page = await browser.context.newPage();
+  page.setDefaultTimeout(0);
+  await page.addInitScript(() => {
+    // Every memory that a module makes or is given.
+    const memories = new Set();
+    window.wasmMemory = () => [...memories].reduce((sum, memory) => sum + memory.buffer.byteLength, 0);
+    WebAssembly.Memory = new Proxy(WebAssembly.Memory, {
+      construct(Memory, [descriptor]) {
+        const memory = new Memory(descriptor);
+        memories.add(memory);
+        return memory;
+      },
+    });
+    for (const name of ["instantiate", "instantiateStreaming"]) {
+      const original = WebAssembly[name];
+      WebAssembly[name] = async (...given) => {
+        const result = await original.apply(WebAssembly, given);
+        for (const value of Object.values((result.instance ?? result).exports)) {
+          if (Object.prototype.toString.call(value) === "[object WebAssembly.Memory]") memories.add(value);
+        }
+        return result;
+      };
+    }
+  });
+  await page.goto(files.url);
+  files.requests.length = 0;
+  const value = await page.evaluate(async (dtype) => {
+    const peer = await import("@huggingface/transformers");
+    Object.assign(peer.env, { allowRemoteModels: false, allowLocalModels: true, localModelPath: "/", useBrowserCache: false });
+    Object.assign(peer.env.backends.onnx.wasm, { wasmPaths: "/npm/onnxruntime-web/dist/", numThreads: 1 });
+    const start = performance.now();
+    const options = { dtype: { f32: "fp32" }[dtype] ?? dtype, device: "wasm" };
+    const processor = await peer.AutoProcessor.from_pretrained("model");
+    const tokenizer = await peer.AutoTokenizer.from_pretrained("model");
+    const vision = await peer.SiglipVisionModel.from_pretrained("model", options);
+    const text = await peer.SiglipTextModel.from_pretrained("model", options);
+    const seconds = (performance.now() - start) / 1000;
+    const loaded = window.wasmMemory();
+    const picture = new peer.RawImage(new Uint8ClampedArray(4 * 384 * 384), 384, 384, 4);
+    await vision({ pixel_values: (await processor(picture)).pixel_values });
+    await text({ input_ids: tokenizer(["a cat", "a dog"], { padding: "max_length", truncation: true }).input_ids });
+    return { seconds, loaded, used: window.wasmMemory() };
+  }, dtype);
+  const suffix = { f32: "", q8: "_quantized", q4: "_q4" }[dtype];
+  const sizes = await Promise.all(["vision", "text"].map((tower) => stat(join(folder, `onnx/${tower}_model${suffix}.onnx`))));
+  const weights = sizes.reduce((sum, { size }) => sum + size, 0);
+  row(dtype, "network", { ...value, weights }, await highest(browser.context), files.requests.length);
+  await browser.close();
+  await files.close();
+}

@@ -507,7 +507,7 @@ describe('models', () => {
       };
     });
     assert.deepEqual(forms.best, ['f16', 'q8', 'q8', 'q8', 'q4', 'none', 'f32', 'none']);
-    assert.deepEqual(forms.sizes, [3364, 1682, 1077, 681]);
+    assert.deepEqual(forms.sizes, [3364, 1682, 1077, 782]);
     await page.getByText('Advanced').click();
     await page.getByRole('combobox', { name: 'Precision' }).selectOption('f32');
     await answered(page);
