@@ -5,7 +5,7 @@
     python benches/peers/export.py --sizes DIR               # checkpoints whose image towers have other sizes
 
 OUT gets, in the layout that Transformers.js reads, the configuration and tokenizer files and onnx/{vision,text}_model.onnx, each tower with
-its head, in f32, and the same with 8-bit weights in *_quantized.onnx, quantised as Transformers.js's own scripts do it.
+its head, in f32, and the same with 8-bit weights in *_quantized.onnx and 4-bit ones in *_q4.onnx, made as Transformers.js's own scripts do it.
 """
 
 import argparse
@@ -17,6 +17,7 @@ from pathlib import Path
 import onnx
 import torch
 from onnxruntime.quantization import QuantType, quantize_dynamic
+from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "reference"))
 import model as reference  # noqa: E402
@@ -50,6 +51,9 @@ def export(tower, argument, example, path):
     weights = QuantType.QUInt8 if "Conv" in kinds else QuantType.QInt8
     quantize_dynamic(path, path.with_name(f"{path.stem}_quantized.onnx"), weight_type=weights,
                      extra_options={"EnableSubgraph": True, "MatMulConstBOnly": True})
+    quantizer = MatMulNBitsQuantizer(onnx.load(str(path)), block_size=32, is_symmetric=True, accuracy_level=4)
+    quantizer.process()
+    quantizer.model.save_model_to_file(str(path.with_name(f"{path.stem}_q4.onnx")), use_external_data_format=False)
 
 
 # Image towers: the name of the folder, their sizes, side and patch.

@@ -1,7 +1,7 @@
 // How much memory a model takes in the browser, and how long it takes to come, first over HTTP and then from the browser's storage:
 //   node memory.mjs FOLDER [DTYPE…]              FOLDER: a checkpoint; after ./build.sh
 //   node memory.mjs --peer NPM FOLDER [DTYPE…]   Transformers.js from NPM (a node_modules, as ./build.sh bench makes it) with an
-//                                                export of the checkpoint (benches/peers/export.py, tests/reference/onnx_dtypes.py)
+//                                                export of the checkpoint (benches/peers/export.py)
 // Prints a row of a table per load: MB of weights (of the peer, its files), of WebAssembly memory after loading and after a picture
 // and two texts, of the renderer process at its highest (Linux), and the requests.
 import { readFile, stat } from "node:fs/promises";
