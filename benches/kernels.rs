@@ -157,7 +157,8 @@ impl Bench {
         let time = self.time(|| kernels::projections(x.clone(), weights.clone(), biases.clone()));
         let operations = 6.0 * (tokens * hidden * hidden) as f64;
         self.row("query, key and value, f32", operations, ceiling, time);
-        let time = self.time(|| kernels::attention(x.clone(), x.clone(), x.clone(), heads));
+        let [key, value] = [(); 2].map(|()| self.tensor([1, tokens, hidden]));
+        let time = self.time(|| kernels::attention(x.clone(), key.clone(), value.clone(), heads));
         let operations = 4.0 * (tokens * tokens * hidden) as f64;
         self.row("attention", operations, ceiling, time);
         let [gamma, beta] = [(); 2].map(|()| self.tensor([hidden]));

@@ -46,8 +46,9 @@ pub async fn check(device: &Device) -> Result<()> {
     let expected: Vec<f32> = product.iter().zip(&residual).map(|(y, r)| y + r).collect();
     let addend = tensor(&residual, [2, TOKENS, OUTPUT]);
     compare("residual sum", &expected, plain(None, Some(addend))).await?;
-    let ws = [w.clone(), w.clone(), w.clone()];
-    for part in projections(xs.clone(), ws, [b.clone(), b.clone(), b.clone()]) {
+    // Each bound once: WebGPU takes no buffer twice that a shader may write to, and all are declared so.
+    let ws = [(); 3].map(|()| matrix(&weight, [OUTPUT, INPUT]));
+    for part in projections(xs.clone(), ws, [(); 3].map(|()| vector(&bias))) {
         compare("three matrix products at once", &product, part).await?;
     }
     for (name, dtype) in [
@@ -63,12 +64,9 @@ pub async fn check(device: &Device) -> Result<()> {
     }
 
     let expected = host::attention(&queries, &x, &x);
-    let y = attention(
-        tensor(&queries, [2, 5, INPUT]),
-        xs.clone(),
-        xs.clone(),
-        HEADS,
-    );
+    let query = tensor(&queries, [2, 5, INPUT]);
+    let values = tensor(&x, [2, TOKENS, INPUT]);
+    let y = attention(query, xs.clone(), values, HEADS);
     compare("attention", &expected, y).await?;
     let expected = host::layer_norm(&x, &gamma, &beta, 1e-6);
     let y = layer_norm(xs.clone(), vector(&gamma), vector(&beta), 1e-6);

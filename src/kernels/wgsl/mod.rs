@@ -103,7 +103,15 @@ fn launch(
 ) {
     DISPATCHES.set(DISPATCHES.get() + 1);
     let buffers = inputs.iter().map(|tensor| tensor.handle.clone().binding());
-    let buffers = buffers.chain([output.clone().binding()]).collect();
+    let buffers: Vec<_> = buffers.chain([output.clone().binding()]).collect();
+    // All are declared writable, because the runtime's tensors share buffers, and WebGPU refuses those that are bound twice.
+    for (i, a) in buffers.iter().enumerate() {
+        for b in &buffers[..i] {
+            let meet = a.range().start < b.range().end && b.range().start < a.range().end;
+            let same = a.memory.id() == b.memory.id() && meet;
+            assert!(!same, "the same tensor twice in one operation");
+        }
+    }
     // Kept by the runtime: the same sizes are written once.
     let [a, b, c, d] = sizes.map(|size| size as u64);
     let info = MetadataBindingInfo::custom(vec![a | b << 32, c | d << 32]);
