@@ -5,7 +5,8 @@
 //! (`gradients`). The towers call nothing else: an operation of burn's that a GPU tensor can reach brings burn's own kernels for
 //! it, and their compiler's library, into a page's module.
 //!
-//! Tensors are f32. Natively other types go through the plain forms, so that derivatives can be tested in f64.
+//! Tensors are f32. Natively other types go through the plain forms, so that derivatives can be tested in f64, and so do sizes that
+//! the CPU's fast forms don't take.
 
 pub mod check;
 mod cpu;
@@ -159,6 +160,16 @@ pub(crate) trait Kernels: Backend {
         plain::attention::<Self>(query, key, value, heads)
     }
 
+    /// [`siglip_layer_norm`](Self::siglip_layer_norm) of a size that is not a multiple of four.
+    fn siglip_layer_norm_odd(
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        beta: FloatTensor<Self>,
+        epsilon: f64,
+    ) -> FloatTensor<Self> {
+        plain::layer_norm::<Self>(x, gamma, beta, epsilon)
+    }
+
     /// [`siglip_linear`](Self::siglip_linear) with rows `first` to `first + outputs` of the weight and the bias.
     fn siglip_linear_part(
         x: FloatTensor<Self>,
@@ -268,10 +279,11 @@ fn is_f32<const D: usize>(x: &Tensor<D>) -> bool {
     x.dtype() == DType::F32
 }
 
-/// Whether the fast forms take this tensor; natively all others go through the reference.
+/// Whether a native program takes the plain form: for types other than f32, and on the CPU for sizes that are no multiples of four.
 #[cfg(not(target_family = "wasm"))]
-fn is_plain<const D: usize>(x: &Tensor<D>) -> bool {
-    is_f32(x)
+fn is_plain<const D: usize>(x: &Tensor<D>, sizes: &[usize]) -> bool {
+    let aligned = sizes.iter().all(|size| size.is_multiple_of(4));
+    !is_f32(x) || !aligned && x.device() == Device::flex()
 }
 
 /// The same numbers in another shape.
@@ -300,7 +312,7 @@ pub fn linear<const D: usize>(
 ) -> Tensor<D> {
     debug_assert!(activation.is_none() || residual.is_none());
     #[cfg(not(target_family = "wasm"))]
-    if !is_plain(&x) {
+    if is_plain(&x, &weight.dims()) {
         return reference::linear(x, weight, bias, activation, residual);
     }
     let mut shape = x.dims();
@@ -364,7 +376,7 @@ pub fn takes_packed(dims: [usize; 2]) -> bool {
 
 #[cfg(not(target_family = "wasm"))]
 fn needs_unpacking<const D: usize>(x: &Tensor<D>, weight: &PackedWeight) -> bool {
-    !is_plain(x) || x.device().is_autodiff() || !takes_packed(weight.dims())
+    is_plain(x, &[]) || x.device().is_autodiff() || !takes_packed(weight.dims())
 }
 
 /// [`linear`] with some of the weight's and the bias's rows: `[.., input]` → `[.., outputs.len()]`.
@@ -375,7 +387,7 @@ pub fn linear_part<const D: usize>(
     outputs: Range<usize>,
 ) -> Tensor<D> {
     #[cfg(not(target_family = "wasm"))]
-    if !is_plain(&x) {
+    if is_plain(&x, &[outputs.len(), weight.dims()[1]]) {
         let [_, input] = weight.dims();
         let weight = weight.slice([outputs.clone(), 0..input]);
         return reference::linear(x, weight, bias.slice([outputs]), None, None);
@@ -427,7 +439,7 @@ pub fn projections<const D: usize>(
     biases: [Tensor<1>; 3],
 ) -> [Tensor<D>; 3] {
     #[cfg(not(target_family = "wasm"))]
-    if !is_plain(&x) {
+    if is_plain(&x, &weights[0].dims()) {
         let mut biases = biases.into_iter();
         return weights.map(|weight| {
             let bias = biases.next().expect("as many biases as weights");
@@ -475,11 +487,11 @@ pub fn projections_packed<const D: usize>(
 /// `query [batch, queries, hidden]`, `key` and `value [batch, keys, hidden]` → `[batch, queries, hidden]`; each head owns
 /// `hidden / heads` neighbouring numbers.
 pub fn attention(query: Tensor<3>, key: Tensor<3>, value: Tensor<3>, heads: usize) -> Tensor<3> {
+    let [_, _, hidden] = query.dims();
     #[cfg(not(target_family = "wasm"))]
-    if !is_plain(&query) {
+    if is_plain(&query, &[hidden / heads]) {
         return reference::attention(query, key, value, heads);
     }
-    let [_, _, hidden] = query.dims();
     let attend = match (hidden / heads).is_multiple_of(4) {
         true => Dispatch::siglip_attention,
         false => Dispatch::siglip_attention_odd,
@@ -499,12 +511,16 @@ pub fn layer_norm<const D: usize>(
     beta: Tensor<1>,
     epsilon: f64,
 ) -> Tensor<D> {
+    let shape = x.dims();
     #[cfg(not(target_family = "wasm"))]
-    if !is_plain(&x) {
+    if is_plain(&x, &[shape[D - 1]]) {
         return reference::layer_norm(x, gamma, beta, epsilon);
     }
-    let shape = x.dims();
-    let y = Dispatch::siglip_layer_norm(
+    let norm = match shape[D - 1].is_multiple_of(4) {
+        true => Dispatch::siglip_layer_norm,
+        false => Dispatch::siglip_layer_norm_odd,
+    };
+    let y = norm(
         matrix(x).into_dispatch(),
         gamma.into_dispatch(),
         beta.into_dispatch(),

@@ -25,10 +25,17 @@ pub fn linear<B: Backend>(
     );
     match activation {
         None => y,
-        Some(activation) => activate::<B>(y, activation),
+        Some(Activation::GeluTanh) => {
+            let cube = B::float_mul(B::float_mul(y.clone(), y.clone()), y.clone());
+            let inner = B::float_add(y.clone(), B::float_mul_scalar(cube, scalar(GELU_CUBE)));
+            let tanh = B::float_tanh(B::float_mul_scalar(inner, scalar(GELU_SCALE / 2.0)));
+            let product = B::float_mul(y, B::float_add_scalar(tanh, scalar(1.0)));
+            B::float_mul_scalar(product, scalar(0.5))
+        }
     }
 }
 
+#[cfg(feature = "train")]
 pub fn activate<B: Backend>(x: FloatTensor<B>, activation: Activation) -> FloatTensor<B> {
     match activation {
         Activation::GeluTanh => {
@@ -38,6 +45,7 @@ pub fn activate<B: Backend>(x: FloatTensor<B>, activation: Activation) -> FloatT
     }
 }
 
+#[cfg(feature = "train")]
 pub(super) fn gelu_sigmoid<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
     let square = B::float_mul(x.clone(), x.clone());
     let factor = B::float_mul_scalar(square, scalar(GELU_CUBE * GELU_SCALE));
@@ -64,7 +72,8 @@ pub fn attention<B: Backend>(
     };
     let [query, key, value] = [query, key, value].map(split);
     let scores = B::float_matmul(query, B::float_swap_dims(key, 2, 3));
-    let weights = scaled_softmax::<B>(scores, (size as f64).powf(-0.5));
+    let scores = B::float_mul_scalar(scores, scalar((size as f64).powf(-0.5)));
+    let weights = scaled_softmax::<B>(scores, 1.0);
     let y = B::float_swap_dims(B::float_matmul(weights, value), 1, 2);
     B::float_reshape(y, Shape::new([batch, queries, hidden]))
 }
@@ -76,6 +85,21 @@ pub fn scaled_softmax<B: Backend>(scores: FloatTensor<B>, scale: f64) -> FloatTe
     let e = B::float_exp(scaled);
     let sum = B::float_sum_dim(e.clone(), last);
     B::float_div(e, sum)
+}
+
+pub fn layer_norm<B: Backend>(
+    x: FloatTensor<B>,
+    gamma: FloatTensor<B>,
+    beta: FloatTensor<B>,
+    epsilon: f64,
+) -> FloatTensor<B> {
+    let [_, hidden] = x.shape().dims();
+    let row = |x| B::float_reshape(x, Shape::new([1, hidden]));
+    let centred = B::float_sub(x.clone(), B::float_mean_dim(x, 1));
+    let variance = B::float_mean_dim(B::float_mul(centred.clone(), centred.clone()), 1);
+    let deviation = B::float_sqrt(B::float_add_scalar(variance, scalar(epsilon)));
+    let scaled = B::float_mul(B::float_div(centred, deviation), row(gamma));
+    B::float_add(scaled, row(beta))
 }
 
 /// `x [rows, hidden]` with `addend [n, hidden]` added to each `n` rows.

@@ -435,6 +435,15 @@ impl Kernels for Cube {
         tensor(&x, y, Shape::new([rows, hidden]))
     }
 
+    fn siglip_layer_norm_odd(
+        x: CubeTensor,
+        gamma: CubeTensor,
+        beta: CubeTensor,
+        epsilon: f64,
+    ) -> CubeTensor {
+        Self::siglip_layer_norm(x, gamma, beta, epsilon)
+    }
+
     fn siglip_patches(pixels: CubeTensor, patch: usize) -> CubeTensor {
         let [batch, channels, height, width] = pixels.shape().dims();
         let pixels = contiguous(pixels);
