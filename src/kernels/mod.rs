@@ -87,7 +87,7 @@ async fn other_to_vec<const D: usize>(_: Tensor<D>) -> Result<Vec<f32>> {
     Err(lost(&"not an f32 tensor of a known device"))
 }
 
-/// The fast forms, on contiguous f32 tensors.
+/// The fast forms, on contiguous f32 tensors. An operation's tensors are different ones.
 #[backend_extension(Flex, Cube: cfg(feature = "webgpu"), Autodiff: cfg(feature = "train"))]
 pub(crate) trait Kernels: Backend {
     /// `x [rows, input]`, `weight [output, input]`, `bias [output]` → `[rows, output]`.
@@ -222,6 +222,7 @@ pub(crate) trait Kernels: Backend {
     }
 
     /// The same with the weights as packed words.
+    #[allow(clippy::too_many_arguments)] // Three weights with their biases.
     fn siglip_projections_packed(
         x: FloatTensor<Self>,
         query: IntTensor<Self>,

@@ -96,7 +96,7 @@ impl LinearForm {
     /// Columns and rows that a workgroup computes.
     pub fn tile(self) -> [usize; 2] {
         match self {
-            LinearForm::Registers => [32, 32],
+            LinearForm::Registers => [32, 64],
             LinearForm::HighTiles => [64, 64],
             LinearForm::LowTiles => [64, 32],
         }
@@ -135,7 +135,7 @@ impl Linear {
                 "",
                 include_str!("linear_registers.wgsl"),
                 include_str!("linear_registers_main.wgsl"),
-                "4u * id.y, id.x",
+                "8u * id.y, id.x",
             ),
             _ => (
                 include_str!("linear_tiles.wgsl"),
