@@ -9,10 +9,11 @@ use siglip_web::model::Activation;
 use siglip_web::{Backend, device};
 
 fn devices() -> Vec<Device> {
-    let mut devices = vec![device::open(Backend::Cpu).unwrap()];
-    #[cfg(feature = "webgpu")]
-    devices.push(device::open(Backend::WebGpu).unwrap());
-    devices
+    Vec::from([
+        device::open(Backend::Cpu).unwrap(),
+        #[cfg(feature = "webgpu")]
+        device::open(Backend::WebGpu).unwrap(),
+    ])
 }
 
 /// Calls `test` with each device and, on the GPU, for each form of its kernels.

@@ -6,7 +6,7 @@
 use burn::tensor::{Device, Tensor};
 
 use super::packed::Dtype;
-use super::{PackedMatrix, PackedWeight, attention, from_ids, from_vec, to_vec};
+use super::{PackedMatrix, PackedWeight, attention, from_ids, from_vec, reshape, to_vec};
 use super::{add_rows, gather, layer_norm, linear, linear_packed, patches, projections, take_rows};
 use crate::error::{Error, Result};
 use crate::model::Activation;
@@ -25,6 +25,11 @@ const HEADS: usize = 3;
 /// # Errors
 /// `device-lost`, naming the operation and the difference, if the device fails or computes something else.
 pub async fn check(device: &Device) -> Result<()> {
+    let mut cases: Vec<(&str, Vec<f32>, Tensor<1>)> = Vec::new();
+    let mut compare = |name, expected: &[f32], got: Tensor<3>| {
+        let [a, b, c] = got.dims();
+        cases.push((name, expected.to_vec(), reshape(got, [a * b * c])));
+    };
     let mut seed = 1;
     let mut numbers = |count| pseudo_random(&mut seed, count);
     let rows = 2 * TOKENS;
@@ -40,16 +45,16 @@ pub async fn check(device: &Device) -> Result<()> {
     let product = host::linear(&x, &weight, &bias);
     let plain =
         |activation, residual| linear(xs.clone(), w.clone(), b.clone(), activation, residual);
-    compare("matrix product", &product, plain(None, None)).await?;
+    compare("matrix product", &product, plain(None, None));
     let expected: Vec<f32> = product.iter().map(|v| host::gelu_tanh(*v)).collect();
-    compare("GELU", &expected, plain(Some(Activation::GeluTanh), None)).await?;
+    compare("GELU", &expected, plain(Some(Activation::GeluTanh), None));
     let expected: Vec<f32> = product.iter().zip(&residual).map(|(y, r)| y + r).collect();
     let addend = tensor(&residual, [2, TOKENS, OUTPUT]);
-    compare("residual sum", &expected, plain(None, Some(addend))).await?;
+    compare("residual sum", &expected, plain(None, Some(addend)));
     // Each bound once: WebGPU takes no buffer twice that a shader may write to, and all are declared so.
     let ws = [(); 3].map(|()| matrix(&weight, [OUTPUT, INPUT]));
     for part in projections(xs.clone(), ws, [(); 3].map(|()| vector(&bias))) {
-        compare("three matrix products at once", &product, part).await?;
+        compare("three matrix products at once", &product, part);
     }
     for (name, dtype) in [
         ("matrix product with f16 weights", Dtype::F16),
@@ -60,17 +65,17 @@ pub async fn check(device: &Device) -> Result<()> {
         let expected = host::linear(&x, &packed.unpack(), &bias);
         let held = PackedWeight::new(packed, device);
         let y = linear_packed(xs.clone(), &held, b.clone(), None, None);
-        compare(name, &expected, y).await?;
+        compare(name, &expected, y);
     }
 
     let expected = host::attention(&queries, &x, &x);
     let query = tensor(&queries, [2, 5, INPUT]);
     let values = tensor(&x, [2, TOKENS, INPUT]);
     let y = attention(query, xs.clone(), values, HEADS);
-    compare("attention", &expected, y).await?;
+    compare("attention", &expected, y);
     let expected = host::layer_norm(&x, &gamma, &beta, 1e-6);
     let y = layer_norm(xs.clone(), vector(&gamma), vector(&beta), 1e-6);
-    compare("layer norm", &expected, y).await?;
+    compare("layer norm", &expected, y);
 
     let table = matrix(&x, [rows, INPUT]);
     let picked = [5, 0, 73, 40];
@@ -78,22 +83,29 @@ pub async fn check(device: &Device) -> Result<()> {
         .copied()
         .collect();
     let ids = from_ids(picked.map(|row| row as i32).to_vec(), [2, 2], device);
-    compare("token table", &expected, gather(table.clone(), ids)).await?;
+    compare("token table", &expected, gather(table.clone(), ids));
     let expected = [1, 37 + 1].map(|row| &x[row * INPUT..][..INPUT]).concat();
-    compare("row copy", &expected, take_rows(table, 1, TOKENS, 2)).await?;
+    let copied = reshape(take_rows(table, 1, TOKENS, 2), [1, 2, INPUT]);
+    compare("row copy", &expected, copied);
     let addend = &x[..TOKENS * INPUT];
     let expected: Vec<f32> = (x.iter().zip(addend.iter().cycle()))
         .map(|(a, b)| a + b)
         .collect();
     let y = add_rows(xs, matrix(addend, [TOKENS, INPUT]));
-    compare("sum", &expected, y).await?;
+    compare("sum", &expected, y);
     // One channel of 6 × 7 pixels in patches of 3.
     let pixels = from_vec(x[..42].to_vec(), [1, 1, 6, 7], device);
     let corners = [0, 3, 21, 24];
     let expected: Vec<f32> = (corners.iter())
         .flat_map(|corner| [0, 1, 2, 7, 8, 9, 14, 15, 16].map(|pixel| x[corner + pixel]))
         .collect();
-    compare("patches", &expected, patches(pixels, 3)).await
+    compare("patches", &expected, patches(pixels, 3));
+
+    // All have been started before the first is waited for.
+    for (name, expected, got) in cases {
+        differ(name, &expected, &to_vec(got).await?)?;
+    }
+    Ok(())
 }
 
 /// What the device should compute, in plain loops.
@@ -154,11 +166,6 @@ mod host {
         })
         .collect()
     }
-}
-
-/// [`differ`] with what a device computed.
-async fn compare<const D: usize>(name: &str, expected: &[f32], got: Tensor<D>) -> Result<()> {
-    differ(name, expected, &to_vec(got).await?)
 }
 
 /// Fails unless `got` is `expected` up to rounding.
