@@ -63,6 +63,11 @@ pub fn fault(device: &Device) -> Result<()> {
     gpu::fault()
 }
 
+/// The name of the GPU that was started, as its driver has it; browsers tell none.
+pub fn adapter() -> Option<String> {
+    gpu::adapter()
+}
+
 #[cfg(feature = "webgpu")]
 mod gpu {
     use std::sync::{Arc, Mutex};
@@ -71,9 +76,12 @@ mod gpu {
     use burn::tensor::Device;
 
     use crate::error::{Code, Error, Result};
+    use crate::kernels::{Form, set_form};
 
     /// The one GPU device of this program: the runtime can't set the same adapter up twice.
     static DEVICE: AsyncMutex<Option<Device>> = AsyncMutex::new(None);
+    /// Its name.
+    static ADAPTER: Mutex<Option<String>> = Mutex::new(None);
     /// The first error that the GPU reported.
     static FAULT: Mutex<Option<Error>> = Mutex::new(None);
 
@@ -108,6 +116,13 @@ mod gpu {
                 "the GPU was taken away ({reason:?}: {message}); load the model again"
             )));
         });
+        let adapter = setup.adapter.get_info();
+        // A software adapter: natively lavapipe and its like, in a browser the fallback adapter.
+        set_form(match adapter.device_type {
+            wgpu::DeviceType::Cpu => Form::Registers,
+            _ => Form::Tiles,
+        });
+        *ADAPTER.lock().expect("no panic while held") = Some(adapter.name);
         *started = Some(device.clone());
         Ok(device)
     }
@@ -117,6 +132,10 @@ mod gpu {
             .lock()
             .expect("no panic while held")
             .get_or_insert(error);
+    }
+
+    pub fn adapter() -> Option<String> {
+        ADAPTER.lock().expect("no panic while held").clone()
     }
 
     pub fn fault() -> Result<()> {
@@ -137,6 +156,10 @@ mod gpu {
         Err(Error::unsupported(
             "this build has no GPU support; use the CPU (backend \"cpu\")",
         ))
+    }
+
+    pub fn adapter() -> Option<String> {
+        None
     }
 
     pub fn fault() -> Result<()> {

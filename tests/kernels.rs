@@ -3,16 +3,36 @@
 #[cfg(feature = "train")]
 mod common;
 
-use burn::tensor::{Device, Distribution, Tensor, TensorData};
+use burn::tensor::{Device, Distribution, Int, Tensor, TensorData};
 use siglip_web::kernels::{self, Dtype, PackedMatrix, PackedWeight, reference};
 use siglip_web::model::Activation;
 use siglip_web::{Backend, device};
 
 fn devices() -> Vec<Device> {
-    let mut devices = vec![device::open(Backend::Cpu).unwrap()];
+    Vec::from([
+        device::open(Backend::Cpu).unwrap(),
+        #[cfg(feature = "webgpu")]
+        device::open(Backend::WebGpu).unwrap(),
+    ])
+}
+
+/// Calls `test` with each device and, on the GPU, for each form of its kernels.
+fn on_each(test: impl Fn(&Device)) {
+    let devices = devices();
+    test(&devices[0]);
     #[cfg(feature = "webgpu")]
-    devices.push(device::open(Backend::WebGpu).unwrap());
-    devices
+    {
+        use kernels::Form;
+        // The form is the whole program's.
+        static FORM: std::sync::Mutex<()> = std::sync::Mutex::new(());
+        let _held = FORM.lock().unwrap_or_else(|e| e.into_inner());
+        for form in [Form::Registers, Form::Tiles] {
+            println!("{form:?}");
+            kernels::set_form(form);
+            test(&devices[1]);
+        }
+        kernels::set_form(Form::Registers);
+    }
 }
 
 /// The same random numbers on any device.
@@ -39,7 +59,7 @@ fn assert_close<const D: usize>(what: &str, got: Tensor<D>, expected: Tensor<D>)
 #[test]
 fn linear_on_odd_sizes() {
     let cpu = Device::flex();
-    for device in devices() {
+    on_each(|device| {
         for rows in [1, 3, 4, 33] {
             for (input, output) in [(4, 4), (8, 132), (588, 36), (7, 5), (6, 8), (160, 64)] {
                 let (x, w, b, r) = (
@@ -66,19 +86,19 @@ fn linear_on_odd_sizes() {
                         &format!(
                             "{device:?} linear {rows}×{input}→{output} {activation:?} residual {residual}"
                         ),
-                        run(kernels::linear, &device),
+                        run(kernels::linear, device),
                         run(reference::linear, &cpu),
                     );
                 }
             }
         }
-    }
+    });
 }
 
 #[test]
 fn packed_linear_equals_the_plain_form_of_what_it_holds() {
     let cpu = Device::flex();
-    for device in devices() {
+    on_each(|device| {
         for (rows, input, output) in [
             (1, 4, 4),
             (3, 8, 132),
@@ -109,8 +129,8 @@ fn packed_linear_equals_the_plain_form_of_what_it_holds() {
                             residual.then(|| Tensor::<3>::from_data(r.clone(), device)),
                         )
                     };
-                    let (x, b, r) = arguments(&device);
-                    let held = PackedWeight::new(packed.clone(), &device);
+                    let (x, b, r) = arguments(device);
+                    let held = PackedWeight::new(packed.clone(), device);
                     assert_eq!(held.dims(), [output, input]);
                     let got = kernels::linear_packed(x, &held, b, activation, r);
                     let (x, b, r) = arguments(&cpu);
@@ -123,19 +143,19 @@ fn packed_linear_equals_the_plain_form_of_what_it_holds() {
                         reference::linear(x, w, b, activation, r),
                     );
                 }
-                let part = PackedWeight::new(packed, &device).rows(2..4).unpack();
+                let part = PackedWeight::new(packed, device).rows(2..4).unpack();
                 let data = part.into_data().try_to_vec::<f32>().unwrap();
                 let whole = plain.as_slice::<f32>().unwrap();
                 assert_eq!(data, whole[2 * input..4 * input]);
             }
         }
-    }
+    });
 }
 
 #[test]
 fn attention_on_odd_sizes() {
     let cpu = Device::flex();
-    for device in devices() {
+    on_each(|device| {
         for (batch, queries, keys) in [(1, 1, 1), (2, 1, 37), (1, 33, 33), (3, 5, 64)] {
             for (heads, head_size) in [(1, 4), (3, 20), (2, 72), (2, 5), (1, 64)] {
                 let hidden = heads * head_size;
@@ -153,18 +173,18 @@ fn attention_on_odd_sizes() {
                     &format!(
                         "{device:?} attention {batch}×{queries}×{keys}, {heads} heads of {head_size}"
                     ),
-                    run(kernels::attention, &device),
+                    run(kernels::attention, device),
                     run(reference::attention, &cpu),
                 );
             }
         }
-    }
+    });
 }
 
 #[test]
 fn layer_norm_on_odd_sizes_and_large_offsets() {
     let cpu = Device::flex();
-    for device in devices() {
+    on_each(|device| {
         for (rows, hidden) in [(1, 1), (1, 64), (5, 63), (3, 768), (1030, 4)] {
             let (x, gamma, beta) = (
                 random([1, rows, hidden]),
@@ -179,16 +199,296 @@ fn layer_norm_on_odd_sizes_and_large_offsets() {
             };
             assert_close(
                 &format!("{device:?} layer norm {rows}×{hidden}"),
-                run(kernels::layer_norm, &device),
+                run(kernels::layer_norm, device),
                 run(reference::layer_norm, &cpu),
             );
         }
+    });
+}
+
+/// Sizes and numbers without a pattern, the same in every run.
+struct Numbers(u32);
+
+impl Numbers {
+    fn next(&mut self) -> u32 {
+        self.0 = self.0.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        self.0 >> 8
     }
+
+    fn within(&mut self, range: std::ops::RangeInclusive<usize>) -> usize {
+        let count = range.end() - range.start() + 1;
+        range.start() + self.next() as usize % count
+    }
+
+    fn one_of<T: Copy>(&mut self, choices: &[T]) -> T {
+        choices[self.next() as usize % choices.len()]
+    }
+
+    /// Numbers in −1…1.
+    fn data<const D: usize>(&mut self, shape: [usize; D]) -> TensorData {
+        let count = shape.iter().product();
+        let values = (0..count).map(|_| self.next() as f32 / (1 << 23) as f32 - 1.0);
+        TensorData::new(values.collect::<Vec<_>>(), shape)
+    }
+}
+
+fn on<const D: usize>(device: &Device, data: &TensorData) -> Tensor<D> {
+    Tensor::from_data(data.clone(), device)
+}
+
+/// Any sizes, finishes and dtypes, and some at which the GPU takes its largest tiles.
+#[test]
+fn linear_layers_of_random_shapes() {
+    let cpu = Device::flex();
+    on_each(|device| {
+        let mut numbers = Numbers(7);
+        for case in 0..10 {
+            let dtype = numbers.one_of(&Dtype::ALL);
+            let by = if dtype == Dtype::F32 { 1 } else { 4 };
+            let [rows, input, output] = match case {
+                0 => [70, 40, 1100],
+                _ => [
+                    numbers.one_of(&[1, 2, 5, 31, 64, 65, 130]),
+                    by * numbers.within(1..=200 / by),
+                    by * numbers.within(1..=200 / by),
+                ],
+            };
+            let first = by * numbers.within(0..=2);
+            let whole = first + output + by * numbers.within(0..=2);
+            let (x, residual) = (
+                numbers.data([1, rows, input]),
+                numbers.data([1, rows, output]),
+            );
+            let weights = [(); 3].map(|()| numbers.data([whole, input]));
+            let biases = [(); 3].map(|()| numbers.data([whole]));
+            let finish = numbers.within(0..=2);
+            let what = format!(
+                "{device:?} {dtype:?} {rows}×{input}→{first}+{output} of {whole}, finish {finish}"
+            );
+            let plain = [0, 1, 2].map(|i| {
+                let values = weights[i].clone().try_to_vec::<f32>().unwrap();
+                let held = PackedMatrix::pack(dtype, input, &values).unpack();
+                TensorData::new(held, [whole, input])
+            });
+            let part = first..first + output;
+            let cut = |i: usize| {
+                let weight = on::<2>(&cpu, &plain[i]).slice([part.clone(), 0..input]);
+                (weight, on::<1>(&cpu, &biases[i]).slice([part.clone()]))
+            };
+            let packed = [0, 1, 2].map(|i| {
+                let values = weights[i].clone().try_to_vec::<f32>().unwrap();
+                PackedWeight::new(PackedMatrix::pack(dtype, input, &values), device)
+            });
+            let bias = |i: usize| on::<1>(device, &biases[i]);
+
+            // Some of the rows.
+            let got = match dtype {
+                Dtype::F32 => kernels::linear_part(
+                    on::<3>(device, &x),
+                    on(device, &plain[0]),
+                    bias(0),
+                    part.clone(),
+                ),
+                _ => kernels::linear_packed_part(
+                    on::<3>(device, &x),
+                    &packed[0],
+                    bias(0),
+                    part.clone(),
+                ),
+            };
+            let (weight, cut_bias) = cut(0);
+            let expected = reference::linear(on::<3>(&cpu, &x), weight, cut_bias, None, None);
+            assert_close(&format!("part {what}"), got, expected);
+
+            // Three at once.
+            let biases = [bias(0), bias(1), bias(2)];
+            let got = match dtype {
+                Dtype::F32 => {
+                    let weights = [0, 1, 2].map(|i| on::<2>(device, &plain[i]));
+                    kernels::projections(on::<3>(device, &x), weights, biases)
+                }
+                _ => {
+                    let [a, b, c] = &packed;
+                    kernels::projections_packed(on::<3>(device, &x), [a, b, c], biases)
+                }
+            };
+            for (i, got) in got.into_iter().enumerate() {
+                let (weight, bias) = (
+                    on::<2>(&cpu, &plain[i]),
+                    on::<1>(&cpu, &numbers_of(bias(i))),
+                );
+                let expected = reference::linear(on::<3>(&cpu, &x), weight, bias, None, None);
+                assert_close(&format!("projection {i} {what}"), got, expected);
+            }
+
+            // One with a finish, as large as its weight.
+            let (weight, cut_bias) = cut(1);
+            let (activation, residual) = match finish {
+                0 => (None, None),
+                1 => (Some(Activation::GeluTanh), None),
+                _ => (None, Some(&residual)),
+            };
+            let values = weight.clone().into_data().try_to_vec::<f32>().unwrap();
+            let x_there = on::<3>(device, &x);
+            let bias_there = on(device, &cut_bias.clone().into_data());
+            let residual_there = residual.map(|r| on(device, r));
+            let got = match dtype {
+                Dtype::F32 => {
+                    let weight = on(device, &TensorData::new(values.clone(), [output, input]));
+                    kernels::linear(x_there, weight, bias_there, activation, residual_there)
+                }
+                _ => {
+                    let weight =
+                        PackedWeight::new(PackedMatrix::pack(dtype, input, &values), device);
+                    kernels::linear_packed(x_there, &weight, bias_there, activation, residual_there)
+                }
+            };
+            let again = PackedMatrix::pack(dtype, input, &values).unpack();
+            let weight = on(&cpu, &TensorData::new(again, [output, input]));
+            let residual = residual.map(|r| on(&cpu, r));
+            let expected =
+                reference::linear(on::<3>(&cpu, &x), weight, cut_bias, activation, residual);
+            assert_close(&what, got, expected);
+        }
+    });
+}
+
+fn numbers_of<const D: usize>(tensor: Tensor<D>) -> TensorData {
+    tensor.into_data()
+}
+
+#[test]
+fn attention_and_norms_of_random_shapes() {
+    let cpu = Device::flex();
+    on_each(|device| {
+        let mut numbers = Numbers(11);
+        for _ in 0..12 {
+            let [batch, heads] = [numbers.within(1..=3), numbers.within(1..=3)];
+            let hidden = heads * numbers.one_of(&[1, 3, 4, 18, 32, 64, 72, 80, 128, 260]);
+            let [queries, keys] =
+                [(); 2].map(|()| numbers.one_of(&[1, 2, 15, 16, 17, 33, 100, 196]));
+            let query = numbers.data([batch, queries, hidden]);
+            let [key, value] = [(); 2].map(|()| numbers.data([batch, keys, hidden]));
+            let run = |form: fn(_, _, _, _) -> Tensor<3>, device: &Device| {
+                // Peaked scores.
+                let key = on::<3>(device, &key) * 5.0;
+                form(on(device, &query), key, on(device, &value), heads)
+            };
+            assert_close(
+                &format!(
+                    "{device:?} attention {batch}×{queries}×{keys}, {heads} heads of {hidden}"
+                ),
+                run(kernels::attention, device),
+                run(reference::attention, &cpu),
+            );
+
+            let x = numbers.data([batch, queries, hidden]);
+            let [gamma, beta] = [(); 2].map(|()| numbers.data([hidden]));
+            let run = |form: fn(_, _, _, f64) -> Tensor<3>, device: &Device| {
+                form(on(device, &x), on(device, &gamma), on(device, &beta), 1e-6)
+            };
+            assert_close(
+                &format!("{device:?} layer norm {batch}×{queries}×{hidden}"),
+                run(kernels::layer_norm, device),
+                run(reference::layer_norm, &cpu),
+            );
+        }
+    });
+}
+
+#[test]
+fn copies_of_random_shapes() {
+    let cpu = Device::flex();
+    on_each(|device| {
+        let mut numbers = Numbers(13);
+        for _ in 0..12 {
+            let [batch, tokens, hidden] = [(); 3].map(|()| numbers.within(1..=20));
+            let x = numbers.data([batch, tokens, hidden]);
+            let rows = numbers.data([tokens, hidden]);
+            let shapes = format!("{device:?} {batch}×{tokens}×{hidden}");
+            let got = kernels::add_rows(on(device, &x), on(device, &rows));
+            let expected = on::<3>(&cpu, &x) + on::<2>(&cpu, &rows).unsqueeze();
+            assert_close(&format!("sum {shapes}"), got, expected);
+
+            let table = on::<3>(device, &x).reshape([batch * tokens, hidden]);
+            let got = kernels::take_rows(table.clone(), tokens - 1, tokens, batch);
+            let expected = on::<3>(&cpu, &x).slice([0..batch, tokens - 1..tokens, 0..hidden]);
+            assert_close(
+                &format!("last rows {shapes}"),
+                got,
+                expected.reshape([batch, hidden]),
+            );
+            let got = kernels::take_rows(on(device, &rows), tokens - 1, 0, 3);
+            let expected = on::<2>(&cpu, &rows).slice([tokens - 1..tokens, 0..hidden]);
+            assert_close(&format!("one row {shapes}"), got, expected.repeat_dim(0, 3));
+
+            let ids: Vec<i32> = (0..6)
+                .map(|_| numbers.within(0..=batch * tokens - 1) as i32)
+                .collect();
+            let data = TensorData::new(ids.clone(), [2, 3]);
+            let got = kernels::gather(table, Tensor::<2, Int>::from_data(data, device));
+            let all = on::<3>(&cpu, &x).reshape([batch * tokens, hidden]);
+            let ids = Tensor::<1, Int>::from_data(TensorData::new(ids, [6]), &cpu);
+            assert_close(
+                &format!("gather {shapes}"),
+                got,
+                all.select(0, ids).reshape([2, 3, hidden]),
+            );
+
+            // Pictures whose edges a patch doesn't reach.
+            let [channels, patch] = [numbers.within(1..=3), numbers.within(1..=5)];
+            let [height, width] = [(); 2].map(|()| numbers.within(patch..=17));
+            let pixels = numbers.data([batch, channels, height, width]);
+            let got = kernels::patches(on(device, &pixels), patch);
+            let (down, across) = (height / patch, width / patch);
+            let expected = on::<4>(&cpu, &pixels)
+                .slice([0..batch, 0..channels, 0..down * patch, 0..across * patch])
+                .reshape([batch, channels, down, patch, across, patch])
+                .permute([0, 2, 4, 1, 3, 5])
+                .reshape([batch, down * across, channels * patch * patch]);
+            assert_close(
+                &format!("patches {batch}×{channels}×{height}×{width} by {patch}"),
+                got,
+                expected,
+            );
+        }
+    });
+}
+
+/// A dispatch takes longer to start than a small one to run.
+#[cfg(feature = "webgpu")]
+#[test]
+fn an_encoder_layer_is_seven_dispatches() {
+    use siglip_web::model::{Siglip, SiglipConfig, Weights};
+
+    struct Random<'a>(&'a Device);
+    impl Weights for Random<'_> {
+        fn tensor<const D: usize>(&mut self, _: &str, shape: [usize; D]) -> Tensor<D> {
+            Tensor::from_data(random(shape), self.0)
+        }
+    }
+    let device = device::open(Backend::WebGpu).unwrap();
+    let sizes = r#"{"hidden_size": 48, "intermediate_size": 64, "num_attention_heads": 3, "num_hidden_layers": 1}"#;
+    let json =
+        format!(r#"{{"model_type": "siglip", "text_config": {sizes}, "vision_config": {sizes}}}"#);
+    let config = SiglipConfig::from_json(json.as_bytes()).unwrap();
+    let model = Siglip::new(&config, &mut Random(&device));
+    let count = |run: &dyn Fn()| {
+        let before = kernels::dispatches();
+        run();
+        kernels::dispatches() - before
+    };
+    let x = Tensor::<3>::from_data(random([2, 5, 48]), &device);
+    let layer = &model.vision.encoder.layers[0];
+    assert_eq!(count(&|| drop(layer.forward(x.clone()))), 7);
+    let pixels = Tensor::<4>::from_data(random([2, 3, 224, 224]), &device);
+    assert_eq!(count(&|| drop(model.vision.embed(pixels.clone()))), 3);
+    assert_eq!(count(&|| drop(model.vision.pool(x.clone()))), 10);
 }
 
 #[cfg(feature = "train")]
 mod gradients {
-    use burn::tensor::{DType, Gradients, Int};
+    use burn::tensor::{DType, Gradients};
     use siglip_web::checkpoint::Checkpoint;
     use siglip_web::loss::sigmoid_loss;
     use siglip_web::model::{ParameterSpec, Siglip, SiglipConfig, Weights, parameters, values};
@@ -248,6 +548,7 @@ mod gradients {
                 .flat_map(|text| tokenizer.encode(text).unwrap());
             let ids: Vec<i32> = ids.map(|id| id as i32).collect();
             let context = ids.len() / 3;
+            let mut numbers = Numbers(17);
             Self {
                 specs: parameters(&loaded.config),
                 values: values(&loaded.model)
@@ -258,7 +559,7 @@ mod gradients {
                     })
                     .collect(),
                 config: loaded.config,
-                pixels: random([2, 3, side, side]),
+                pixels: numbers.data([2, 3, side, side]),
                 ids: TensorData::new(ids, [3, context]),
             }
         }
@@ -306,11 +607,13 @@ mod gradients {
     fn gradients_of_the_whole_model_are_finite_differences() {
         for fixture in [TINY, ODD] {
             let case = Case::new(&fixture);
+            // The same in every run: differences of two points are only nearly derivatives, for some directions less nearly.
+            let mut numbers = Numbers(19);
             let directions: Vec<Vec<f64>> = case
                 .values
                 .iter()
                 .map(|values| {
-                    let along = random([values.len()]).try_to_vec::<f32>().unwrap();
+                    let along = numbers.data([values.len()]).try_to_vec::<f32>().unwrap();
                     along.into_iter().map(f64::from).collect()
                 })
                 .collect();

@@ -4,6 +4,10 @@
 mod common;
 
 use common::{FIXTURES, TINY};
+#[cfg(feature = "webgpu")]
+use siglip_web::device::fault;
+#[cfg(feature = "webgpu")]
+use siglip_web::kernels::{Form, check::check, set_form};
 use siglip_web::{Backend, device};
 use wasm_bindgen_test::{wasm_bindgen_test, wasm_bindgen_test_configure};
 
@@ -29,4 +33,12 @@ async fn webgpu_is_within_1e_3_of_transformers() {
     // The device is started once per page and then shared.
     let again = device::start(Backend::WebGpu).await.unwrap();
     TINY.check_classify(&again, 1e-3).await;
+    // The form for other adapters than this one, as this browser's shader compiler takes it too.
+    set_form(Form::Tiles);
+    check(&again).await.unwrap();
+    fault(&again).unwrap();
+    for fixture in &FIXTURES {
+        fixture.check_parity(&again, 1e-3).await;
+    }
+    set_form(Form::Registers);
 }

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use burn::module::Param;
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, Tensor};
 use safetensors::tensor::Dtype as NumberFormat;
 use twox_hash::XxHash3_128;
 
@@ -15,7 +15,7 @@ use super::safetensors::{append_f32, size_of_number};
 use super::{FileHeader, HeldTensor, Pace, Progress, Reader, Source, Stage, Store, held};
 use crate::error::{Error, Result};
 use crate::kernels::packed::{Packer, unpack_row};
-use crate::kernels::{Dtype, PackedMatrix, PackedWeight};
+use crate::kernels::{self, Dtype, PackedMatrix, PackedWeight};
 use crate::model::{ParameterSpec, Weight, Weights};
 
 /// Token tables above this stay in the CPU's memory: WebGPU promises bindings of 128 MiB and no more.
@@ -394,7 +394,7 @@ impl<'a> Loader<'a> {
                     return;
                 }
                 let shape = [values.len()];
-                let tensor = Tensor::from_data(TensorData::new(values, shape), self.device);
+                let tensor = kernels::from_vec(values, shape, self.device);
                 self.plain.insert(name.to_owned(), tensor);
             }
             Numbers::Packed(matrix) => {
@@ -413,10 +413,9 @@ impl<'a> Loader<'a> {
 
 impl Weights for Loader<'_> {
     fn tensor<const D: usize>(&mut self, name: &str, shape: [usize; D]) -> Tensor<D> {
-        self.plain
-            .remove(name)
-            .expect("every expected tensor was checked to have arrived")
-            .reshape(shape)
+        let tensor =
+            (self.plain.remove(name)).expect("every expected tensor was checked to have arrived");
+        kernels::reshape(tensor, shape)
     }
 
     fn weight<const D: usize>(&mut self, name: &str, shape: [usize; D]) -> Weight {

@@ -5,7 +5,7 @@ mod options;
 
 use std::collections::HashMap;
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, Tensor};
 
 pub use options::{ClassifyOptions, DEFAULT_TEMPLATE, Scores};
 
@@ -13,8 +13,8 @@ use crate::checkpoint::converted::FixedLabels;
 use crate::checkpoint::{Checkpoint, LoadOptions, Pace, Progress, Source, Stage, Store};
 use crate::device;
 use crate::error::{Error, Result};
-use crate::kernels::to_vec;
-use crate::model::{EncoderLayer, SiglipConfig, normalize};
+use crate::kernels::{from_ids, from_vec, to_vec};
+use crate::model::{EncoderLayer, SiglipConfig};
 use crate::preprocess::{self, Image};
 use crate::tokenizer::Tokenizer;
 use cache::Cache;
@@ -41,8 +41,6 @@ const IMAGES_KEPT: usize = 32;
 const TEXT_BATCH: usize = 16;
 /// Pictures that run through the vision tower together.
 const IMAGE_BATCH: usize = 4;
-/// Embeddings are of unit length within this.
-const LENGTH_TOLERANCE: f32 = 1e-3;
 
 /// A loaded SigLIP model with its caches.
 ///
@@ -334,7 +332,7 @@ impl Classifier {
         let side = self.config().vision.image_size;
         let shape = [pixels.len() / (3 * side * side), 3, side, side];
         let tower = &self.checkpoint.model.vision;
-        let x = Tensor::from_data(TensorData::new(pixels, shape), &self.device);
+        let x = from_vec(pixels, shape, &self.device);
         let x = through(&tower.encoder.layers, tower.embed(x), pace).await?;
         self.read_embeddings(tower.pool(x)).await
     }
@@ -351,15 +349,11 @@ impl Classifier {
         let x = match rows {
             Some(rows) => {
                 let shape = [shape[0], shape[1], rows.len() / (shape[0] * shape[1])];
-                tower.embed_rows(Tensor::from_data(
-                    TensorData::new(rows, shape),
-                    &self.device,
-                ))
+                tower.embed_rows(from_vec(rows, shape, &self.device))
             }
             None => {
                 let flat: Vec<i32> = ids.iter().flatten().map(|id| *id as i32).collect();
-                let ids = Tensor::<2, Int>::from_data(TensorData::new(flat, shape), &self.device);
-                tower.embed(ids)
+                tower.embed(from_ids(flat, shape, &self.device))
             }
         };
         let x = through(&tower.encoder.layers, x, pace).await?;
@@ -368,30 +362,31 @@ impl Classifier {
         Ok(embeddings)
     }
 
-    /// Tower results `[batch, hidden]`, normalised, read back and checked: nothing wrong is ever shown.
+    /// Tower results `[batch, hidden]`, read back, checked and normalised: nothing wrong is ever shown.
     async fn read_embeddings(&self, pooled: Tensor<2>) -> Result<Vec<Embedding>> {
         let [_, hidden] = pooled.dims();
-        let values = to_vec(normalize(pooled)).await;
+        let values = to_vec(pooled).await;
         // What the device reported says more than the read that failed for it.
         device::fault(&self.device)?;
         let values = values?;
-        for row in values.chunks_exact(hidden) {
-            let length = row.iter().map(|v| v * v).sum::<f32>().sqrt();
-            // NaN is not within the tolerance either.
-            let unit = (length - 1.0).abs() < LENGTH_TOLERANCE;
-            if !unit {
-                let what = format!("an embedding came out with length {length} instead of 1");
-                return Err(match self.device == Device::flex() {
-                    true => {
-                        Error::bad_model(format!("{what}; the weights are damaged: get them again"))
-                    }
-                    false => Error::device_lost(format!(
-                        "{what}; load the model again on the CPU (backend \"cpu\")"
-                    )),
-                });
+        let rows = values.chunks_exact(hidden);
+        rows.map(|row| {
+            let length = length(row);
+            // Nothing comes out as zeros but what was never written.
+            if length.is_finite() && length > 0.0 {
+                return Ok(row.iter().map(|v| v / length).collect());
             }
-        }
-        Ok(values.chunks_exact(hidden).map(<[f32]>::to_vec).collect())
+            let what = format!("an embedding came out with length {length}");
+            Err(match self.device == Device::flex() {
+                true => {
+                    Error::bad_model(format!("{what}; the weights are damaged: get them again"))
+                }
+                false => Error::device_lost(format!(
+                    "{what}; load the model again on the CPU (backend \"cpu\")"
+                )),
+            })
+        })
+        .collect()
     }
 
     fn logit(&self, image: &[f32], text: &[f32]) -> f32 {
@@ -588,6 +583,12 @@ fn mean(embeddings: &[Embedding]) -> Embedding {
             *total += value;
         }
     }
-    let length = sum.iter().map(|v| v * v).sum::<f32>().sqrt();
+    let length = length(&sum);
     sum.iter().map(|v| v / length).collect()
+}
+
+/// The Euclidean length, summed in f64.
+fn length(values: &[f32]) -> f32 {
+    let squares = values.iter().map(|v| f64::from(*v) * f64::from(*v));
+    squares.sum::<f64>().sqrt() as f32
 }

@@ -1,12 +1,13 @@
-//! Is this device to be trusted? Small known cases of everything the towers call, against the CPU.
+//! Is this device to be trusted? Small known cases of everything the towers call, against plain loops on the host.
 //!
 //! A GPU or driver that computes wrongly, and a shader that failed to compile and was silently skipped, both show here,
 //! before anything is shown to a person.
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, Tensor};
 
 use super::packed::Dtype;
-use super::{PackedMatrix, PackedWeight, attention, layer_norm, linear, linear_packed, reference};
+use super::{PackedMatrix, PackedWeight, attention, from_ids, from_vec, reshape, to_vec};
+use super::{add_rows, gather, layer_norm, linear, linear_packed, patches, projections, take_rows};
 use crate::error::{Error, Result};
 use crate::model::Activation;
 
@@ -15,115 +16,168 @@ const TOLERANCE: f32 = 1e-3;
 /// The same where the CPU rounds the other operand to 8 bits: half a step of 1/127, times the square root of 72, and outliers.
 const TOLERANCE_8_BITS: f32 = 1e-1;
 
-/// Compares `device` with the CPU's plain forms.
+// Sizes that no tile or workgroup divides evenly.
+const TOKENS: usize = 37;
+const INPUT: usize = 72;
+const OUTPUT: usize = 132;
+const HEADS: usize = 3;
+
+/// Compares what `device` computes with what it should.
 ///
 /// # Errors
 /// `device-lost`, naming the operation and the difference, if the device fails or computes something else.
 pub async fn check(device: &Device) -> Result<()> {
-    let cpu = Device::flex();
+    let mut cases: Vec<(&str, Vec<f32>, Tensor<1>)> = Vec::new();
+    let mut compare = |name, expected: &[f32], got: Tensor<3>| {
+        let [a, b, c] = got.dims();
+        cases.push((name, expected.to_vec(), reshape(got, [a * b * c])));
+    };
     let mut seed = 1;
-    let mut case = |shape: &[usize]| {
-        let values = pseudo_random(&mut seed, shape.iter().product());
-        TensorData::new(values, shape.to_vec())
-    };
-    // Sizes that no tile or workgroup divides evenly.
-    let x = case(&[2, 37, 72]);
-    let (weight, bias) = (case(&[132, 72]), case(&[132]));
-    let residual = case(&[2, 37, 132]);
-    let (query, key, value) = (case(&[2, 5, 72]), case(&[2, 37, 72]), case(&[2, 37, 72]));
-    let (gamma, beta) = (case(&[72]), case(&[72]));
+    let mut numbers = |count| pseudo_random(&mut seed, count);
+    let rows = 2 * TOKENS;
+    let (x, residual) = (numbers(rows * INPUT), numbers(rows * OUTPUT));
+    let (weight, bias) = (numbers(OUTPUT * INPUT), numbers(OUTPUT));
+    let (queries, gamma, beta) = (numbers(2 * 5 * INPUT), numbers(INPUT), numbers(INPUT));
+    let tensor = |values: &[f32], shape| from_vec::<3>(values.to_vec(), shape, device);
+    let matrix = |values: &[f32], shape| from_vec::<2>(values.to_vec(), shape, device);
+    let vector = |values: &[f32]| from_vec(values.to_vec(), [values.len()], device);
+    let xs = tensor(&x, [2, TOKENS, INPUT]);
+    let (w, b) = (matrix(&weight, [OUTPUT, INPUT]), vector(&bias));
 
-    type Case<'a> = (&'static str, Box<dyn Fn(&Device, bool) -> Tensor<3> + 'a>);
-    let linear_case = |device: &Device, plain: bool, activation, residual| {
-        let arguments = (
-            Tensor::from_data(x.clone(), device),
-            Tensor::from_data(weight.clone(), device),
-            Tensor::from_data(bias.clone(), device),
-        );
-        let form = if plain { reference::linear } else { linear };
-        form(arguments.0, arguments.1, arguments.2, activation, residual)
-    };
-    let values = weight
-        .as_slice::<f32>()
-        .expect("the case's numbers are f32")
-        .to_vec();
-    let packed_case = |device: &Device, plain: bool, dtype| {
-        let weight = PackedWeight::new(PackedMatrix::pack(dtype, 72, &values), device);
-        let x = Tensor::<3>::from_data(x.clone(), device);
-        let bias = Tensor::from_data(bias.clone(), device);
-        match plain {
-            true => reference::linear(x, weight.unpack(), bias, None, None),
-            false => linear_packed(x, &weight, bias, None, None),
-        }
-    };
-    let cases: [Case; 8] = [
-        (
-            "matrix product",
-            Box::new(|d, plain| linear_case(d, plain, None, None)),
-        ),
-        (
-            "GELU",
-            Box::new(|d, plain| linear_case(d, plain, Some(Activation::GeluTanh), None)),
-        ),
-        (
-            "residual sum",
-            Box::new(|d, plain| {
-                linear_case(d, plain, None, Some(Tensor::from_data(residual.clone(), d)))
-            }),
-        ),
-        (
-            "matrix product with f16 weights",
-            Box::new(|d, plain| packed_case(d, plain, Dtype::F16)),
-        ),
-        (
-            "matrix product with q8 weights",
-            Box::new(|d, plain| packed_case(d, plain, Dtype::Q8)),
-        ),
-        (
-            "matrix product with q4 weights",
-            Box::new(|d, plain| packed_case(d, plain, Dtype::Q4)),
-        ),
-        (
-            "attention",
-            Box::new(|d, plain| {
-                let form = if plain {
-                    reference::attention
-                } else {
-                    attention
-                };
-                let [q, k, v] = [&query, &key, &value].map(|t| Tensor::from_data(t.clone(), d));
-                form(q, k, v, 3)
-            }),
-        ),
-        (
-            "layer norm",
-            Box::new(|d, plain| {
-                let form = if plain {
-                    reference::layer_norm
-                } else {
-                    layer_norm
-                };
-                let [gamma, beta] = [&gamma, &beta].map(|t| Tensor::from_data(t.clone(), d));
-                form(Tensor::from_data(x.clone(), d), gamma, beta, 1e-6)
-            }),
-        ),
-    ];
-    for (name, case) in &cases {
-        let expected = read(case(&cpu, true)).await?;
-        let got = read(case(device, false)).await?;
-        let eight_bits = *device == cpu && name.contains("with q");
+    let product = host::linear(&x, &weight, &bias);
+    let plain =
+        |activation, residual| linear(xs.clone(), w.clone(), b.clone(), activation, residual);
+    compare("matrix product", &product, plain(None, None));
+    let expected: Vec<f32> = product.iter().map(|v| host::gelu_tanh(*v)).collect();
+    compare("GELU", &expected, plain(Some(Activation::GeluTanh), None));
+    let expected: Vec<f32> = product.iter().zip(&residual).map(|(y, r)| y + r).collect();
+    let addend = tensor(&residual, [2, TOKENS, OUTPUT]);
+    compare("residual sum", &expected, plain(None, Some(addend)));
+    // Each bound once: WebGPU takes no buffer twice that a shader may write to, and all are declared so.
+    let ws = [(); 3].map(|()| matrix(&weight, [OUTPUT, INPUT]));
+    for part in projections(xs.clone(), ws, [(); 3].map(|()| vector(&bias))) {
+        compare("three matrix products at once", &product, part);
+    }
+    for (name, dtype) in [
+        ("matrix product with f16 weights", Dtype::F16),
+        ("matrix product with q8 weights", Dtype::Q8),
+        ("matrix product with q4 weights", Dtype::Q4),
+    ] {
+        let packed = PackedMatrix::pack(dtype, INPUT, &weight);
+        let expected = host::linear(&x, &packed.unpack(), &bias);
+        let held = PackedWeight::new(packed, device);
+        let y = linear_packed(xs.clone(), &held, b.clone(), None, None);
+        compare(name, &expected, y);
+    }
+
+    let expected = host::attention(&queries, &x, &x);
+    let query = tensor(&queries, [2, 5, INPUT]);
+    let values = tensor(&x, [2, TOKENS, INPUT]);
+    let y = attention(query, xs.clone(), values, HEADS);
+    compare("attention", &expected, y);
+    let expected = host::layer_norm(&x, &gamma, &beta, 1e-6);
+    let y = layer_norm(xs.clone(), vector(&gamma), vector(&beta), 1e-6);
+    compare("layer norm", &expected, y);
+
+    let table = matrix(&x, [rows, INPUT]);
+    let picked = [5, 0, 73, 40];
+    let expected: Vec<f32> = (picked.iter().flat_map(|row| &x[row * INPUT..][..INPUT]))
+        .copied()
+        .collect();
+    let ids = from_ids(picked.map(|row| row as i32).to_vec(), [2, 2], device);
+    compare("token table", &expected, gather(table.clone(), ids));
+    let expected = [1, 37 + 1].map(|row| &x[row * INPUT..][..INPUT]).concat();
+    let copied = reshape(take_rows(table, 1, TOKENS, 2), [1, 2, INPUT]);
+    compare("row copy", &expected, copied);
+    let addend = &x[..TOKENS * INPUT];
+    let expected: Vec<f32> = (x.iter().zip(addend.iter().cycle()))
+        .map(|(a, b)| a + b)
+        .collect();
+    let y = add_rows(xs, matrix(addend, [TOKENS, INPUT]));
+    compare("sum", &expected, y);
+    // One channel of 6 × 7 pixels in patches of 3.
+    let pixels = from_vec(x[..42].to_vec(), [1, 1, 6, 7], device);
+    let corners = [0, 3, 21, 24];
+    let expected: Vec<f32> = (corners.iter())
+        .flat_map(|corner| [0, 1, 2, 7, 8, 9, 14, 15, 16].map(|pixel| x[corner + pixel]))
+        .collect();
+    compare("patches", &expected, patches(pixels, 3));
+
+    // All have been started before the first is waited for.
+    for (name, expected, got) in cases {
+        let eight_bits = *device == Device::flex() && name.contains("with q");
         let tolerance = if eight_bits {
             TOLERANCE_8_BITS
         } else {
             TOLERANCE
         };
-        compare(name, &expected, &got, tolerance)?;
+        differ(name, &expected, &to_vec(got).await?, tolerance)?;
     }
     Ok(())
 }
 
+/// What the device should compute, in plain loops.
+mod host {
+    use super::{HEADS, INPUT, TOKENS};
+
+    pub fn linear(x: &[f32], weight: &[f32], bias: &[f32]) -> Vec<f32> {
+        let rows = x.chunks_exact(INPUT);
+        rows.flat_map(|x| {
+            let outputs = weight.chunks_exact(INPUT).zip(bias);
+            outputs.map(|(weight, bias)| dot(x, weight) + bias)
+        })
+        .collect()
+    }
+
+    fn dot(a: &[f32], b: &[f32]) -> f32 {
+        a.iter().zip(b).map(|(a, b)| a * b).sum()
+    }
+
+    pub fn gelu_tanh(x: f32) -> f32 {
+        0.5 * x * (1.0 + (0.797_884_6 * (x + 0.044715 * x * x * x)).tanh())
+    }
+
+    pub fn attention(queries: &[f32], keys: &[f32], values: &[f32]) -> Vec<f32> {
+        let size = INPUT / HEADS;
+        let scale = (size as f32).sqrt().recip();
+        let mut y = vec![0.0; queries.len()];
+        let batch = keys.len() / (TOKENS * INPUT);
+        for (row, query) in queries.chunks_exact(INPUT).enumerate() {
+            let first = row / (queries.len() / INPUT / batch) * TOKENS;
+            for head in (0..INPUT).step_by(size) {
+                let at = |x, token: usize| -> &[f32] {
+                    let x: &[f32] = x;
+                    &x[(first + token) * INPUT + head..][..size]
+                };
+                let score = |token| scale * dot(&query[head..head + size], at(keys, token));
+                let weights: Vec<f32> = (0..TOKENS).map(|token| score(token).exp()).collect();
+                let total: f32 = weights.iter().sum();
+                for (token, weight) in weights.iter().enumerate() {
+                    let y = &mut y[row * INPUT + head..][..size];
+                    for (y, value) in y.iter_mut().zip(at(values, token)) {
+                        *y += weight / total * value;
+                    }
+                }
+            }
+        }
+        y
+    }
+
+    pub fn layer_norm(x: &[f32], gamma: &[f32], beta: &[f32], epsilon: f32) -> Vec<f32> {
+        let rows = x.chunks_exact(INPUT);
+        rows.flat_map(|x| {
+            let mean = x.iter().sum::<f32>() / INPUT as f32;
+            let squares = x.iter().map(|v| (v - mean) * (v - mean));
+            let deviation = (squares.sum::<f32>() / INPUT as f32 + epsilon).sqrt();
+            let scales = gamma.iter().zip(beta);
+            (x.iter().zip(scales)).map(move |(v, (g, b))| (v - mean) / deviation * g + b)
+        })
+        .collect()
+    }
+}
+
 /// Fails unless `got` is `expected` up to rounding.
-fn compare(name: &str, expected: &[f32], got: &[f32], tolerance: f32) -> Result<()> {
+fn differ(name: &str, expected: &[f32], got: &[f32], tolerance: f32) -> Result<()> {
     let difference = expected
         .iter()
         .zip(got)
@@ -140,10 +194,6 @@ fn compare(name: &str, expected: &[f32], got: &[f32], tolerance: f32) -> Result<
         "this device computes wrongly: its {name} is off by {difference:e} in a small test, where rounding explains {tolerance:e}. \
          Use the CPU (backend \"cpu\"), or try again after updating the graphics driver"
     )))
-}
-
-async fn read(tensor: Tensor<3>) -> Result<Vec<f32>> {
-    crate::kernels::to_vec(tensor).await
 }
 
 /// Numbers in −1…1 that are the same everywhere (a linear congruential generator).
@@ -168,7 +218,7 @@ mod tests {
 
     #[test]
     fn wrong_stale_or_missing_results_are_found() {
-        assert!(compare("x", &[1.0, 2.0], &[1.0, 2.0005], TOLERANCE).is_ok());
+        assert!(differ("x", &[1.0, 2.0], &[1.0, 2.0005], TOLERANCE).is_ok());
         for got in [
             &[1.0, 2.01][..],
             &[1.0, f32::NAN],
@@ -176,7 +226,7 @@ mod tests {
             &[1.0],
             &[0.0, 0.0],
         ] {
-            let error = compare("matrix product", &[1.0, 2.0], got, TOLERANCE).unwrap_err();
+            let error = differ("matrix product", &[1.0, 2.0], got, TOLERANCE).unwrap_err();
             assert_eq!(error.code(), Code::DeviceLost);
             assert!(error.message().contains("matrix product"));
         }

@@ -10,8 +10,9 @@ use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, NodeGuard, Ops, OpsKind};
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Autodiff, Backend, TensorMetadata};
-use burn::tensor::{Scalar, Shape};
+use burn::tensor::Shape;
 
+pub(super) use super::plain::{GELU_CUBE, GELU_SCALE};
 use super::{Dtype, Kernels};
 use crate::model::Activation;
 
@@ -64,15 +65,8 @@ pub(crate) trait Derivatives: Kernels {
 /// The plain burn form of each derivative, for devices that have no faster one.
 pub(super) mod plain {
     use super::*;
-
-    pub fn activate<B: Backend>(x: FloatTensor<B>, activation: Activation) -> FloatTensor<B> {
-        match activation {
-            Activation::GeluTanh => {
-                let sigmoid = gelu_sigmoid::<B>(x.clone());
-                B::float_mul(x, sigmoid)
-            }
-        }
-    }
+    pub use crate::kernels::plain::{activate, scaled_softmax};
+    use crate::kernels::plain::{gelu_sigmoid, scalar};
 
     pub fn activate_backward<B: Backend>(
         x: FloatTensor<B>,
@@ -96,15 +90,6 @@ pub(super) mod plain {
     pub fn sum_rows<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
         let [_, columns] = x.shape().dims();
         B::float_reshape(B::float_sum_dim(x, 0), Shape::new([columns]))
-    }
-
-    pub fn scaled_softmax<B: Backend>(scores: FloatTensor<B>, scale: f64) -> FloatTensor<B> {
-        let last = scores.shape().num_dims() - 1;
-        let largest = B::float_max_dim(scores.clone(), last);
-        let scaled = B::float_mul_scalar(B::float_sub(scores, largest), scalar(scale));
-        let e = B::float_exp(scaled);
-        let sum = B::float_sum_dim(e.clone(), last);
-        B::float_div(e, sum)
     }
 
     pub fn scaled_softmax_backward<B: Backend>(
@@ -141,22 +126,7 @@ pub(super) mod plain {
         let rest = B::float_sub(rest, B::float_mul(normed, along));
         [B::float_div(rest, deviation), scale, beta]
     }
-
-    fn scalar(value: f64) -> Scalar {
-        Scalar::Float(value)
-    }
-
-    fn gelu_sigmoid<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
-        let square = B::float_mul(x.clone(), x.clone());
-        let factor = B::float_mul_scalar(square, scalar(GELU_CUBE * GELU_SCALE));
-        let factor = B::float_add_scalar(factor, scalar(GELU_SCALE));
-        B::sigmoid(B::float_mul(x, factor))
-    }
 }
-
-/// `2·√(2/π)`: GELU in its tanh form is `x · sigmoid(GELU_SCALE · (x + GELU_CUBE · x³))`.
-pub(super) const GELU_SCALE: f64 = 1.595_769_121_605_730_7;
-pub(super) const GELU_CUBE: f64 = 0.044_715;
 
 /// What the derivative of a linear layer needs.
 #[derive(Clone, Debug)]

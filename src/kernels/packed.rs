@@ -50,8 +50,10 @@
 
 mod calibrated;
 
+use burn::backend::Dispatch;
+use burn::backend::ops::IntTensorOps;
 use burn::module::Module;
-use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, Int, Tensor, TensorData};
 use half::{bf16, f16};
 
 pub use calibrated::InputMoments;
@@ -492,8 +494,9 @@ impl PackedWeight {
         let shape = [matrix.rows(), matrix.dtype.row_words(matrix.input)];
         let (dtype, input) = (matrix.dtype, matrix.input);
         let data = TensorData::new(matrix.words, shape);
+        let words = Dispatch::int_from_data(data, device.as_dispatch());
         Self {
-            words: Tensor::from_data(data, (device, DType::U32)),
+            words: Tensor::from_dispatch(words),
             dtype,
             input,
         }
@@ -505,6 +508,7 @@ impl PackedWeight {
     }
 
     /// Some of its rows.
+    #[cfg(not(target_family = "wasm"))]
     pub fn rows(&self, rows: std::ops::Range<usize>) -> Self {
         let [_, words] = self.words.dims();
         Self {
@@ -514,6 +518,7 @@ impl PackedWeight {
     }
 
     /// As f32 `[output, input]`, on the same device, through the host's memory: for tests, and where no fast form takes the shape.
+    #[cfg(not(target_family = "wasm"))]
     pub fn unpack(&self) -> Tensor<2> {
         let device = self.words.device();
         let words = self

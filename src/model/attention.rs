@@ -3,6 +3,7 @@
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 
+use super::layers::projections;
 use super::{EncoderConfig, LayerNorm, Linear, Mlp, Weight, Weights};
 use crate::kernels;
 
@@ -36,12 +37,8 @@ impl Attention {
 
     /// `residual + attention(x)`, all `[batch, tokens, hidden]`.
     pub fn forward(&self, x: Tensor<3>, residual: Tensor<3>) -> Tensor<3> {
-        let attended = kernels::attention(
-            self.q_proj.forward(x.clone()),
-            self.k_proj.forward(x.clone()),
-            self.v_proj.forward(x),
-            self.heads,
-        );
+        let [query, key, value] = projections([&self.q_proj, &self.k_proj, &self.v_proj], x);
+        let attended = kernels::attention(query, key, value, self.heads);
         self.out_proj.forward_residual(attended, residual)
     }
 }
@@ -93,10 +90,16 @@ impl AttentionPooling {
         let [batch, _, hidden] = x.dims();
         let project = |input: Tensor<3>, part: usize| {
             let rows = part * hidden..(part + 1) * hidden;
-            let bias = self.in_proj_bias.val().slice([rows.clone()]);
+            let bias = self.in_proj_bias.val();
             self.in_proj_weight.part(rows, input, bias)
         };
-        let query = project(self.probe.val(), 0).repeat_dim(0, batch);
+        let query = kernels::reshape(project(self.probe.val(), 0), [1, hidden]);
+        // One probe for every picture.
+        let query = match batch {
+            1 => query,
+            _ => kernels::take_rows(query, 0, 0, batch),
+        };
+        let query = kernels::reshape(query, [batch, 1, hidden]);
         let attended = kernels::attention(query, project(x.clone(), 1), project(x, 2), self.heads);
         self.out_proj.forward(attended)
     }
@@ -108,6 +111,6 @@ impl AttentionPooling {
         let pooled = self
             .mlp
             .forward(self.layernorm.forward(residual.clone()), residual);
-        pooled.reshape([batch, hidden])
+        kernels::reshape(pooled, [batch, hidden])
     }
 }

@@ -41,7 +41,7 @@ impl Weight {
         }
     }
 
-    /// `x · weightᵀ + bias` with some of the outputs only; `bias` is theirs.
+    /// `x · weightᵀ + bias` with some of the outputs only.
     pub fn part<const D: usize>(
         &self,
         outputs: Range<usize>,
@@ -49,13 +49,8 @@ impl Weight {
         bias: Tensor<1>,
     ) -> Tensor<D> {
         match self {
-            Weight::Plain(weight) => {
-                let [_, input] = weight.dims();
-                kernels::linear(x, weight.val().slice([outputs, 0..input]), bias, None, None)
-            }
-            Weight::Packed(weight) => {
-                kernels::linear_packed(x, &weight.rows(outputs), bias, None, None)
-            }
+            Weight::Plain(weight) => kernels::linear_part(x, weight.val(), bias, outputs),
+            Weight::Packed(weight) => kernels::linear_packed_part(x, weight, bias, outputs),
         }
     }
 }
@@ -97,6 +92,22 @@ impl Linear {
     pub fn forward_residual<const D: usize>(&self, x: Tensor<D>, residual: Tensor<D>) -> Tensor<D> {
         self.weight
             .product(x, self.bias.val(), None, Some(residual))
+    }
+}
+
+/// The results of three layers of the same shape for the same `x`: on the GPU in one go.
+pub fn projections<const D: usize>(layers: [&Linear; 3], x: Tensor<D>) -> [Tensor<D>; 3] {
+    let biases = layers.map(|layer| layer.bias.val());
+    match layers.map(|layer| &layer.weight) {
+        [Weight::Plain(q), Weight::Plain(k), Weight::Plain(v)] => {
+            kernels::projections(x, [q.val(), k.val(), v.val()], biases)
+        }
+        [Weight::Packed(q), Weight::Packed(k), Weight::Packed(v)]
+            if q.dtype == k.dtype && k.dtype == v.dtype =>
+        {
+            kernels::projections_packed(x, [q, k, v], biases)
+        }
+        _ => layers.map(|layer| layer.forward(x.clone())),
     }
 }
 

@@ -1,9 +1,10 @@
 //! The text tower: tokens, encoder, last position through the head (`SiglipTextModel`).
 
 use burn::module::{Module, Param};
-use burn::tensor::{Int, Tensor, module::embedding};
+use burn::tensor::{Int, Tensor};
 
 use super::{Encoder, LayerNorm, Linear, TextConfig, Weights};
+use crate::kernels;
 
 /// A text transformer without a mask: padding is attended like any token, as in training.
 #[derive(Module, Debug)]
@@ -60,23 +61,22 @@ impl TextTower {
     /// If the token table is not here.
     pub fn embed(&self, input_ids: Tensor<2, Int>) -> Tensor<3> {
         let table = self.token_embedding.as_ref().expect("a token table");
-        self.embed_rows(embedding(table.val(), input_ids))
+        self.embed_rows(kernels::gather(table.val(), input_ids))
     }
 
     /// Rows of the token table `[batch, tokens, hidden]` → token + position embeddings, of the same shape.
     pub fn embed_rows(&self, rows: Tensor<3>) -> Tensor<3> {
-        let [_, tokens, hidden] = rows.dims();
+        let [_, tokens, _] = rows.dims();
         let positions = self.position_embedding.val();
-        rows + positions.slice([0..tokens, 0..hidden]).unsqueeze()
+        kernels::add_rows(rows, kernels::take_rows(positions, 0, 1, tokens))
     }
 
     /// The encoder's result `[batch, tokens, hidden]` → one vector per text `[batch, projection]`, not normalised.
     pub fn pool(&self, x: Tensor<3>) -> Tensor<2> {
         let [batch, tokens, hidden] = x.dims();
         // Only the last position is used, and the norm works on each position by itself.
-        let last = x
-            .slice([0..batch, tokens - 1..tokens, 0..hidden])
-            .reshape([batch, hidden]);
+        let rows = kernels::reshape(x, [batch * tokens, hidden]);
+        let last = kernels::take_rows(rows, tokens - 1, tokens, batch);
         self.head.forward(self.final_layer_norm.forward(last))
     }
 

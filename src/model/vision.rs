@@ -4,6 +4,7 @@ use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 
 use super::{AttentionPooling, Encoder, LayerNorm, VisionConfig, Weight, Weights};
+use crate::kernels;
 
 /// A vision transformer that sees the picture as a grid of square patches.
 #[derive(Module, Debug)]
@@ -58,20 +59,13 @@ impl VisionTower {
     ///
     /// Pixels to the right and below that don't fill a patch are not seen, as in a convolution without padding.
     pub fn embed(&self, pixel_values: Tensor<4>) -> Tensor<3> {
-        let [batch, channels, height, width] = pixel_values.dims();
-        let patch = self.patch_size;
-        let (rows, columns) = (height / patch, width / patch);
         // A convolution whose stride is its kernel size is a matrix product over the unfolded patches.
-        let patches = pixel_values
-            .slice([0..batch, 0..channels, 0..rows * patch, 0..columns * patch])
-            .reshape([batch, channels, rows, patch, columns, patch])
-            .permute([0, 2, 4, 1, 3, 5])
-            .reshape([batch, rows * columns, channels * patch * patch]);
+        let patches = kernels::patches(pixel_values, self.patch_size);
         let bias = self.patch_embedding_bias.val();
         let embedded = self
             .patch_embedding_weight
             .product(patches, bias, None, None);
-        embedded + self.position_embedding.val().unsqueeze()
+        kernels::add_rows(embedded, self.position_embedding.val())
     }
 
     /// The encoder's result `[batch, patches, hidden]` → one vector per picture `[batch, hidden]`, not normalised.

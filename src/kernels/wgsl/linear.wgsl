@@ -1,15 +1,24 @@
-// x [rows, input] · weightᵀ [output, input] + bias [output], then the finish. Each invocation computes 4 × 4 outputs in
-// registers and reads everything four numbers at a time; no barriers, which software adapters pay for dearly.
+// What both forms of the linear layer share: y [rows, output] = x [rows, input] · weightᵀ + bias, then the finish.
+// The form's own text follows. Everything is four numbers at a time; where a size is not a multiple of four, the functions
+// that read and write do so one by one and know where a row ends.
 
-@group(0) @binding(0) var<storage, read_write> x: array<vec4<f32>>;
-@group(0) @binding(1) var<storage, read_write> weight: array<vec4<f32>>;
-@group(0) @binding(2) var<storage, read_write> bias: array<vec4<f32>>;
-{{ residual_binding }}
-@group(0) @binding({{ output_binding }}) var<storage, read_write> y: array<vec4<f32>>;
-@group(0) @binding({{ sizes_binding }}) var<storage, read_write> sizes: array<u32>;
+// rows; the weight's first row; what lies between the results of two weights, in elements of y.
+@group(0) @binding({{ sizes_binding }}) var<uniform> sizes: vec4<u32>;
 
-const INPUT = {{ input_vectors }}u;
-const OUTPUT = {{ output_vectors }}u;
+const INPUT = {{ input }}u;
+const OUTPUT = {{ output }}u;
+// Vectors of a row.
+const INPUTS = (INPUT + 3u) / 4u;
+const OUTPUTS = (OUTPUT + 3u) / 4u;
+// A row of a packed weight is its numbers, then a word for each block (src/kernels/packed.rs).
+const ROW = {{ row_words }}u;
+const SCALES = {{ number_words }}u;
+// In vectors.
+const BLOCK = {{ block }};
+
+fn x4(row: u32, k: u32) -> vec4<f32> {
+    {{ x4 }}
+}
 
 fn gelu_tanh(x: vec4<f32>) -> vec4<f32> {
     let u = 0.7978845608 * (x + 0.044715 * x * x * x);
@@ -17,48 +26,9 @@ fn gelu_tanh(x: vec4<f32>) -> vec4<f32> {
     return 0.5 * x * (1.0 + tanh(clamp(u, vec4<f32>(-10.0), vec4<f32>(10.0))));
 }
 
-fn store(row: u32, rows: u32, column: u32, sum: vec4<f32>) {
-    if row < rows {
-        let index = row * OUTPUT + column;
-        y[index] = {{ finish }};
+// Four results of a row, from column 4 · column on.
+fn store(part: u32, row: u32, column: u32, sum: vec4<f32>) {
+    if row < sizes.x && column < OUTPUTS {
+        {{ store }}
     }
-}
-
-@compute @workgroup_size(8, 8, 1)
-fn main(@builtin(global_invocation_id) id: vec3<u32>) {
-    let rows = sizes[0];
-    let row = id.y * 4u;
-    let column = id.x;
-    if row >= rows || column >= OUTPUT {
-        return;
-    }
-    // Rows past the end compute the last row again and are not stored.
-    let x0 = row * INPUT;
-    let x1 = min(row + 1u, rows - 1u) * INPUT;
-    let x2 = min(row + 2u, rows - 1u) * INPUT;
-    let x3 = min(row + 3u, rows - 1u) * INPUT;
-    let w0 = (column * 4u) * INPUT;
-    let w1 = w0 + INPUT;
-    let w2 = w1 + INPUT;
-    let w3 = w2 + INPUT;
-    var s0 = bias[column];
-    var s1 = s0;
-    var s2 = s0;
-    var s3 = s0;
-    for (var k = 0u; k < INPUT; k++) {
-        let a0 = x[x0 + k];
-        let a1 = x[x1 + k];
-        let a2 = x[x2 + k];
-        let a3 = x[x3 + k];
-        // Transposed, so that the sums grow by whole vectors.
-        let b = transpose(mat4x4<f32>(weight[w0 + k], weight[w1 + k], weight[w2 + k], weight[w3 + k]));
-        s0 += b * a0;
-        s1 += b * a1;
-        s2 += b * a2;
-        s3 += b * a3;
-    }
-    store(row, rows, column, s0);
-    store(row + 1u, rows, column, s1);
-    store(row + 2u, rows, column, s2);
-    store(row + 3u, rows, column, s3);
 }

@@ -1,163 +1,279 @@
 //! The GPU forms, in WGSL that needs no optional feature, so that they run on every WebGPU adapter and, the same text,
 //! natively over Vulkan, Metal and DX12.
 //!
-//! Sizes that a model fixes are constants of the shader; those that a call fixes (rows, tokens) are read from a small
-//! buffer, so that another number of labels needs no new pipeline.
+//! Sizes that a model fixes are constants of the shader; those that a call fixes (rows, tokens) come in a uniform of four
+//! numbers, so that another number of labels needs no new pipeline. Everything stays within the limits that WebGPU guarantees.
 
-use burn::backend::wgpu::{
-    CubeDim, CubeTensor, KernelSource, SourceKernel, SourceTemplate, into_contiguous,
-};
+mod shader;
+
+use std::cell::Cell;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use burn::backend::wgpu::{CubeDim, CubeTensor, SourceKernel};
 use burn::backend::{Cube, TensorMetadata};
-use burn::cubecl::prelude::{CubeCount, KernelId};
-use burn::cubecl::server::KernelArguments;
-use burn::tensor::Shape;
+use burn::cubecl::prelude::CubeCount;
+use burn::cubecl::server::{Handle, KernelArguments, MetadataBindingInfo};
+use burn::tensor::{DType, Shape};
 
-use super::Kernels;
 use super::packed::Dtype;
+use super::{Kernels, takes_packed};
 use crate::model::Activation;
+use shader::{Attention, Finish, LayerNorm, Linear, Map, Shader, Value};
 
-/// A WGSL text with the constants that stand in for its `{{names}}`.
-struct Shader {
-    text: &'static str,
-    constants: Vec<(&'static str, String)>,
+/// How the kernels divide their work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Form {
+    /// Each invocation for itself: what software adapters, which pay for barriers, run best.
+    Registers,
+    /// Workgroups that share what they read: what GPUs run best.
+    Tiles,
 }
 
-impl KernelSource for Shader {
-    fn source(&self) -> SourceTemplate {
-        self.constants
-            .iter()
-            .fold(SourceTemplate::new(self.text), |source, (name, value)| {
-                source.register(*name, value.clone())
-            })
-    }
+static TILES: AtomicBool = AtomicBool::new(true);
 
-    fn id(&self) -> KernelId {
-        KernelId::new::<Self>().info((self.text, self.constants.clone()))
-    }
+/// Sets the form that kernels take from now on. [`device::start`](crate::device::start) chooses it by the kind of adapter; tests
+/// and benchmarks run both.
+pub fn set_form(form: Form) {
+    TILES.store(form == Form::Tiles, Ordering::Relaxed);
+}
 
-    fn lang(&self) -> &'static str {
-        "wgsl"
+fn form() -> Form {
+    match TILES.load(Ordering::Relaxed) {
+        true => Form::Tiles,
+        false => Form::Registers,
     }
 }
 
-/// Runs `shader` over `inputs` (contiguous, f32), an output of `shape` and the call's `sizes`, bound in this order.
-fn run(
+thread_local! {
+    static DISPATCHES: Cell<usize> = const { Cell::new(0) };
+}
+
+/// How many kernels this thread has started.
+pub fn dispatches() -> usize {
+    DISPATCHES.get()
+}
+
+/// The tensor's numbers, on the host.
+pub async fn read(tensor: CubeTensor) -> Result<Vec<f32>, impl std::fmt::Debug> {
+    let tensor = contiguous(tensor);
+    let count = tensor.shape().num_elements();
+    let bytes = tensor.client.read_async(vec![tensor.handle]).await;
+    bytes.map(|bytes| {
+        let numbers = bytes[0].chunks_exact(size_of::<f32>());
+        numbers
+            .take(count)
+            .map(|number| f32::from_le_bytes(number.try_into().expect("four bytes")))
+            .collect()
+    })
+}
+
+/// Natively tensors may come from any of burn's operations.
+#[cfg(not(target_family = "wasm"))]
+fn contiguous(tensor: CubeTensor) -> CubeTensor {
+    burn::backend::wgpu::into_contiguous(tensor)
+}
+
+/// In a page all come from here, and making others contiguous would take a library of kernels.
+#[cfg(target_family = "wasm")]
+fn contiguous(tensor: CubeTensor) -> CubeTensor {
+    assert!(tensor.is_contiguous(), "only what these kernels wrote");
+    tensor
+}
+
+/// The distance that bindings into one buffer keep: what WebGPU may ask for.
+const ALIGNMENT: usize = 256;
+
+/// `bytes` of memory like that of `like`.
+fn allocate(like: &CubeTensor, bytes: usize) -> Handle {
+    like.client.empty(bytes)
+}
+
+fn tensor(like: &CubeTensor, handle: Handle, shape: Shape) -> CubeTensor {
+    let (client, device) = (like.client.clone(), like.device.clone());
+    CubeTensor::new_contiguous(client, device, shape, handle, DType::F32)
+}
+
+/// Runs `shader` over `inputs` (contiguous), `output` and the call's sizes, bound in this order.
+fn launch(
     shader: Shader,
-    workgroup: [u32; 3],
     workgroups: [usize; 3],
     inputs: &[&CubeTensor],
-    shape: Shape,
-    sizes: &[u32],
-) -> CubeTensor {
-    let first = inputs[0];
-    let client = first.client.clone();
-    let output = CubeTensor::new_contiguous(
-        client.clone(),
-        first.device.clone(),
-        shape.clone(),
-        client.empty(shape.num_elements() * size_of::<f32>()),
-        first.dtype,
-    );
-    let bytes: Vec<u8> = sizes.iter().flat_map(|size| size.to_le_bytes()).collect();
-    let sizes = client.create_from_slice(&bytes);
-    let buffers = inputs
-        .iter()
-        .map(|tensor| tensor.handle.clone().binding())
-        .chain([output.handle.clone().binding(), sizes.binding()])
-        .collect();
+    output: &Handle,
+    sizes: [usize; 4],
+) {
+    DISPATCHES.set(DISPATCHES.get() + 1);
+    let buffers = inputs.iter().map(|tensor| tensor.handle.clone().binding());
+    let buffers: Vec<_> = buffers.chain([output.clone().binding()]).collect();
+    // All are declared writable, because the runtime's tensors share buffers, and WebGPU refuses those that are bound twice.
+    for (i, a) in buffers.iter().enumerate() {
+        for b in &buffers[..i] {
+            let meet = a.range().start < b.range().end && b.range().start < a.range().end;
+            let same = a.memory.id() == b.memory.id() && meet;
+            assert!(!same, "the same tensor twice in one operation");
+        }
+    }
+    // Kept by the runtime: the same sizes are written once.
+    let [a, b, c, d] = sizes.map(|size| size as u64);
+    let info = MetadataBindingInfo::custom(vec![a | b << 32, c | d << 32]);
     let [x, y, z] = workgroups.map(|count| count as u32);
-    let [wx, wy, wz] = workgroup;
-    client.launch(
+    let [wx, wy, wz] = shader.workgroup();
+    inputs[0].client.launch(
         Box::new(SourceKernel::new(shader, CubeDim::new_3d(wx, wy, wz))),
         CubeCount::Static(x, y, z),
-        KernelArguments::new().with_buffers(buffers),
+        KernelArguments::new().with_buffers(buffers).with_info(info),
     );
-    output
 }
 
-/// Output rows and columns of one invocation of `linear.wgsl` and `linear_packed.wgsl`.
-const TILE: usize = 4;
-/// Invocations of one of its workgroups along each side.
-const SIDE: usize = 8;
+/// A grid of at least `count` workgroups.
+fn grid(count: usize) -> [usize; 3] {
+    const MOST: usize = 65_535;
+    let height = count.div_ceil(MOST);
+    [count.div_ceil(height), height, 1]
+}
 
-/// `dtype`: what the weight is held as; `F32` for one that is not packed.
-fn linear(
+/// One weight of a linear layer with its bias.
+struct Operand {
+    weight: CubeTensor,
+    bias: CubeTensor,
+}
+
+impl Operand {
+    fn new(weight: CubeTensor, bias: CubeTensor) -> Self {
+        Self {
+            weight: contiguous(weight),
+            bias: contiguous(bias),
+        }
+    }
+}
+
+/// `x` with each of the operands, whose weights have the same shape and hold their numbers as `dtype`. With one operand it may be
+/// `outputs` of its rows from `first` on, and there may be a finish.
+fn linear<const N: usize>(
+    dtype: Dtype,
+    x: CubeTensor,
+    operands: [Operand; N],
+    [first, outputs]: [usize; 2],
+    finish: Finish,
+    residual: Option<CubeTensor>,
+) -> [CubeTensor; N] {
+    let (x, residual) = (contiguous(x), residual.map(contiguous));
+    let [rows, input] = x.shape().dims();
+    let aligned = takes_packed([input, outputs]) && first.is_multiple_of(4);
+    // Half as high where few tiles would leave most of a GPU idle. By what the model fixes alone, so that one picture and one label
+    // need all the pipelines that any number of them does.
+    let wide = outputs * N >= 1024;
+    let form = match (form(), wide) {
+        (Form::Registers, _) => shader::LinearForm::Registers,
+        (Form::Tiles, true) => shader::LinearForm::HighTiles,
+        (Form::Tiles, false) => shader::LinearForm::LowTiles,
+    };
+    let shader = Linear {
+        form,
+        dtype,
+        input,
+        output: outputs,
+        aligned,
+        parts: N,
+        finish,
+    };
+    let bytes = rows * outputs * size_of::<f32>();
+    let stride = bytes.next_multiple_of(ALIGNMENT);
+    let whole = allocate(&x, stride * (N - 1) + bytes);
+    let mut inputs = vec![&x];
+    inputs.extend(operands.iter().map(|operand| &operand.weight));
+    inputs.extend(operands.iter().map(|operand| &operand.bias));
+    inputs.extend(&residual);
+    let numbers = if aligned { 4 } else { 1 };
+    let apart = stride / size_of::<f32>() / numbers;
+    let [width, height] = form.tile();
+    launch(
+        Shader::Linear(shader),
+        [outputs.div_ceil(width), rows.div_ceil(height), N],
+        &inputs,
+        &whole,
+        [rows, first, apart, 0],
+    );
+    std::array::from_fn(|i| {
+        let (before, behind) = (stride * i, stride * (N - 1 - i));
+        let part = whole.clone();
+        let part = part.offset_start(before as u64).offset_end(behind as u64);
+        tensor(&x, part, Shape::new([rows, outputs]))
+    })
+}
+
+/// The one result of [`linear`] with all rows of one operand.
+fn product(
     dtype: Dtype,
     x: CubeTensor,
     weight: CubeTensor,
     bias: CubeTensor,
-    residual: Option<CubeTensor>,
     activation: Option<Activation>,
 ) -> CubeTensor {
-    let [rows, input] = x.shape().dims();
-    let [output, _] = weight.shape().dims();
-    let (x, weight, bias) = (
-        into_contiguous(x),
-        into_contiguous(weight),
-        into_contiguous(bias),
-    );
-    let residual = residual.map(into_contiguous);
-    let (residual_binding, finish) = match (&residual, activation) {
-        (None, None) => ("", "sum"),
-        (None, Some(Activation::GeluTanh)) => ("", "gelu_tanh(sum)"),
-        (Some(_), _) => (
-            "@group(0) @binding(3) var<storage, read_write> residual: array<vec4<f32>>;",
-            "residual[index] + sum",
-        ),
+    let finish = match activation {
+        None => Finish::Nothing,
+        Some(Activation::GeluTanh) => Finish::GeluTanh,
     };
-    let mut inputs = vec![&x, &weight, &bias];
-    inputs.extend(&residual);
-    let mut constants = vec![
-        ("input_vectors", (input / 4).to_string()),
-        ("output_vectors", (output / 4).to_string()),
-        ("residual_binding", residual_binding.into()),
-        ("output_binding", inputs.len().to_string()),
-        ("sizes_binding", (inputs.len() + 1).to_string()),
-        ("finish", finish.into()),
-    ];
-    let text = match dtype {
-        Dtype::F32 => include_str!("linear.wgsl"),
-        _ => {
-            let (scale, numbers) = packed_forms(dtype);
-            constants.extend([
-                ("row_words", dtype.row_words(input).to_string()),
-                ("number_words", dtype.number_words(input).to_string()),
-                ("block_vectors", (dtype.block() / 4).to_string()),
-                ("scale", scale.into()),
-                ("numbers", numbers.into()),
-            ]);
-            include_str!("linear_packed.wgsl")
-        }
-    };
-    let shader = Shader { text, constants };
-    run(
-        shader,
-        [SIDE as u32, SIDE as u32, 1],
-        [output.div_ceil(TILE * SIDE), rows.div_ceil(TILE * SIDE), 1],
-        &inputs,
-        Shape::new([rows, output]),
-        &[rows as u32],
-    )
+    let all = [0, weight.shape()[0]];
+    let [y] = linear(dtype, x, [Operand::new(weight, bias)], all, finish, None);
+    y
 }
 
-/// How a shader reads the factor and the offset of a block whose word is number `word`, and the four numbers `k` of the row
-/// that begins at word `start`.
-fn packed_forms(dtype: Dtype) -> (&'static str, &'static str) {
-    // Bytes are read as parts of 255.
-    let affine = "vec2<f32>(bitcast<f32>(weight[word] << 16u) * 255.0, bitcast<f32>(weight[word] & 0xffff0000u))";
-    match dtype {
-        Dtype::F32 => unreachable!("f32 has a shader of its own"),
-        Dtype::F16 => (
-            "vec2<f32>(1.0, 0.0)",
-            "vec4<f32>(unpack2x16float(weight[start + 2u * k]), unpack2x16float(weight[start + 2u * k + 1u]))",
-        ),
-        Dtype::Q8 => (affine, "unpack4x8unorm(weight[start + k])"),
-        Dtype::Q4 => (
-            affine,
-            "unpack4x8unorm((weight[start + (k >> 1u)] >> ((k & 1u) * 4u)) & 0x0f0f0f0fu)",
-        ),
-    }
+fn product_residual(
+    dtype: Dtype,
+    x: CubeTensor,
+    weight: CubeTensor,
+    bias: CubeTensor,
+    residual: CubeTensor,
+) -> CubeTensor {
+    let all = [0, weight.shape()[0]];
+    let operand = [Operand::new(weight, bias)];
+    let [y] = linear(dtype, x, operand, all, Finish::Residual, Some(residual));
+    y
 }
+
+fn attend(query: CubeTensor, key: CubeTensor, value: CubeTensor, heads: usize) -> CubeTensor {
+    let [batch, queries, hidden] = query.shape().dims();
+    let keys = key.shape()[1];
+    let [query, key, value] = [query, key, value].map(contiguous);
+    let shader = Attention::new(form(), heads, hidden / heads);
+    let shape = Shape::new([batch, queries, hidden]);
+    let y = allocate(&query, shape.num_elements() * size_of::<f32>());
+    launch(
+        Shader::Attention(shader),
+        [queries.div_ceil(shader.queries()), heads, batch],
+        &[&query, &key, &value],
+        &y,
+        [queries, keys, 0, 0],
+    );
+    tensor(&query, y, shape)
+}
+
+/// A result of which each number is found by itself; the other sizes are what `value` makes of them.
+fn map(value: Value, inputs: &[&CubeTensor], shape: Shape, sizes: [usize; 3]) -> CubeTensor {
+    let row = shape[shape.num_dims() - 1];
+    let numbers = match value {
+        Value::Patch { .. } => 1,
+        _ if row.is_multiple_of(4) => 4,
+        _ => 1,
+    };
+    let count = shape.num_elements() / numbers;
+    let shader = Map {
+        value,
+        row: row / numbers,
+        numbers,
+    };
+    let y = allocate(inputs[0], shape.num_elements() * size_of::<f32>());
+    let [a, b, c] = sizes;
+    launch(
+        Shader::Map(shader),
+        grid(count.div_ceil(64)),
+        inputs,
+        &y,
+        [count, a, b, c],
+    );
+    tensor(inputs[0], y, shape)
+}
+
 #[cfg(feature = "train")]
 impl super::gradients::Derivatives for Cube {}
 
@@ -168,7 +284,16 @@ impl Kernels for Cube {
         bias: CubeTensor,
         activation: Option<Activation>,
     ) -> CubeTensor {
-        linear(Dtype::F32, x, weight, bias, None, activation)
+        product(Dtype::F32, x, weight, bias, activation)
+    }
+
+    fn siglip_linear_odd(
+        x: CubeTensor,
+        weight: CubeTensor,
+        bias: CubeTensor,
+        activation: Option<Activation>,
+    ) -> CubeTensor {
+        product(Dtype::F32, x, weight, bias, activation)
     }
 
     fn siglip_linear_residual(
@@ -177,7 +302,7 @@ impl Kernels for Cube {
         bias: CubeTensor,
         residual: CubeTensor,
     ) -> CubeTensor {
-        linear(Dtype::F32, x, weight, bias, Some(residual), None)
+        product_residual(Dtype::F32, x, weight, bias, residual)
     }
 
     fn siglip_linear_packed(
@@ -187,7 +312,7 @@ impl Kernels for Cube {
         dtype: Dtype,
         activation: Option<Activation>,
     ) -> CubeTensor {
-        linear(dtype, x, words, bias, None, activation)
+        product(dtype, x, words, bias, activation)
     }
 
     fn siglip_linear_packed_residual(
@@ -197,7 +322,71 @@ impl Kernels for Cube {
         residual: CubeTensor,
         dtype: Dtype,
     ) -> CubeTensor {
-        linear(dtype, x, words, bias, Some(residual), None)
+        product_residual(dtype, x, words, bias, residual)
+    }
+
+    fn siglip_linear_part(
+        x: CubeTensor,
+        weight: CubeTensor,
+        bias: CubeTensor,
+        first: usize,
+        outputs: usize,
+    ) -> CubeTensor {
+        Self::siglip_linear_packed_part(x, weight, bias, Dtype::F32, first, outputs)
+    }
+
+    fn siglip_linear_packed_part(
+        x: CubeTensor,
+        words: CubeTensor,
+        bias: CubeTensor,
+        dtype: Dtype,
+        first: usize,
+        outputs: usize,
+    ) -> CubeTensor {
+        let operand = [Operand::new(words, bias)];
+        let [y] = linear(dtype, x, operand, [first, outputs], Finish::Nothing, None);
+        y
+    }
+
+    fn siglip_projections(
+        x: CubeTensor,
+        query: CubeTensor,
+        query_bias: CubeTensor,
+        key: CubeTensor,
+        key_bias: CubeTensor,
+        value: CubeTensor,
+        value_bias: CubeTensor,
+    ) -> (CubeTensor, CubeTensor, CubeTensor) {
+        Self::siglip_projections_packed(
+            x,
+            query,
+            query_bias,
+            key,
+            key_bias,
+            value,
+            value_bias,
+            Dtype::F32,
+        )
+    }
+
+    fn siglip_projections_packed(
+        x: CubeTensor,
+        query: CubeTensor,
+        query_bias: CubeTensor,
+        key: CubeTensor,
+        key_bias: CubeTensor,
+        value: CubeTensor,
+        value_bias: CubeTensor,
+        dtype: Dtype,
+    ) -> (CubeTensor, CubeTensor, CubeTensor) {
+        let all = [0, query.shape()[0]];
+        let operands = [
+            Operand::new(query, query_bias),
+            Operand::new(key, key_bias),
+            Operand::new(value, value_bias),
+        ];
+        let [query, key, value] = linear(dtype, x, operands, all, Finish::Nothing, None);
+        (query, key, value)
     }
 
     fn siglip_attention(
@@ -206,29 +395,16 @@ impl Kernels for Cube {
         value: CubeTensor,
         heads: usize,
     ) -> CubeTensor {
-        const WORKGROUP: usize = 32;
-        let [batch, queries, hidden] = query.shape().dims();
-        let keys = key.shape()[1];
-        let (query, key, value) = (
-            into_contiguous(query),
-            into_contiguous(key),
-            into_contiguous(value),
-        );
-        let shader = Shader {
-            text: include_str!("attention.wgsl"),
-            constants: vec![
-                ("heads", heads.to_string()),
-                ("head_vectors", (hidden / heads / 4).to_string()),
-            ],
-        };
-        run(
-            shader,
-            [WORKGROUP as u32, 1, 1],
-            [queries.div_ceil(WORKGROUP), heads, batch],
-            &[&query, &key, &value],
-            Shape::new([batch, queries, hidden]),
-            &[queries as u32, keys as u32],
-        )
+        attend(query, key, value, heads)
+    }
+
+    fn siglip_attention_odd(
+        query: CubeTensor,
+        key: CubeTensor,
+        value: CubeTensor,
+        heads: usize,
+    ) -> CubeTensor {
+        attend(query, key, value, heads)
     }
 
     fn siglip_layer_norm(
@@ -237,27 +413,80 @@ impl Kernels for Cube {
         beta: CubeTensor,
         epsilon: f64,
     ) -> CubeTensor {
-        const WORKGROUP: usize = 32;
         let [rows, hidden] = x.shape().dims();
-        let (x, gamma, beta) = (
-            into_contiguous(x),
-            into_contiguous(gamma),
-            into_contiguous(beta),
-        );
-        let shader = Shader {
-            text: include_str!("layer_norm.wgsl"),
-            constants: vec![
-                ("hidden_vectors", (hidden / 4).to_string()),
-                ("epsilon", format!("{epsilon:e}")),
-            ],
+        let [x, gamma, beta] = [x, gamma, beta].map(contiguous);
+        let shader = LayerNorm {
+            form: form(),
+            hidden,
+            epsilon: (epsilon as f32).to_bits(),
         };
-        run(
-            shader,
-            [WORKGROUP as u32, 1, 1],
-            [rows.div_ceil(WORKGROUP), 1, 1],
+        let workgroups = match shader.form {
+            Form::Registers => [rows.div_ceil(32), 1, 1],
+            Form::Tiles => grid(rows),
+        };
+        let y = allocate(&x, rows * hidden * size_of::<f32>());
+        launch(
+            Shader::LayerNorm(shader),
+            workgroups,
             &[&x, &gamma, &beta],
-            Shape::new([rows, hidden]),
-            &[rows as u32],
-        )
+            &y,
+            [rows, 0, 0, 0],
+        );
+        tensor(&x, y, Shape::new([rows, hidden]))
+    }
+
+    fn siglip_layer_norm_odd(
+        x: CubeTensor,
+        gamma: CubeTensor,
+        beta: CubeTensor,
+        epsilon: f64,
+    ) -> CubeTensor {
+        Self::siglip_layer_norm(x, gamma, beta, epsilon)
+    }
+
+    fn siglip_patches(pixels: CubeTensor, patch: usize) -> CubeTensor {
+        let [batch, channels, height, width] = pixels.shape().dims();
+        let pixels = contiguous(pixels);
+        let (rows, columns) = (height / patch, width / patch);
+        let shape = Shape::new([batch, rows * columns, channels * patch * patch]);
+        let value = Value::Patch { channels, patch };
+        map(value, &[&pixels], shape, [height, width, 0])
+    }
+
+    fn siglip_add_rows(x: CubeTensor, addend: CubeTensor) -> CubeTensor {
+        let (shape, n) = (x.shape(), addend.shape()[0]);
+        let (x, addend) = (contiguous(x), contiguous(addend));
+        map(Value::Sum, &[&x, &addend], shape, [n, 0, 0])
+    }
+
+    fn siglip_take_rows(x: CubeTensor, first: usize, step: usize, count: usize) -> CubeTensor {
+        let [rows, hidden] = x.shape().dims();
+        assert!(first + (count - 1) * step < rows, "rows of the matrix");
+        let x = contiguous(x);
+        if first == 0 && (step == 1 || count == 1) {
+            return tensor(&x, x.handle.clone(), Shape::new([count, hidden]));
+        }
+        let shape = Shape::new([count, hidden]);
+        map(Value::Row, &[&x], shape, [first, step, 0])
+    }
+
+    fn siglip_gather(table: CubeTensor, ids: CubeTensor) -> CubeTensor {
+        let ([rows, hidden], [count]) = (table.shape().dims(), ids.shape().dims());
+        assert!(ids.dtype == DType::I32, "ids are 32-bit");
+        let (table, ids) = (contiguous(table), contiguous(ids));
+        let shape = Shape::new([count, hidden]);
+        map(Value::Gathered, &[&table, &ids], shape, [rows, 0, 0])
+    }
+
+    fn siglip_reshape(x: CubeTensor, shape: Shape) -> CubeTensor {
+        assert_eq!(x.shape().num_elements(), shape.num_elements());
+        let x = contiguous(x);
+        tensor(&x, x.handle.clone(), shape)
+    }
+
+    fn siglip_reshape_ids(ids: CubeTensor, shape: Shape) -> CubeTensor {
+        let ids = contiguous(ids);
+        let (client, device) = (ids.client.clone(), ids.device.clone());
+        CubeTensor::new_contiguous(client, device, shape, ids.handle, ids.dtype)
     }
 }

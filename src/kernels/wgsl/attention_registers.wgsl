@@ -1,39 +1,46 @@
 // softmax(query · keyᵀ / √head_size) · value for one query of one head per invocation, in one pass: the softmax keeps a
 // running maximum and sum (Milakov and Gimelshein, 2018), so no score is ever written to memory.
 
-@group(0) @binding(0) var<storage, read_write> query: array<vec4<f32>>;
-@group(0) @binding(1) var<storage, read_write> key: array<vec4<f32>>;
-@group(0) @binding(2) var<storage, read_write> value: array<vec4<f32>>;
-@group(0) @binding(3) var<storage, read_write> y: array<vec4<f32>>;
-@group(0) @binding(4) var<storage, read_write> sizes: array<u32>;
+alias Numbers = {{ vector }};
+
+@group(0) @binding(0) var<storage, read_write> query: array<Numbers>;
+@group(0) @binding(1) var<storage, read_write> key: array<Numbers>;
+@group(0) @binding(2) var<storage, read_write> value: array<Numbers>;
+@group(0) @binding(3) var<storage, read_write> y: array<Numbers>;
+// queries, keys
+@group(0) @binding(4) var<uniform> sizes: vec4<u32>;
 
 const HEADS = {{ heads }}u;
 const SIZE = {{ head_vectors }}u;
 
+fn sum_of(v: Numbers) -> f32 {
+    return {{ sum }};
+}
+
 @compute @workgroup_size(32, 1, 1)
 fn main(@builtin(global_invocation_id) id: vec3<u32>) {
-    let queries = sizes[0];
-    let keys = sizes[1];
+    let queries = sizes.x;
+    let keys = sizes.y;
     if id.x >= queries {
         return;
     }
     let here = ((id.z * queries + id.x) * HEADS + id.y) * SIZE;
-    let scale = inverseSqrt(f32(SIZE * 4u));
-    var q: array<vec4<f32>, SIZE>;
-    var sum: array<vec4<f32>, SIZE>;
+    let scale = inverseSqrt(f32({{ head_size }}u));
+    var q: array<Numbers, SIZE>;
+    var sum: array<Numbers, SIZE>;
     for (var d = 0u; d < SIZE; d++) {
         q[d] = query[here + d] * scale;
-        sum[d] = vec4<f32>(0.0);
+        sum[d] = Numbers();
     }
     var largest = -1e30;
     var total = 0.0;
     for (var j = 0u; j < keys; j++) {
         let there = ((id.z * keys + j) * HEADS + id.y) * SIZE;
-        var products = vec4<f32>(0.0);
+        var products = Numbers();
         for (var d = 0u; d < SIZE; d++) {
             products += q[d] * key[there + d];
         }
-        let score = products.x + products.y + products.z + products.w;
+        let score = sum_of(products);
         let maximum = max(largest, score);
         let shrink = exp(largest - maximum);
         let p = exp(score - maximum);

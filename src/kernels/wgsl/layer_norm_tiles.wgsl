@@ -1,0 +1,63 @@
+// A workgroup normalises one row: mean, then variance about it, then scale and offset.
+
+alias Numbers = {{ vector }};
+
+@group(0) @binding(0) var<storage, read_write> x: array<Numbers>;
+@group(0) @binding(1) var<storage, read_write> gamma: array<Numbers>;
+@group(0) @binding(2) var<storage, read_write> beta: array<Numbers>;
+@group(0) @binding(3) var<storage, read_write> y: array<Numbers>;
+// rows
+@group(0) @binding(4) var<uniform> sizes: vec4<u32>;
+
+const VECTORS = {{ hidden_vectors }}u;
+const HIDDEN = {{ hidden }}u;
+const EPSILON = {{ epsilon }};
+
+fn sum_of(v: Numbers) -> f32 {
+    return {{ sum }};
+}
+
+const INVOCATIONS = 64u;
+
+var<workgroup> parts: array<f32, INVOCATIONS>;
+
+// The sum over the workgroup.
+fn shared_sum(index: u32, part: f32) -> f32 {
+    workgroupBarrier();
+    parts[index] = part;
+    for (var step = INVOCATIONS / 2u; step > 0u; step /= 2u) {
+        workgroupBarrier();
+        if index < step {
+            parts[index] += parts[index + step];
+        }
+    }
+    workgroupBarrier();
+    return parts[0];
+}
+
+@compute @workgroup_size(64, 1, 1)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) index: u32,
+) {
+    let row = group.y * groups.x + group.x;
+    if row >= sizes.x {
+        return;
+    }
+    let start = row * VECTORS;
+    var total = Numbers();
+    for (var i = index; i < VECTORS; i += INVOCATIONS) {
+        total += x[start + i];
+    }
+    let mean = shared_sum(index, sum_of(total)) / f32(HIDDEN);
+    total = Numbers();
+    for (var i = index; i < VECTORS; i += INVOCATIONS) {
+        let centred = x[start + i] - mean;
+        total += centred * centred;
+    }
+    let scale = inverseSqrt(shared_sum(index, sum_of(total)) / f32(HIDDEN) + EPSILON);
+    for (var i = index; i < VECTORS; i += INVOCATIONS) {
+        y[start + i] = (x[start + i] - mean) * scale * gamma[i] + beta[i];
+    }
+}
