@@ -85,35 +85,26 @@ impl Way for Halves {
     }
 }
 
-/// Four products a word, where bytes of the weight count as 0…255.
+/// Four products a word. The bytes of a weight count as −128…127 where `SIGNED`, as 0…255 elsewhere.
 #[cfg(any(test, target_feature = "relaxed-simd"))]
-pub struct Unsigned;
-/// Four products a word, where bytes of the weight count as −128…127.
-#[cfg(any(test, target_feature = "relaxed-simd"))]
-pub struct Signed;
+pub struct Bytes<const SIGNED: bool>;
 
 #[cfg(any(test, target_feature = "relaxed-simd"))]
-#[inline(always)]
-#[allow(unsafe_code)]
-fn pack_bytes(words: [Words; BLOCK / 4], steps: &mut [u32]) {
-    assert!(steps.len() >= BLOCK / 4);
-    for (i, four) in words.chunks_exact(4).enumerate() {
-        let [low, high] = [narrow(four[0], four[1]), narrow(four[2], four[3])];
-        // SAFETY: there are eight words, four times as many as groups of four.
-        unsafe { store_words(steps, i * WIDTH, narrow_halves(low, high)) };
-    }
-}
-
-#[cfg(any(test, target_feature = "relaxed-simd"))]
-impl Way for Unsigned {
+impl<const SIGNED: bool> Way for Bytes<SIGNED> {
     const PER_WORD: usize = 4;
     const LARGEST: f32 = 127.0;
-
+    const SIGNED: bool = SIGNED;
     const ONES: u32 = 0x0101_0101;
 
     #[inline(always)]
+    #[allow(unsafe_code)]
     fn pack(words: [Words; BLOCK / 4], steps: &mut [u32]) {
-        pack_bytes(words, steps);
+        assert!(steps.len() >= Self::STEPS);
+        for (i, four) in words.chunks_exact(4).enumerate() {
+            let [low, high] = [narrow(four[0], four[1]), narrow(four[2], four[3])];
+            // SAFETY: there are `STEPS` words, four times as many as groups of four.
+            unsafe { store_words(steps, i * WIDTH, narrow_halves(low, high)) };
+        }
     }
 
     #[inline(always)]
@@ -126,34 +117,7 @@ impl Way for Unsigned {
         #[cfg(target_feature = "relaxed-simd")]
         return dot_bytes(x, weight, c);
         #[cfg(not(target_feature = "relaxed-simd"))]
-        return tests::dot_bytes(x, weight, c, |byte| byte.into());
-    }
-}
-
-#[cfg(any(test, target_feature = "relaxed-simd"))]
-impl Way for Signed {
-    const PER_WORD: usize = 4;
-    const LARGEST: f32 = 127.0;
-    const SIGNED: bool = true;
-
-    const ONES: u32 = 0x0101_0101;
-
-    #[inline(always)]
-    fn pack(words: [Words; BLOCK / 4], steps: &mut [u32]) {
-        pack_bytes(words, steps);
-    }
-
-    #[inline(always)]
-    fn expand(bytes: Words) -> [Words; 2] {
-        [bytes; 2]
-    }
-
-    #[inline(always)]
-    fn dot(x: Words, weight: Words, c: Words) -> Words {
-        #[cfg(target_feature = "relaxed-simd")]
-        return dot_bytes(x, weight, c);
-        #[cfg(not(target_feature = "relaxed-simd"))]
-        return tests::dot_bytes(x, weight, c, |byte| i32::from(byte as i8));
+        return tests::dot_bytes(x, weight, c, SIGNED);
     }
 }
 
@@ -169,8 +133,8 @@ pub fn product_into(
 ) {
     #[cfg(target_feature = "relaxed-simd")]
     match byte_above_127() {
-        Some(200) => return product_in::<Unsigned>(x, words, dtype, input, y, output),
-        Some(-56) => return product_in::<Signed>(x, words, dtype, input, y, output),
+        Some(200) => return product_in::<Bytes<false>>(x, words, dtype, input, y, output),
+        Some(-56) => return product_in::<Bytes<true>>(x, words, dtype, input, y, output),
         _ => {}
     }
     product_in::<Halves>(x, words, dtype, input, y, output);
@@ -516,8 +480,12 @@ mod tests {
     use super::*;
     use crate::kernels::PackedMatrix;
 
-    /// Adds the products of bytes, those of the weight counting as `value` says.
-    pub fn dot_bytes(x: Words, weight: Words, c: Words, value: impl Fn(u8) -> i32) -> Words {
+    /// Adds the products of bytes, as machines do it in one instruction.
+    pub fn dot_bytes(x: Words, weight: Words, c: Words, signed: bool) -> Words {
+        let value = |byte: u8| match signed {
+            true => i32::from(byte as i8),
+            false => i32::from(byte),
+        };
         std::array::from_fn(|lane| {
             let (x, weight) = (x[lane].to_le_bytes(), weight[lane].to_le_bytes());
             let products = x.iter().zip(weight);
@@ -564,13 +532,13 @@ mod tests {
                     halves < 4e-4,
                     "{dtype:?} {rows}×{input}→{outputs}: {halves:e}"
                 );
-                let unsigned = error::<Unsigned>(dtype, rows, input, outputs);
+                let unsigned = error::<Bytes<false>>(dtype, rows, input, outputs);
                 assert!(
                     unsigned < 4e-2,
                     "{dtype:?} {rows}×{input}→{outputs}: {unsigned:e}"
                 );
                 // The same sums.
-                let signed = error::<Signed>(dtype, rows, input, outputs);
+                let signed = error::<Bytes<true>>(dtype, rows, input, outputs);
                 assert!((signed - unsigned).abs() < 1e-6, "{signed:e}, {unsigned:e}");
             }
         }
