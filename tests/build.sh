@@ -167,7 +167,7 @@ mkdir -p "$scratch/repo/src" "$scratch/repo/www/samples" "$scratch/repo/www/pkg"
 sed -n '/^\[package\]/,/^$/p' "$root/Cargo.toml" >"$scratch/repo/Cargo.toml"
 touch "$scratch/repo/src/lib.rs" "$scratch/repo/README.md"
 for file in siglip-web.js siglip-web.d.ts siglip-classifier.js siglip-classifier.d.ts worker.js index.html page.js page-more.js samples/ladybug.png \
-  pkg/siglip_web_{cpu,webgpu}{.js,_bg.wasm} models/demo/{config.json,preprocessor_config.json,tokenizer.json,model.safetensors}; do
+  pkg/siglip_web_{cpu,cpu_relaxed,webgpu}{.js,_bg.wasm} models/demo/{config.json,preprocessor_config.json,tokenizer.json,model.safetensors}; do
   touch "$scratch/repo/www/$file"
 done
 run "$node" "$root/tests/browser/package.mjs" "$scratch/repo" "$scratch/dist"
