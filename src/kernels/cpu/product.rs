@@ -85,7 +85,12 @@ pub fn product_into(
     let mut scratch = Scratch::default();
     // Equal pieces, a multiple of 8 long, so that their halves can be read by whole vectors.
     let strassen = x.rows >= 48 && input >= 256 && weight.rows >= 8 * PANEL;
-    let longest = if strassen { 2 * LENGTH } else { LENGTH };
+    let longest = match strassen {
+        true => 2 * LENGTH,
+        // Where time hardly matters, sums of short sums, which round less.
+        false if input < 256 => 32,
+        false => LENGTH,
+    };
     let length = input.div_ceil(input.div_ceil(longest)).next_multiple_of(8);
     let chunks = x.rows.div_ceil(CHUNK);
     let chunk = x.rows.div_ceil(chunks.max(1)).next_multiple_of(2);
