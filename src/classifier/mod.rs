@@ -135,7 +135,7 @@ impl Classifier {
             });
         };
         report(Stage::Warmup, 0);
-        // On the CPU there is nothing to compile, and a large model's picture takes seconds.
+        // The CPU's kernels were called when it was started, and a large model's picture takes seconds there.
         if self.device != Device::flex() {
             let side = self.config().vision.image_size;
             self.run_vision(vec![0.0; 3 * side * side], pace).await?;

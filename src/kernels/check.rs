@@ -197,7 +197,7 @@ fn differ(name: &str, expected: &[f32], got: &[f32], tolerance: f32) -> Result<(
 }
 
 /// Numbers in −1…1 that are the same everywhere (a linear congruential generator).
-fn pseudo_random(seed: &mut u32, count: usize) -> Vec<f32> {
+pub(super) fn pseudo_random(seed: &mut u32, count: usize) -> Vec<f32> {
     (0..count)
         .map(|_| {
             *seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);

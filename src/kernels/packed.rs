@@ -534,15 +534,11 @@ impl PackedWeight {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::check::pseudo_random;
 
     /// Numbers in −1…1 without a pattern.
-    fn numbers(count: usize, seed: u32) -> Vec<f32> {
-        let mut state = seed;
-        let mut next = || {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (state >> 8) as f32 / (1 << 23) as f32 - 1.0
-        };
-        (0..count).map(|_| next()).collect()
+    pub fn numbers(count: usize, mut seed: u32) -> Vec<f32> {
+        pseudo_random(&mut seed, count)
     }
 
     /// Fails unless every number of every block keeps the bound that the module promises.

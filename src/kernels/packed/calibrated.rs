@@ -1,6 +1,9 @@
 //! Packing in q4 with the inputs in mind: each number is rounded so that it makes up for what rounding the numbers before it in its row did to
 //! the *products*, not to be near its weight. It is GPTQ (Frantar et al., 2022), with a scale and an offset for each block as the format has them.
 
+#[cfg(not(target_family = "wasm"))]
+use rayon::prelude::*;
+
 use super::{Affine, Dtype, PackedMatrix, put_q4};
 
 /// Added to the diagonal of the moments, as a share of its mean: a direction that no sample has is still not free.
@@ -142,39 +145,19 @@ fn dot(a: &[f64], b: &[f64]) -> f64 {
     sums.iter().sum::<f64>() + rest
 }
 
-/// Calls `work` with each part of `length` and its number, on all cores.
+/// Calls `work` with each part of `length` and its number, on all cores where there are threads.
 fn in_parallel<T: Send>(values: &mut [T], length: usize, work: impl Fn(usize, &mut [T]) + Sync) {
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let (next, work) = (
-        std::sync::Mutex::new(values.chunks_mut(length).enumerate()),
-        &work,
-    );
-    let run = || {
-        loop {
-            let part = next.lock().expect("nobody panics with it").next();
-            let Some((i, part)) = part else { break };
-            work(i, part);
-        }
-    };
-    std::thread::scope(|scope| {
-        (1..threads).for_each(|_| drop(scope.spawn(run)));
-        run();
-    });
+    #[cfg(not(target_family = "wasm"))]
+    let parts = values.par_chunks_mut(length);
+    #[cfg(target_family = "wasm")]
+    let parts = values.chunks_mut(length);
+    parts.enumerate().for_each(|(i, part)| work(i, part));
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::numbers;
     use super::*;
-
-    /// Numbers in −1…1 without a pattern.
-    fn numbers(count: usize, seed: u32) -> Vec<f32> {
-        let mut state = seed;
-        let mut next = || {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (state >> 8) as f32 / (1 << 23) as f32 - 1.0
-        };
-        (0..count).map(|_| next()).collect()
-    }
 
     /// Samples of `input` numbers that go together in few ways.
     fn samples(count: usize, input: usize, seed: u32) -> Vec<f32> {
