@@ -1,8 +1,9 @@
 //! Attention on 128-bit SIMD: both of its matrix products in the panels of [`product`](super::product), a few queries of one
 //! head after the other, so that their scores stay in the first-level cache.
 
-use super::exp;
-use super::lanes::{WIDTH, store};
+use super::functions::exponentials;
+use super::lanes::{WIDTH, multiply, splat, store};
+use super::parallel::{Target, for_each, for_threads};
 use super::product::{PANEL, Rows, for_tiles, pack};
 
 /// Queries whose scores exist at a time.
@@ -20,6 +21,7 @@ pub struct Sizes {
 }
 
 /// `query [batch, queries, hidden]`, `key` and `value [batch, keys, hidden]` → `[batch, queries, hidden]`.
+#[allow(unsafe_code)]
 pub fn attention(query: &[f32], key: &[f32], value: &[f32], sizes: Sizes) -> Vec<f32> {
     let Sizes {
         batch,
@@ -31,91 +33,88 @@ pub fn attention(query: &[f32], key: &[f32], value: &[f32], sizes: Sizes) -> Vec
     let size = hidden / heads;
     let scale = (size as f32).sqrt().recip();
     let wide = keys.next_multiple_of(PANEL);
-    let mut key_panels = vec![0.0; wide * size];
-    let mut value_panels = vec![0.0; size.next_multiple_of(PANEL) * keys];
-    let mut scores = vec![0.0; QUERIES * wide];
     let mut y = vec![0.0; batch * queries * hidden];
-    for b in 0..batch {
-        for h in 0..heads {
-            let head = |x: &'_ [f32], tokens: usize| -> usize {
-                debug_assert_eq!(x.len(), batch * tokens * hidden);
-                b * tokens * hidden + h * size
-            };
-            let rows_of = |values, rows| Rows {
-                values,
-                stride: hidden,
-                rows,
-                length: size,
-            };
-            let keys_of_head = rows_of(&key[head(key, keys)..], keys);
-            for (i, panel) in key_panels.chunks_exact_mut(size * PANEL).enumerate() {
-                let first = i * PANEL;
-                pack(keys_of_head.rows(first, PANEL.min(keys - first)), panel);
-            }
-            let values_of_head = rows_of(&value[head(value, keys)..], keys);
-            for (i, panel) in value_panels.chunks_exact_mut(keys * PANEL).enumerate() {
-                let first = i * PANEL;
-                let columns = PANEL.min(size - first);
-                for (j, row) in panel.chunks_exact_mut(PANEL).enumerate() {
-                    row[..columns].copy_from_slice(&values_of_head.row(j)[first..][..columns]);
-                }
-            }
-            let start = head(query, queries);
-            let queries_of_head = rows_of(&query[start..], queries);
-            for first in (0..queries).step_by(QUERIES) {
-                let rows = QUERIES.min(queries - first);
-                for (i, panel) in key_panels.chunks_exact(size * PANEL).enumerate() {
-                    for_tiles(queries_of_head.rows(first, rows), panel, |row, v, lanes| {
-                        store(&mut scores, row * wide + i * PANEL + v * WIDTH, lanes);
-                    });
-                }
-                for scores in scores.chunks_exact_mut(wide).take(rows) {
-                    softmax(&mut scores[..keys], scale);
-                }
-                let weights = Rows {
-                    values: &scores,
-                    stride: wide,
-                    rows,
-                    length: keys,
-                };
-                for (i, panel) in value_panels.chunks_exact(keys * PANEL).enumerate() {
-                    for_tiles(weights, panel, |row, v, lanes| {
-                        // A head's size is a multiple of a vector, not of a panel.
-                        let column = i * PANEL + v * WIDTH;
-                        if column < size {
-                            store(&mut y, start + (first + row) * hidden + column, lanes);
-                        }
-                    });
-                }
+    let target = Target::new(&mut y, hidden);
+    let mut memories = for_threads(|| Memory {
+        key_panels: vec![0.0; wide * size],
+        value_panels: vec![0.0; size.next_multiple_of(PANEL) * keys],
+        scores: vec![0.0; QUERIES * wide],
+    });
+    for_each(batch * heads, &mut memories, |memory, i| {
+        let (b, h) = (i / heads, i % heads);
+        let head = |x: &'_ [f32], tokens: usize| -> usize {
+            debug_assert_eq!(x.len(), batch * tokens * hidden);
+            b * tokens * hidden + h * size
+        };
+        let rows_of = |values, rows| Rows {
+            values,
+            stride: hidden,
+            rows,
+            length: size,
+        };
+        let keys_of_head = rows_of(&key[head(key, keys)..], keys);
+        for (i, panel) in memory.key_panels.chunks_exact_mut(size * PANEL).enumerate() {
+            let first = i * PANEL;
+            pack(keys_of_head.rows(first, PANEL.min(keys - first)), panel);
+        }
+        let values_of_head = rows_of(&value[head(value, keys)..], keys);
+        for (i, panel) in memory
+            .value_panels
+            .chunks_exact_mut(keys * PANEL)
+            .enumerate()
+        {
+            let first = i * PANEL;
+            let columns = PANEL.min(size - first);
+            for (j, row) in panel.chunks_exact_mut(PANEL).enumerate() {
+                row[..columns].copy_from_slice(&values_of_head.row(j)[first..][..columns]);
             }
         }
-    }
+        let queries_of_head = rows_of(&query[head(query, queries)..], queries);
+        let y = target.from(b * queries, h * size);
+        for first in (0..queries).step_by(QUERIES) {
+            let rows = QUERIES.min(queries - first);
+            for (i, panel) in memory.key_panels.chunks_exact(size * PANEL).enumerate() {
+                for_tiles(queries_of_head.rows(first, rows), panel, |row, v, lanes| {
+                    store(
+                        &mut memory.scores,
+                        row * wide + i * PANEL + v * WIDTH,
+                        lanes,
+                    );
+                });
+            }
+            // The softmax's weights but for a factor, which fewer numbers need if it comes last.
+            let mut factors = [0.0; QUERIES];
+            let scores = memory.scores.chunks_exact_mut(wide).take(rows);
+            for (factor, scores) in factors.iter_mut().zip(scores) {
+                *factor = exponentials(&mut scores[..keys], scale).recip();
+            }
+            let weights = Rows {
+                values: &memory.scores,
+                stride: wide,
+                rows,
+                length: keys,
+            };
+            for (i, panel) in memory.value_panels.chunks_exact(keys * PANEL).enumerate() {
+                for_tiles(weights, panel, |row, v, lanes| {
+                    // A head's size is a multiple of a vector, not of a panel.
+                    let column = i * PANEL + v * WIDTH;
+                    if column < size {
+                        let lanes = multiply(lanes, splat(factors[row]));
+                        // SAFETY: these columns are this head's.
+                        unsafe { y.store(first + row, column, lanes) };
+                    }
+                });
+            }
+        }
+    });
     y
 }
 
-/// The softmax of `scale · scores`, in their place.
-fn softmax(scores: &mut [f32], scale: f32) {
-    // In lanes, which the compiler may not do to plain maxima and sums.
-    let mut lanes = [f32::NEG_INFINITY; 8];
-    for chunk in scores.chunks(8) {
-        for (lane, score) in lanes.iter_mut().zip(chunk) {
-            *lane = if *score > *lane { *score } else { *lane };
-        }
-    }
-    let largest = lanes.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    for score in scores.iter_mut() {
-        *score = exp((*score - largest) * scale);
-    }
-    let mut lanes = [0.0; 8];
-    for chunk in scores.chunks(8) {
-        for (lane, weight) in lanes.iter_mut().zip(chunk) {
-            *lane += weight;
-        }
-    }
-    let share = lanes.iter().sum::<f32>().recip();
-    for weight in scores {
-        *weight *= share;
-    }
+/// What a thread needs for a head.
+struct Memory {
+    key_panels: Vec<f32>,
+    value_panels: Vec<f32>,
+    scores: Vec<f32>,
 }
 
 #[cfg(test)]

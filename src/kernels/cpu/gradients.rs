@@ -9,8 +9,8 @@ use burn::backend::{Flex, TensorMetadata};
 use burn::tensor::{Shape, TensorData};
 use rayon::prelude::*;
 
-use super::{exp, gelu_tanh};
-use crate::kernels::gradients::{Derivatives, GELU_CUBE, GELU_SCALE};
+use super::functions::{self, exponentials, gelu_tanh, gelu_tanh_slope};
+use crate::kernels::gradients::Derivatives;
 use crate::model::Activation;
 
 /// Rows that one core works on at a time.
@@ -23,9 +23,8 @@ impl Derivatives for Flex {
         let x = x.to_contiguous();
         map([&x], |[x], y| match activation {
             Activation::GeluTanh => {
-                for (y, x) in y.iter_mut().zip(x) {
-                    *y = gelu_tanh(*x);
-                }
+                y.copy_from_slice(x);
+                functions::map(y, gelu_tanh);
             }
         })
     }
@@ -38,8 +37,10 @@ impl Derivatives for Flex {
         let [x, gradient] = [x, gradient].map(|t| t.to_contiguous());
         map([&x, &gradient], |[x, gradient], y| match activation {
             Activation::GeluTanh => {
-                for ((y, x), g) in y.iter_mut().zip(x).zip(gradient) {
-                    *y = g * gelu_tanh_slope(*x);
+                y.copy_from_slice(x);
+                functions::map(y, gelu_tanh_slope);
+                for (y, g) in y.iter_mut().zip(gradient) {
+                    *y *= g;
                 }
             }
         })
@@ -64,11 +65,8 @@ impl Derivatives for Flex {
         let keys = last(&scores);
         let scale = scale as f32;
         map_rows([&scores], keys, |[scores], weights| {
-            let largest = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-            for (weight, score) in weights.iter_mut().zip(scores) {
-                *weight = exp((score - largest) * scale);
-            }
-            let factor = sum(weights, |_, w| w).recip();
+            weights.copy_from_slice(scores);
+            let factor = exponentials(weights, scale).recip();
             weights.iter_mut().for_each(|weight| *weight *= factor);
         })
     }
@@ -143,16 +141,6 @@ impl Derivatives for Flex {
             tensor(of_beta, Shape::new([hidden])),
         ]
     }
-}
-
-/// `x·s(v)` with `v = scale·(x + cube·x³)` has the slope `s + x·s·(1 − s)·v′`.
-#[inline(always)]
-fn gelu_tanh_slope(x: f32) -> f32 {
-    const SCALE: f32 = GELU_SCALE as f32;
-    const CUBE: f32 = GELU_CUBE as f32;
-    let square = x * x;
-    let s = 1.0 / (1.0 + exp(-SCALE * x * (1.0 + CUBE * square)));
-    s + x * s * (1.0 - s) * SCALE * (1.0 + 3.0 * CUBE * square)
 }
 
 /// The sum of `term(index, value)`, in eight lanes, which the compiler may not do to a plain sum.

@@ -9,8 +9,12 @@
 //!
 //! How fine `x` is rounded depends on the machine ([`Way`]): to 16 bits, or to 8 where four products of bytes take one instruction.
 
+use std::sync::Mutex;
+
 use super::lanes::*;
-use super::product::{PANEL, Rows, Target};
+use super::layer::{Layer, Sums};
+use super::parallel::{for_chunks, for_parts, for_threads};
+use super::product::{PANEL, Rows, columns};
 use crate::kernels::packed::Dtype;
 
 const VECTORS: usize = PANEL / WIDTH;
@@ -22,6 +26,9 @@ const BLOCK: usize = Dtype::Q8.block();
 const PANEL_WORDS: usize = 6 << 10;
 /// Rows of `x` that pass by a panel.
 const CHUNK: usize = 256;
+
+/// Rows of `x` that a thread rounds at a time.
+const SHARE: usize = 16;
 
 /// How integers are multiplied.
 pub trait Way {
@@ -121,23 +128,15 @@ impl<const SIGNED: bool> Way for Bytes<SIGNED> {
     }
 }
 
-/// `x [rows, input] · weightᵀ [input, output]` for a weight packed as `q8` or `q4`, added to `y [rows, output]`, in the way that
-/// is fastest here.
-pub fn product_into(
-    x: &[f32],
-    words: &[u32],
-    dtype: Dtype,
-    input: usize,
-    y: &mut [f32],
-    output: usize,
-) {
+/// A linear layer with a weight packed as `q8` or `q4`, in the way that is fastest here.
+pub fn linear(x: Rows, words: &[u32], dtype: Dtype, layer: &mut Layer) {
     #[cfg(target_feature = "relaxed-simd")]
     match byte_above_127() {
-        Some(200) => return product_in::<Bytes<false>>(x, words, dtype, input, y, output),
-        Some(-56) => return product_in::<Bytes<true>>(x, words, dtype, input, y, output),
+        Some(200) => return linear_in::<Bytes<false>>(x, words, dtype, layer),
+        Some(-56) => return linear_in::<Bytes<true>>(x, words, dtype, layer),
         _ => {}
     }
-    product_in::<Halves>(x, words, dtype, input, y, output);
+    linear_in::<Halves>(x, words, dtype, layer);
 }
 
 /// What the byte 200 counts as on this machine; none where sums are cut to 16 bits on the way.
@@ -150,14 +149,11 @@ fn byte_above_127() -> Option<i32> {
     (sum % (4 * 127) == 0).then_some(sum / (4 * 127))
 }
 
-fn product_in<W: Way>(
-    x: &[f32],
-    words: &[u32],
-    dtype: Dtype,
-    input: usize,
-    y: &mut [f32],
-    output: usize,
-) {
+/// Memory that one layer after the other uses.
+static SUMS: Mutex<Vec<f32>> = Mutex::new(Vec::new());
+
+fn linear_in<W: Way>(x: Rows, words: &[u32], dtype: Dtype, layer: &mut Layer) {
+    let input = x.length;
     let weight = Packed {
         words,
         dtype,
@@ -165,6 +161,7 @@ fn product_in<W: Way>(
         row_words: dtype.row_words(input),
         number_words: dtype.number_words(input),
     };
+    let output = words.len() / weight.row_words;
     let centre = match dtype {
         Dtype::Q4 => 8,
         _ => 128,
@@ -172,44 +169,43 @@ fn product_in<W: Way>(
     let blocks = input.div_ceil(BLOCK);
     let longest = PANEL_WORDS / ((W::STEPS + 2) * PANEL);
     let piece = blocks.div_ceil(blocks.div_ceil(longest));
-    let mut panel = Panel {
+    let mut panels = for_threads(|| Panel {
         numbers: vec![0; piece * W::STEPS * PANEL],
         scales: vec![0.0; piece * 2 * PANEL],
         totals: [0.0; PANEL],
-    };
-    let mut sums = Vec::new();
-    for (i, x) in x.chunks(CHUNK * input).enumerate() {
-        let x = Rounded::new::<W>(
-            Rows::of(x, input),
-            if weight.is_shifted::<W>() { 0 } else { centre },
+    });
+    let mut sums = SUMS.lock().expect("no product panics");
+    for first in (0..x.rows).step_by(CHUNK) {
+        let x = x.rows(first, CHUNK.min(x.rows - first));
+        let x = Rounded::new::<W>(x, if weight.is_shifted::<W>() { 0 } else { centre });
+        let sums = Sums::new(&mut sums, x.rows, columns(0..output).collect());
+        for_parts(
+            sums.values,
+            x.rows * PANEL,
+            &mut panels,
+            |panel, i, sums| {
+                sums.fill(0.0);
+                panel.totals.fill(0.0);
+                for start in (0..blocks).step_by(piece) {
+                    let piece = start..blocks.min(start + piece);
+                    panel.pack::<W>(&weight, centre, i * PANEL, piece.clone());
+                    let mut row = 0;
+                    while row + ROWS <= x.rows {
+                        tile::<W, ROWS>(&x, row, panel, piece.clone(), sums);
+                        row += ROWS;
+                    }
+                    for row in row..x.rows {
+                        tile::<W, 1>(&x, row, panel, piece.clone(), sums);
+                    }
+                }
+                for (sums, middle) in sums.chunks_exact_mut(PANEL).zip(&x.middles) {
+                    for (sum, total) in sums.iter_mut().zip(panel.totals) {
+                        *sum += middle * total;
+                    }
+                }
+            },
         );
-        let mut y = Target {
-            values: &mut y[i * CHUNK * output..],
-            stride: output,
-        };
-        sums.resize(x.rows * PANEL, 0.0);
-        for column in (0..output).step_by(PANEL) {
-            sums.fill(0.0);
-            panel.totals.fill(0.0);
-            for start in (0..blocks).step_by(piece) {
-                let piece = start..blocks.min(start + piece);
-                panel.pack::<W>(&weight, centre, column, piece.clone());
-                let mut row = 0;
-                while row + ROWS <= x.rows {
-                    tile::<W, ROWS>(&x, row, &panel, piece.clone(), &mut sums);
-                    row += ROWS;
-                }
-                for row in row..x.rows {
-                    tile::<W, 1>(&x, row, &panel, piece.clone(), &mut sums);
-                }
-            }
-            for (sums, middle) in sums.chunks_exact_mut(PANEL).zip(&x.middles) {
-                for (sum, total) in sums.iter_mut().zip(panel.totals) {
-                    *sum += middle * total;
-                }
-            }
-            y.add(0, column, PANEL.min(output - column), &sums);
-        }
+        layer.write(first, 0, &sums);
     }
 }
 
@@ -229,57 +225,87 @@ struct Rounded {
     sums: Vec<f32>,
 }
 
+/// One of [`Rounded`]'s rows.
+struct Row<'a> {
+    words: &'a mut [u32],
+    starts: &'a mut [u32],
+    scales: &'a mut [f32],
+    middle: &'a mut f32,
+    sums: &'a mut [f32],
+}
+
 impl Rounded {
-    #[allow(unsafe_code)]
     fn new<W: Way>(x: Rows, centre: i32) -> Self {
         let blocks = x.length.div_ceil(BLOCK);
         let mut rounded = Self {
             rows: x.rows,
             blocks,
             words: vec![0; x.rows * blocks * W::STEPS],
-            starts: Vec::with_capacity(x.rows * blocks),
-            scales: Vec::with_capacity(x.rows * blocks),
-            middles: Vec::with_capacity(x.rows),
-            sums: Vec::with_capacity(x.rows * blocks),
+            starts: vec![0; x.rows * blocks],
+            scales: vec![0.0; x.rows * blocks],
+            middles: vec![0.0; x.rows],
+            sums: vec![0.0; x.rows * blocks],
         };
-        let mut ranges = Vec::with_capacity(blocks);
-        for (row, words) in (0..x.rows).zip(rounded.words.chunks_exact_mut(blocks * W::STEPS)) {
-            let row = x.row(row);
-            ranges.clear();
-            ranges.extend(
-                row.chunks(BLOCK)
-                    .map(|numbers| range(block(numbers, numbers[0]))),
-            );
-            let middle = ranges.iter().map(|(low, high)| (low + high) / 2.0);
-            let middle = middle.sum::<f32>() / blocks as f32;
-            // Whatever is not finite shows in the sums; here it would spoil the row's other blocks in silence.
-            let middle = if middle.is_finite() { middle } else { 0.0 };
-            rounded.middles.push(middle);
-            let parts = row.chunks(BLOCK).zip(words.chunks_exact_mut(W::STEPS));
-            for ((numbers, words), (low, high)) in parts.zip(&ranges) {
-                let largest = (high - middle).max(middle - low);
-                let inverse = match largest > 0.0 {
-                    true => W::LARGEST / largest,
-                    false => 0.0,
-                };
-                // What fills the last block up is the integer 0.
-                let integers = block(numbers, middle)
-                    .map(|v| to_integers(multiply(subtract(v, splat(middle)), splat(inverse))));
-                W::pack(integers, words);
-                let mut integers = splat_word(0);
-                for i in (0..W::STEPS).step_by(WIDTH) {
-                    // SAFETY: there are `STEPS` words, a multiple of four.
-                    let four = unsafe { load_words(words, i) };
-                    integers = W::dot(four, splat_word(W::ONES), integers);
-                }
-                rounded.starts.push((-centre * total(integers)) as u32);
-                rounded.scales.push(largest / W::LARGEST);
-                // A number that is not finite is not lost: the sum shows it.
-                let sum = block(numbers, 0.0).into_iter().fold(splat(0.0), add);
-                rounded.sums.push(to_array(sum).iter().sum());
+        let parts = (rounded.words.chunks_exact_mut(blocks * W::STEPS))
+            .zip(rounded.starts.chunks_exact_mut(blocks))
+            .zip(rounded.scales.chunks_exact_mut(blocks))
+            .zip(&mut rounded.middles)
+            .zip(rounded.sums.chunks_exact_mut(blocks));
+        let mut rows: Vec<Row> = parts
+            .map(|((((words, starts), scales), middle), sums)| Row {
+                words,
+                starts,
+                scales,
+                middle,
+                sums,
+            })
+            .collect();
+        for_chunks(&mut rows, SHARE, |i, rows| {
+            for (j, row) in rows.iter_mut().enumerate() {
+                row.round::<W>(x.row(i * SHARE + j), centre);
             }
-        }
+        });
         rounded
+    }
+}
+
+impl Row<'_> {
+    #[allow(unsafe_code)]
+    fn round<W: Way>(&mut self, x: &[f32], centre: i32) {
+        // Each block's lowest and highest number wait in the places of its scale and its sum.
+        let mut middle = 0.0;
+        for (b, numbers) in x.chunks(BLOCK).enumerate() {
+            let (low, high) = range(block(numbers, numbers[0]));
+            middle += (low + high) / 2.0;
+            (self.scales[b], self.sums[b]) = (low, high);
+        }
+        let middle = middle / self.scales.len() as f32;
+        // Whatever is not finite shows in the sums; here it would spoil the row's other blocks in silence.
+        let middle = if middle.is_finite() { middle } else { 0.0 };
+        *self.middle = middle;
+        for (b, numbers) in x.chunks(BLOCK).enumerate() {
+            let words = &mut self.words[b * W::STEPS..][..W::STEPS];
+            let largest = (self.sums[b] - middle).max(middle - self.scales[b]);
+            let inverse = match largest > 0.0 {
+                true => W::LARGEST / largest,
+                false => 0.0,
+            };
+            // What fills the last block up is the integer 0.
+            let integers = block(numbers, middle)
+                .map(|v| to_integers(multiply(subtract(v, splat(middle)), splat(inverse))));
+            W::pack(integers, words);
+            let mut integers = splat_word(0);
+            for i in (0..W::STEPS).step_by(WIDTH) {
+                // SAFETY: there are `STEPS` words, a multiple of four.
+                let four = unsafe { load_words(words, i) };
+                integers = W::dot(four, splat_word(W::ONES), integers);
+            }
+            self.starts[b] = (-centre * total(integers)) as u32;
+            self.scales[b] = largest / W::LARGEST;
+            // A number that is not finite is not lost: the sum shows it.
+            let sum = block(numbers, 0.0).into_iter().fold(splat(0.0), add);
+            self.sums[b] = to_array(sum).iter().sum();
+        }
     }
 }
 
@@ -479,6 +505,7 @@ fn tile<W: Way, const R: usize>(
 mod tests {
     use super::*;
     use crate::kernels::PackedMatrix;
+    use crate::kernels::cpu::layer;
 
     /// Adds the products of bytes, as machines do it in one instruction.
     pub fn dot_bytes(x: Words, weight: Words, c: Words, signed: bool) -> Words {
@@ -502,8 +529,9 @@ mod tests {
         let weight: Vec<f32> = (0..outputs * input).map(|i| number(i + 31)).collect();
         let packed = PackedMatrix::pack(dtype, input, &weight);
         let weight = packed.unpack();
-        let mut y = vec![0.5; rows * outputs];
-        product_in::<W>(&x, packed.words(), dtype, input, &mut y, outputs);
+        let y = layer::output(rows, &vec![0.5; outputs], None, None, |layer| {
+            linear_in::<W>(Rows::of(&x, input), packed.words(), dtype, layer);
+        });
         let mut worst = 0.0_f64;
         for row in 0..rows {
             for column in 0..outputs {
@@ -550,8 +578,9 @@ mod tests {
         for bad in [f32::NAN, f32::INFINITY] {
             let mut x = [1.0; 128];
             x[70] = bad;
-            let mut y = [0.0; 24];
-            product_into(&x, packed.words(), Dtype::Q8, 64, &mut y, 12);
+            let y = layer::output(2, &[0.0; 12], None, None, |layer| {
+                linear(Rows::of(&x, 64), packed.words(), Dtype::Q8, layer);
+            });
             assert!(y[..12].iter().all(|v| (v - 16.0).abs() < 1e-3), "{y:?}");
             assert!(y[12..].iter().all(|v| !v.is_finite()), "{y:?}");
         }

@@ -83,6 +83,11 @@ mod wasm {
     }
 
     #[inline(always)]
+    pub fn divide(a: Lanes, b: Lanes) -> Lanes {
+        f32x4_div(a, b)
+    }
+
+    #[inline(always)]
     pub fn splat_word(value: u32) -> Words {
         u32x4_splat(value)
     }
@@ -187,6 +192,16 @@ mod wasm {
         a
     }
 
+    #[inline(always)]
+    pub fn to_bits(a: Lanes) -> Words {
+        a
+    }
+
+    #[inline(always)]
+    pub fn sum_words(a: Words, b: Words) -> Words {
+        i32x4_add(a, b)
+    }
+
     /// Adds to each word of `c` the products of two signed halves of `a` and `b`.
     #[inline(always)]
     pub fn dot_halves(a: Words, b: Words, c: Words) -> Words {
@@ -269,6 +284,10 @@ mod portable {
         std::array::from_fn(|i| a[i] * b[i])
     }
 
+    pub fn divide(a: Lanes, b: Lanes) -> Lanes {
+        std::array::from_fn(|i| a[i] / b[i])
+    }
+
     pub fn splat_word(value: u32) -> Words {
         [value; 4]
     }
@@ -346,6 +365,14 @@ mod portable {
 
     pub fn from_bits(a: Words) -> Lanes {
         a.map(f32::from_bits)
+    }
+
+    pub fn to_bits(a: Lanes) -> Words {
+        a.map(f32::to_bits)
+    }
+
+    pub fn sum_words(a: Words, b: Words) -> Words {
+        std::array::from_fn(|i| a[i].wrapping_add(b[i]))
     }
 
     pub fn dot_halves(a: Words, b: Words, c: Words) -> Words {

@@ -2,12 +2,18 @@
 
 #[cfg(any(target_family = "wasm", test))]
 mod attention;
+mod functions;
 #[cfg(all(feature = "train", not(target_family = "wasm")))]
 mod gradients;
 #[cfg(any(target_family = "wasm", test))]
 mod integer;
 #[cfg(any(target_family = "wasm", test))]
+mod layer;
+// Natively only a part of it is called.
+#[cfg_attr(not(any(target_family = "wasm", test)), allow(dead_code))]
 mod lanes;
+#[cfg(any(target_family = "wasm", test))]
+mod parallel;
 #[cfg(any(target_family = "wasm", test))]
 mod product;
 
@@ -20,6 +26,8 @@ use burn::backend::tensor::{FloatTensor, IntTensor};
 #[cfg(not(target_family = "wasm"))]
 use burn::tensor::Shape;
 
+#[cfg(target_family = "wasm")]
+use self::{layer::Layer, product::Rows};
 use super::Kernels;
 use super::packed::{Dtype, unpack_rows};
 use crate::model::Activation;
@@ -93,14 +101,25 @@ pub fn warm_up() {
     const INPUT: usize = 512;
     const OUTPUT: usize = 96;
     let x = vec![0.0; ROWS * INPUT];
-    let mut y = vec![0.0; ROWS * OUTPUT];
+    let weight = vec![0.0; OUTPUT * INPUT];
+    let (rows, weight) = (Rows::of(&x, INPUT), Rows::of(&weight, INPUT));
+    let output = |residual: Option<&[f32]>, activation, sum: &dyn Fn(&mut Layer)| {
+        layer::output(ROWS, &[0.0; OUTPUT], residual, activation, sum)
+    };
     for _ in 0..4 {
-        product::product_into(&x, &x, INPUT, &mut y[..ROWS * ROWS], ROWS, 0);
-        product::product_into(&x, &vec![0.0; OUTPUT * INPUT], INPUT, &mut y, OUTPUT, 0);
+        let residual = output(None, Some(Activation::GeluTanh), &|layer| {
+            product::linear(rows, weight.rows(0, ROWS), 0, layer);
+            product::linear(rows, weight.rows(ROWS, OUTPUT - ROWS), ROWS, layer);
+        });
+        output(Some(&residual), None, &|layer| {
+            product::linear(rows, weight, 0, layer)
+        });
         // Their loops are shorter.
         for dtype in [Dtype::Q8, Dtype::Q4].repeat(4) {
             let words = vec![0; OUTPUT * dtype.row_words(INPUT)];
-            integer::product_into(&x, &words, dtype, INPUT, &mut y, OUTPUT);
+            output(None, None, &|layer| {
+                integer::linear(rows, &words, dtype, layer)
+            });
         }
         unpack_rows(
             Dtype::F16,
@@ -116,7 +135,6 @@ pub fn warm_up() {
             heads: 8,
         };
         attention::attention(&x, &x, &x, sizes);
-        y.iter_mut().for_each(|y| *y = gelu_tanh(*y));
     }
 }
 
@@ -127,8 +145,7 @@ enum Held {
     Packed(IntTensor<Flex>, Dtype),
 }
 
-/// `x [rows, input] · weightᵀ + bias`, added to `residual` or through `activation`. What is added is where the sums begin, so that
-/// no further pass is needed for it.
+/// `x [rows, input] · weightᵀ + bias`, added to `residual` or through `activation`.
 #[cfg(target_family = "wasm")]
 fn linear(
     x: FloatTensor<Flex>,
@@ -138,33 +155,24 @@ fn linear(
     activation: Option<Activation>,
 ) -> FloatTensor<Flex> {
     let (x, bias) = (x.to_contiguous(), bias.to_contiguous());
-    let [rows, input] = x.shape().dims();
+    let residual = residual.map(|residual| residual.to_contiguous());
+    let residual: Option<&[f32]> = residual.as_ref().map(|residual| residual.storage());
     let bias: &[f32] = bias.storage();
-    let output = bias.len();
-    let mut y = match residual {
-        None => bias.repeat(rows),
-        Some(residual) => {
-            let mut y = residual.to_contiguous().storage::<f32>().to_vec();
-            y.chunks_exact_mut(output).for_each(|row| add(row, bias));
-            y
-        }
-    };
-    match weight {
+    let [rows, input] = x.shape().dims();
+    let x = Rows::of(x.storage(), input);
+    let y = layer::output(rows, bias, residual, activation, |layer| match weight {
         Held::Plain(weight) => {
             let weight = weight.to_contiguous();
-            product::product_into(x.storage(), weight.storage(), input, &mut y, output, 0);
+            product::linear(x, Rows::of(weight.storage(), input), 0, layer);
         }
         Held::Packed(words, dtype @ (Dtype::Q8 | Dtype::Q4)) => {
-            let words = words.to_contiguous();
-            integer::product_into(x.storage(), words.storage(), dtype, input, &mut y, output);
+            integer::linear(x, words.to_contiguous().storage(), dtype, layer);
         }
-        Held::Packed(words, dtype) => unpacked_product(&x, words, dtype, &mut y, output),
-    }
-    match activation {
-        None => {}
-        Some(Activation::GeluTanh) => y.iter_mut().for_each(|y| *y = gelu_tanh(*y)),
-    }
-    tensor(y, [rows, output])
+        Held::Packed(words, dtype) => unpacked_chunks(words, dtype, input, |first, weight| {
+            product::linear(x, Rows::of(weight, input), first, layer);
+        }),
+    });
+    tensor(y, [rows, bias.len()])
 }
 
 /// `x [rows, input] · weightᵀ + bias`, added to `residual` or through `activation`.
@@ -183,9 +191,17 @@ fn linear(
         Held::Plain(weight) => matrix_product(x, weight),
         Held::Packed(words, dtype) => {
             let x = x.to_contiguous();
-            let [rows, _] = x.shape().dims();
+            let [rows, input] = x.shape().dims();
             let mut y = vec![0.0; rows * output];
-            unpacked_product(&x, words, dtype, &mut y, output);
+            unpacked_chunks(words, dtype, input, |first, weight| {
+                let columns = weight.len() / input;
+                let part = matrix_product(x.clone(), tensor(weight.to_vec(), [columns, input]));
+                let part = part.to_contiguous();
+                let part: &[f32] = part.storage();
+                for (y, part) in y.chunks_exact_mut(output).zip(part.chunks_exact(columns)) {
+                    y[first..][..columns].copy_from_slice(part);
+                }
+            });
             tensor(y, [rows, output])
         }
     };
@@ -200,9 +216,8 @@ fn linear(
             }
             (None, None) => add(row, bias),
             (None, Some(Activation::GeluTanh)) => {
-                for (y, b) in row.iter_mut().zip(bias) {
-                    *y = gelu_tanh(*y + b);
-                }
+                add(row, bias);
+                functions::map(row, functions::gelu_tanh);
             }
         }
     }
@@ -215,35 +230,28 @@ const UNPACKED: usize = 1 << 18;
 /// What a chunk of weight rows is a multiple of: two panels, whole blocks of either product.
 const CHUNK: usize = 24;
 
-/// `x · weightᵀ`, a chunk of the weight's rows after the other as f32, added to `y [rows, output]`.
-fn unpacked_product(
-    x: &FloatTensor<Flex>,
+/// Calls `each` for a chunk of the weight's rows after the other as f32, and the first one's number.
+fn unpacked_chunks(
     words: IntTensor<Flex>,
     dtype: Dtype,
-    y: &mut [f32],
-    output: usize,
+    input: usize,
+    mut each: impl FnMut(usize, &[f32]),
 ) {
-    let [_, input] = x.shape().dims();
     let words = words.to_contiguous();
     let words: &[u32] = words.storage();
     let row_words = dtype.row_words(input);
     let chunk = (UNPACKED / input).next_multiple_of(CHUNK).max(CHUNK);
-    let mut weight = vec![0.0; chunk.min(output) * input];
+    let mut weight = vec![0.0; chunk.min(words.len() / row_words) * input];
     for (i, words) in words.chunks(chunk * row_words).enumerate() {
         let weight = &mut weight[..words.len() / row_words * input];
-        unpack_rows(dtype, input, words, weight);
         #[cfg(target_family = "wasm")]
-        product::product_into(x.storage(), weight, input, y, output, i * chunk);
+        parallel::for_chunks(weight, CHUNK * input, |i, weight| {
+            let words = &words[i * CHUNK * row_words..][..weight.len() / input * row_words];
+            unpack_rows(dtype, input, words, weight);
+        });
         #[cfg(not(target_family = "wasm"))]
-        {
-            let columns = weight.len() / input;
-            let weight = tensor(weight.to_vec(), [columns, input]);
-            let part = matrix_product(x.clone(), weight).to_contiguous();
-            let part: &[f32] = part.storage();
-            for (y, part) in y.chunks_exact_mut(output).zip(part.chunks_exact(columns)) {
-                add(&mut y[i * chunk..][..columns], part);
-            }
-        }
+        unpack_rows(dtype, input, words, weight);
+        each(i * chunk, weight);
     }
 }
 
@@ -312,67 +320,5 @@ fn tensor<const D: usize>(values: Vec<f32>, shape: [usize; D]) -> FloatTensor<Fl
 fn add(row: &mut [f32], other: &[f32]) {
     for (y, other) in row.iter_mut().zip(other) {
         *y += other;
-    }
-}
-
-/// `x/2 · (1 + tanh(u))` with `u = √(2/π) · (x + 0.044715 x³)`, which is `x / (1 + exp(−2u))`.
-///
-/// Written without branches or calls so that the compiler turns the loop around it into SIMD; within 2 ulp of libm's.
-#[inline(always)]
-fn gelu_tanh(x: f32) -> f32 {
-    const MINUS_TWO_SQRT_2_OVER_PI: f32 = -1.595_769;
-    let exponent = MINUS_TWO_SQRT_2_OVER_PI * (x + 0.044_715 * x * x * x);
-    x / (1.0 + exp(exponent))
-}
-
-/// eˣ after Cephes' `expf`: x = n·ln 2 + r, a polynomial for eʳ, 2ⁿ written into the exponent bits.
-#[inline(always)]
-fn exp(x: f32) -> f32 {
-    const LN_2_HIGH: f32 = 0.693_359_4;
-    const LN_2_LOW: f32 = -2.121_944_4e-4;
-    // Adding and taking away 1.5·2²³ rounds to the nearest integer.
-    const ROUND: f32 = 12_582_912.0;
-    let x = x.clamp(-87.0, 88.0);
-    let n = (x * std::f32::consts::LOG2_E + ROUND) - ROUND;
-    let r = x - n * LN_2_HIGH - n * LN_2_LOW;
-    let polynomial =
-        ((((1.987_569_1e-4 * r + 1.398_199_9e-3) * r + 8.333_452e-3) * r + 4.166_579_6e-2) * r
-            + 1.666_666_5e-1)
-            * r
-            + 0.5;
-    let exp_r = polynomial * r * r + r + 1.0;
-    exp_r * f32::from_bits(((n as i32 + 127) << 23) as u32)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn exp_is_accurate_over_its_range() {
-        for i in -8_700..=8_800 {
-            let x = i as f32 / 100.0;
-            let expected = f64::from(x).exp();
-            let relative = (f64::from(exp(x)) - expected).abs() / expected;
-            assert!(relative < 3e-7, "exp({x}): relative error {relative:e}");
-        }
-        assert_eq!(exp(0.0), 1.0);
-    }
-
-    #[test]
-    fn gelu_tanh_follows_its_definition_and_saturates() {
-        for i in -1_200..=1_200 {
-            let x = f64::from(i) / 100.0;
-            let u = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3));
-            let expected = x / 2.0 * (1.0 + u.tanh());
-            let got = f64::from(gelu_tanh(x as f32));
-            assert!(
-                (got - expected).abs() < 1e-6 * x.abs().max(1.0),
-                "gelu({x}) = {got}, not {expected}"
-            );
-        }
-        assert_eq!(gelu_tanh(1e4), 1e4);
-        assert!(gelu_tanh(-1e4).abs() < 1e-30);
-        assert!(gelu_tanh(f32::NAN).is_nan());
     }
 }

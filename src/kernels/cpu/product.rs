@@ -5,10 +5,15 @@
 //! x86. Large products save an eighth of the multiplications with one step of Strassen's algorithm ("Gaussian elimination is not optimal", 1969),
 //! panel by panel, so that its sums of weights never leave the cache. Natively burn-flex's product, with wider vectors, is faster.
 
+use std::ops::Range;
+use std::sync::Mutex;
+
 use super::lanes::{
     Lanes, WIDTH, add, load, load_unchecked, multiply_add, splat, store, store_unchecked, subtract,
     transpose,
 };
+use super::layer::{Layer, Sums, room};
+use super::parallel::{for_parts, for_threads};
 
 /// Rows of a tile.
 const ROWS: usize = 3;
@@ -72,18 +77,32 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// `x [rows, input] · weightᵀ [input, outputs]` for some rows of a weight, added to `y [rows, output]` from column `first` on.
-pub fn product_into(
-    x: &[f32],
-    weight: &[f32],
-    input: usize,
-    y: &mut [f32],
-    output: usize,
-    first: usize,
-) {
-    let (x, weight) = (Rows::of(x, input), Rows::of(weight, input));
-    let mut scratch = Scratch::default();
-    // Equal pieces, a multiple of 8 long, so that their halves can be read by whole vectors.
+/// Memory that one product after the other uses.
+#[derive(Default)]
+struct Workspace {
+    operands: Vec<f32>,
+    sums: Vec<f32>,
+    panels: Vec<Vec<f32>>,
+}
+
+static WORKSPACE: Mutex<Workspace> = Mutex::new(Workspace {
+    operands: Vec::new(),
+    sums: Vec::new(),
+    panels: Vec::new(),
+});
+
+/// A linear layer, or those of its outputs that a weight's rows from `first` on give.
+pub fn linear(x: Rows, weight: Rows, first: usize, layer: &mut Layer) {
+    let mut workspace = WORKSPACE.lock().expect("no product panics");
+    let Workspace {
+        operands,
+        sums,
+        panels,
+    } = &mut *workspace;
+    if panels.is_empty() {
+        *panels = for_threads(Vec::new);
+    }
+    let input = x.length;
     let strassen = x.rows >= 48 && input >= 256 && weight.rows >= 8 * PANEL;
     let longest = match strassen {
         true => 2 * LENGTH,
@@ -91,81 +110,61 @@ pub fn product_into(
         false if input < 256 => 32,
         false => LENGTH,
     };
+    // Equal pieces, a multiple of 8 long, so that their halves can be read by whole vectors.
     let length = input.div_ceil(input.div_ceil(longest)).next_multiple_of(8);
     let chunks = x.rows.div_ceil(CHUNK);
     let chunk = x.rows.div_ceil(chunks.max(1)).next_multiple_of(2);
-    for start in (0..input).step_by(length) {
-        let length = length.min(input - start);
-        let (x, weight) = (x.columns(start, length), weight.columns(start, length));
-        for row in (0..x.rows).step_by(chunk) {
-            let x = x.rows(row, chunk.min(x.rows - row));
-            let y = Target {
-                values: &mut y[row * output + first..],
-                stride: output,
-            };
-            if strassen && length.is_multiple_of(2) {
-                strassen_into(x, weight, y, &mut scratch);
+    for row in (0..x.rows).step_by(chunk) {
+        let x = x.rows(row, chunk.min(x.rows - row));
+        let columns = match strassen {
+            true => columns_of_halves(weight.rows),
+            false => columns(0..weight.rows).collect(),
+        };
+        let mut sums = Sums::new(sums, x.rows, columns);
+        for start in (0..input).step_by(length) {
+            let length = length.min(input - start);
+            let (x, weight) = (x.columns(start, length), weight.columns(start, length));
+            if start == 0 {
+                sums.values.fill(0.0);
+            }
+            if strassen {
+                add_strassen(x, weight, &mut sums, operands, panels);
             } else {
-                plain_into(x, weight, y, &mut scratch);
+                add_plain(x, weight, 0, sums.values, panels);
             }
         }
+        layer.write(row, first, &sums);
     }
 }
 
-/// Rows that are written to, from the first number of the first one on.
-pub struct Target<'a> {
-    pub values: &'a mut [f32],
-    /// From a row to the next.
-    pub stride: usize,
+/// Some weight rows as panels.
+pub fn columns(rows: Range<usize>) -> impl Iterator<Item = Range<usize>> {
+    let panels = rows.clone().step_by(PANEL);
+    panels.map(move |first| first..rows.end.min(first + PANEL))
 }
 
-impl Target<'_> {
-    /// Adds `columns` of each row of `sums [rows, PANEL]` from `(row, column)` on.
-    pub fn add(&mut self, row: usize, column: usize, columns: usize, sums: &[f32]) {
-        for (i, sums) in sums.chunks_exact(PANEL).enumerate() {
-            let y = &mut self.values[(row + i) * self.stride + column..][..columns];
-            if columns == PANEL {
-                for v in 0..VECTORS {
-                    let at = v * WIDTH;
-                    store(y, at, add(load(y, at), load(sums, at)));
-                }
-            } else {
-                for (y, sum) in y.iter_mut().zip(sums) {
-                    *y += sum;
-                }
-            }
-        }
-    }
+/// A weight's rows as panels: one of each half after the other, then the row that is left over.
+fn columns_of_halves(rows: usize) -> Vec<Range<usize>> {
+    let half = rows / 2;
+    let both = columns(0..half).zip(columns(half..2 * half));
+    both.flat_map(|(left, right)| [left, right])
+        .chain(columns(2 * half..rows))
+        .collect()
 }
 
-/// Memory that is used again.
-#[derive(Default)]
-struct Scratch {
-    panels: Vec<f32>,
-    sums: Vec<f32>,
-    operands: Vec<f32>,
-}
-
-/// The first `length` numbers of `memory`, whatever they are.
-fn taken(memory: &mut Vec<f32>, length: usize) -> &mut [f32] {
-    if memory.len() < length {
-        memory.resize(length, 0.0);
-    }
-    &mut memory[..length]
-}
-
-fn plain_into(x: Rows, weight: Rows, mut y: Target, scratch: &mut Scratch) {
-    let panel = taken(&mut scratch.panels, weight.length * PANEL);
-    let sums = taken(&mut scratch.sums, x.rows * PANEL);
-    for column in (0..weight.rows).step_by(PANEL) {
+/// Adds the product with the weight's rows from `first` on to `sums`, panel by panel.
+fn add_plain(x: Rows, weight: Rows, first: usize, sums: &mut [f32], panels: &mut [Vec<f32>]) {
+    let size = weight.length * PANEL;
+    panels.iter_mut().for_each(|panel| {
+        room(panel, size);
+    });
+    for_parts(sums, x.rows * PANEL, panels, |panel, i, sums| {
+        let column = first + i * PANEL;
+        let panel = &mut panel[..size];
         let columns = PANEL.min(weight.rows - column);
         pack(weight.rows(column, columns), panel);
-        sums.fill(0.0);
-        for_tiles(x, panel, |row, vector, lanes| {
-            store(sums, row * PANEL + vector * WIDTH, lanes);
-        });
-        y.add(0, column, columns, sums);
-    }
+        add_product(x, panel, [(sums, 1.0)]);
+    });
 }
 
 /// One step of Strassen's algorithm. With `x` and `weightᵀ` in quarters `a` and `b`, the quarters of their product are sums of
@@ -176,16 +175,21 @@ fn plain_into(x: Rows, weight: Rows, mut y: Target, scratch: &mut Scratch) {
 /// c₁₁ = m₁ + m₄ − m₅ + m₇   c₁₂ = m₃ + m₅   c₂₁ = m₂ + m₄   c₂₂ = m₁ − m₂ + m₃ + m₆
 /// ```
 #[allow(unsafe_code)]
-fn strassen_into(x: Rows, weight: Rows, mut y: Target, scratch: &mut Scratch) {
+fn add_strassen(
+    x: Rows,
+    weight: Rows,
+    sums: &mut Sums,
+    operands: &mut Vec<f32>,
+    panels: &mut [Vec<f32>],
+) {
     let (rows, length, outputs) = (x.rows / 2, x.length / 2, weight.rows / 2);
     let (upper, lower) = (x.rows(0, rows), x.rows(rows, rows));
     let (a11, a12) = (upper.columns(0, length), upper.columns(length, length));
     let (a21, a22) = (lower.columns(0, length), lower.columns(length, length));
     let size = rows * length;
-    let operands = taken(&mut scratch.operands, 5 * size);
-    let mut sums = operands.chunks_exact_mut(size);
+    let mut parts = room(operands, 5 * size).chunks_exact_mut(size);
     let mut combine = |a: Rows, b: Rows, sign: f32| {
-        let sum = sums.next().expect("five sums");
+        let sum = parts.next().expect("five sums");
         for (row, sum) in sum.chunks_exact_mut(length).enumerate() {
             for ((sum, a), b) in sum.iter_mut().zip(a.row(row)).zip(b.row(row)) {
                 *sum = a + sign * b;
@@ -207,12 +211,19 @@ fn strassen_into(x: Rows, weight: Rows, mut y: Target, scratch: &mut Scratch) {
         operand(3),
         operand(4),
     ];
-
+    // What halves leave over: a last row, and a last column.
+    let last = x.rows(2 * rows, x.rows - 2 * rows);
     let panel_size = length * PANEL;
-    let panels = taken(&mut scratch.panels, 9 * panel_size);
+    panels.iter_mut().for_each(|panels| {
+        room(panels, 9 * panel_size);
+    });
     let block = rows * PANEL;
-    let sums = taken(&mut scratch.sums, 4 * block);
-    for column in (0..outputs).step_by(PANEL) {
+    let part = 2 * x.rows * PANEL;
+    let pairs = outputs.div_ceil(PANEL);
+    let (halves, rest) = sums.values.split_at_mut(pairs * part);
+    for_parts(halves, part, panels, |panels, i, sums| {
+        let panels = &mut panels[..9 * panel_size];
+        let column = i * PANEL;
         let columns = PANEL.min(outputs - column);
         {
             let (low, rest) = panels.split_at_mut(2 * panel_size);
@@ -239,12 +250,13 @@ fn strassen_into(x: Rows, weight: Rows, mut y: Target, scratch: &mut Scratch) {
             }
         }
         let panel = |i: usize| &panels[i * panel_size..][..panel_size];
-        let (b11, b22) = (panel(0), panel(3));
+        let (b11, b21, b12, b22) = (panel(0), panel(1), panel(2), panel(3));
         let (p1, p3, p4, p6, p7) = (panel(4), panel(5), panel(6), panel(7), panel(8));
-        sums.fill(0.0);
-        let (top, bottom) = sums.split_at_mut(2 * block);
-        let (c11, c12) = top.split_at_mut(block);
-        let (c21, c22) = bottom.split_at_mut(block);
+        let (left, right) = sums.split_at_mut(part / 2);
+        let (c11, left) = left.split_at_mut(block);
+        let (c21, left) = left.split_at_mut(block);
+        let (c12, right) = right.split_at_mut(block);
+        let (c22, right) = right.split_at_mut(block);
         add_product(lefts[0], p1, [(c11, 1.0), (c22, 1.0)]);
         add_product(lefts[1], b11, [(c21, 1.0), (c22, -1.0)]);
         add_product(lefts[2], p3, [(c12, 1.0), (c22, 1.0)]);
@@ -252,27 +264,12 @@ fn strassen_into(x: Rows, weight: Rows, mut y: Target, scratch: &mut Scratch) {
         add_product(lefts[4], b22, [(c11, -1.0), (c12, 1.0)]);
         add_product(lefts[5], p6, [(c22, 1.0)]);
         add_product(lefts[6], p7, [(c11, 1.0)]);
-        y.add(0, column, columns, c11);
-        y.add(0, outputs + column, columns, c12);
-        y.add(rows, column, columns, c21);
-        y.add(rows, outputs + column, columns, c22);
-    }
-    // What halves leave over: a last row, a last column.
-    if x.rows % 2 == 1 {
-        let last = Target {
-            values: &mut y.values[(x.rows - 1) * y.stride..],
-            stride: y.stride,
-        };
-        plain_into(x.rows(x.rows - 1, 1), weight, last, scratch);
-    }
-    if weight.rows % 2 == 1 {
-        let column = weight.rows - 1;
-        let last = Target {
-            values: &mut y.values[column..],
-            stride: y.stride,
-        };
-        plain_into(x.rows(0, 2 * rows), weight.rows(column, 1), last, scratch);
-    }
+        for (first, low, high) in [(0, b11, b12), (length, b21, b22)] {
+            add_product(last.columns(first, length), low, [(left, 1.0)]);
+            add_product(last.columns(first, length), high, [(right, 1.0)]);
+        }
+    });
+    add_plain(x, weight, 2 * outputs, rest, panels);
 }
 
 /// Adds a product to some blocks `[rows, PANEL]`, with a sign each.
@@ -373,6 +370,7 @@ fn tile<const R: usize>(x: Rows, first: usize, panel: &[f32]) -> [[Lanes; VECTOR
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::cpu::layer;
 
     #[test]
     fn equals_the_definition_on_sizes_that_no_tile_panel_or_half_divides() {
@@ -383,30 +381,31 @@ mod tests {
             (5, 2052, 1),
             (7, 64, 36),
             // Strassen's: odd rows and columns, more than one piece and more than one chunk.
-            (48, 256, 96),
-            (49, 516, 101),
-            (50, 2052, 130),
-            (515, 260, 97),
+            (48, 256, 144),
+            (49, 516, 151),
+            (50, 2052, 190),
+            (515, 260, 146),
         ] {
             let number = |i: usize| ((i * 7919) % 1009) as f32 / 504.5 - 1.0;
             let x: Vec<f32> = (0..rows * input).map(number).collect();
             let weight: Vec<f32> = (0..output * input).map(|i| number(i + 31)).collect();
-            // Into the middle of wider rows that are not empty.
-            let (wide, first) = (output + 5, 3);
-            let mut y = vec![0.5; rows * wide];
-            product_into(&x, &weight, input, &mut y, wide, first);
+            // The weight's first rows, then the others.
+            let bias: Vec<f32> = (0..output).map(|i| number(i + 5)).collect();
+            let residual: Vec<f32> = (0..rows * output).map(|i| number(i + 9)).collect();
+            let (low, high) = weight.split_at(output / 3 * input);
+            let [low, high] = [low, high].map(|weight| Rows::of(weight, input));
+            let x = Rows::of(&x, input);
+            let y = layer::output(rows, &bias, Some(&residual), None, |layer| {
+                linear(x, low, 0, layer);
+                linear(x, high, output / 3, layer);
+            });
             for row in 0..rows {
-                for column in 0..wide {
-                    let expected: f64 = match column.checked_sub(first) {
-                        Some(column) if column < output => (0..input)
-                            .map(|k| {
-                                f64::from(x[row * input + k])
-                                    * f64::from(weight[column * input + k])
-                            })
-                            .sum(),
-                        _ => 0.0,
-                    };
-                    let got = f64::from(y[row * wide + column]) - 0.5;
+                for column in 0..output {
+                    let products = (x.row(row).iter().zip(&weight[column * input..]))
+                        .map(|(x, w)| f64::from(*x) * f64::from(*w));
+                    let added = bias[column] + residual[row * output + column];
+                    let expected = products.sum::<f64>() + f64::from(added);
+                    let got = f64::from(y[row * output + column]);
                     assert!(
                         (got - expected).abs() < 1e-3,
                         "{rows}×{input}→{output} at {row}, {column}: {got}, not {expected}"

@@ -1,0 +1,160 @@
+//! Functions of single numbers, four at a time.
+
+use super::lanes::{
+    Lanes, WIDTH, add, divide, from_bits, greater, lesser, load, multiply, multiply_add,
+    shift_left, splat, splat_word, store, subtract, sum_words, to_array, to_bits,
+};
+use crate::kernels::plain::{GELU_CUBE, GELU_SCALE};
+
+/// Replaces all values by what `f` makes of them.
+#[inline(always)]
+pub fn map(values: &mut [f32], f: impl Fn(Lanes) -> Lanes) {
+    let mut fours = values.chunks_exact_mut(WIDTH);
+    for four in &mut fours {
+        store(four, 0, f(load(four, 0)));
+    }
+    let rest = fours.into_remainder();
+    let mut four = [0.0; WIDTH];
+    four[..rest.len()].copy_from_slice(rest);
+    rest.copy_from_slice(&to_array(f(load(&four, 0)))[..rest.len()]);
+}
+
+/// eˣ after Cephes' `expf`: x = n·ln 2 + r, a polynomial for eʳ, 2ⁿ written into the exponent bits.
+#[inline(always)]
+pub fn exp(x: Lanes) -> Lanes {
+    const LN_2_HIGH: f32 = 0.693_359_4;
+    const LN_2_LOW: f32 = -2.121_944_4e-4;
+    // Adding 1.5·2²³ rounds to the nearest integer, which the lowest bits then hold.
+    const ROUND: f32 = 12_582_912.0;
+    const POLYNOMIAL: [f32; 6] = [
+        1.987_569_1e-4,
+        1.398_199_9e-3,
+        8.333_452e-3,
+        4.166_579_6e-2,
+        1.666_666_5e-1,
+        0.5,
+    ];
+    let x = lesser(greater(x, splat(-87.0)), splat(88.0));
+    let rounded = multiply_add(x, splat(std::f32::consts::LOG2_E), splat(ROUND));
+    let n = subtract(rounded, splat(ROUND));
+    let r = multiply_add(n, splat(-LN_2_HIGH), x);
+    let r = multiply_add(n, splat(-LN_2_LOW), r);
+    let polynomial = POLYNOMIAL[1..]
+        .iter()
+        .fold(splat(POLYNOMIAL[0]), |sum, term| {
+            multiply_add(sum, r, splat(*term))
+        });
+    let exp_r = add(multiply_add(polynomial, multiply(r, r), r), splat(1.0));
+    let exponent = sum_words(shift_left(to_bits(rounded), 23), splat_word(127 << 23));
+    multiply(exp_r, from_bits(exponent))
+}
+
+/// `x/2 · (1 + tanh(u))` with `u = √(2/π) · (x + 0.044715 x³)`, which is `x / (1 + exp(−2u))`; within 2 ulp of libm's.
+#[inline(always)]
+pub fn gelu_tanh(x: Lanes) -> Lanes {
+    const SCALE: f32 = -GELU_SCALE as f32;
+    const CUBE: f32 = -(GELU_SCALE * GELU_CUBE) as f32;
+    let factor = multiply_add(multiply(x, x), splat(CUBE), splat(SCALE));
+    divide(x, add(splat(1.0), exp(multiply(x, factor))))
+}
+
+/// The derivative of [`gelu_tanh`]: `x·s(v)` with `v = 2u` has the slope `s + x·s·(1 − s)·v′`.
+#[cfg(all(feature = "train", not(target_family = "wasm")))]
+#[inline(always)]
+pub fn gelu_tanh_slope(x: Lanes) -> Lanes {
+    const SCALE: f32 = GELU_SCALE as f32;
+    const CUBE: f32 = (GELU_SCALE * GELU_CUBE) as f32;
+    let (one, square) = (splat(1.0), multiply(x, x));
+    let factor = multiply_add(square, splat(-CUBE), splat(-SCALE));
+    let s = divide(one, add(one, exp(multiply(x, factor))));
+    let slope = multiply_add(square, splat(3.0 * CUBE), splat(SCALE));
+    multiply(s, multiply_add(multiply(x, subtract(one, s)), slope, one))
+}
+
+/// Replaces scores by `exp(scale · (score − largest))`; the sum of these.
+#[inline(always)]
+pub fn exponentials(scores: &mut [f32], scale: f32) -> f32 {
+    let whole = scores.len() / WIDTH * WIDTH;
+    let largest = (0..whole)
+        .step_by(WIDTH)
+        .fold(splat(f32::NEG_INFINITY), |largest, i| {
+            greater(largest, load(scores, i))
+        });
+    // `f32::max` would be a call.
+    let largest = (to_array(largest).iter())
+        .chain(&scores[whole..])
+        .fold(f32::NEG_INFINITY, |a, b| if *b > a { *b } else { a });
+    map(scores, |score| {
+        exp(multiply(subtract(score, splat(largest)), splat(scale)))
+    });
+    sum(scores)
+}
+
+/// Their sum.
+#[inline(always)]
+pub fn sum(values: &[f32]) -> f32 {
+    let mut eights = values.chunks_exact(2 * WIDTH);
+    let mut sums = [splat(0.0); 2];
+    for eight in &mut eights {
+        sums = [
+            add(sums[0], load(eight, 0)),
+            add(sums[1], load(eight, WIDTH)),
+        ];
+    }
+    let rest: f32 = eights.remainder().iter().sum();
+    to_array(add(sums[0], sums[1])).iter().sum::<f32>() + rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(f: impl Fn(Lanes) -> Lanes, x: f32) -> f32 {
+        let mut values = [x];
+        map(&mut values, f);
+        values[0]
+    }
+
+    #[test]
+    fn exp_is_accurate_over_its_range() {
+        for i in -8_700..=8_800 {
+            let x = i as f32 / 100.0;
+            let expected = f64::from(x).exp();
+            let relative = (f64::from(of(exp, x)) - expected).abs() / expected;
+            assert!(relative < 3e-7, "exp({x}): relative error {relative:e}");
+        }
+        assert_eq!(of(exp, 0.0), 1.0);
+    }
+
+    #[test]
+    fn gelu_tanh_follows_its_definition_and_saturates() {
+        for i in -1_200..=1_200 {
+            let x = f64::from(i) / 100.0;
+            let u = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3));
+            let expected = x / 2.0 * (1.0 + u.tanh());
+            let got = f64::from(of(gelu_tanh, x as f32));
+            assert!(
+                (got - expected).abs() < 1e-6 * x.abs().max(1.0),
+                "gelu({x}) = {got}, not {expected}"
+            );
+        }
+        assert_eq!(of(gelu_tanh, 1e4), 1e4);
+        assert!(of(gelu_tanh, -1e4).abs() < 1e-30);
+        assert!(of(gelu_tanh, f32::NAN).is_nan());
+    }
+
+    #[test]
+    fn exponentials_keep_to_the_values_given() {
+        for length in 1..20 {
+            let mut scores: Vec<f32> = (0..length).map(|i| ((i * 7) % 11) as f32 - 100.0).collect();
+            let largest = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            let expected: Vec<f32> = scores.iter().map(|s| ((s - largest) * 0.5).exp()).collect();
+            let sum = exponentials(&mut scores, 0.5);
+            for (got, expected) in scores.iter().zip(&expected) {
+                assert!((got - expected).abs() < 1e-6, "{got}, not {expected}");
+            }
+            assert!((sum - expected.iter().sum::<f32>()).abs() < 1e-5);
+        }
+        assert!(exponentials(&mut [1.0, f32::NAN], 1.0).is_nan());
+    }
+}
