@@ -146,6 +146,28 @@ fetch_std() {
   timeout 300 rustup target add $wasm </dev/null && rustup_has_std
 }
 
+# Sets `threads_std`, the toolchain that builds the module with threads. Its memory is shared, which no standard library is
+# made for: it is built from its sources, whichever toolchain they come with.
+need_threads_std() {
+  threads_std=$std
+  [[ $std == rustup ]] || return 0
+  rustup_has_sources || fetch_sources || {
+    echo "rustup cannot fetch the standard library's sources here: taking Debian's"
+    debian_has_std || install_packages "the standard library in source, for threads" "${debian_std[@]}"
+    debian_has_std || die "Debian's $("$debian_bin/rustc" --version) is older than Cargo.toml's rust-version:" \
+      "type rustup component add rust-src"
+    threads_std=debian
+  }
+}
+
+rustup_has_sources() { [[ -f $(rustc --print sysroot)/lib/rustlib/src/rust/library/std/Cargo.toml ]]; }
+
+fetch_sources() {
+  have rustup || return
+  say "Fetching the standard library's sources"
+  timeout 300 rustup component add rust-src </dev/null && rustup_has_sources
+}
+
 rust_lld() {
   local sysroot found
   sysroot=$(rustc --print sysroot)
@@ -196,18 +218,30 @@ need_vulkan() {
 
 # Cargo with the toolchain that has a wasm32 standard library. RUSTFLAGS would replace those of .cargo/config.toml.
 wasm_cargo() {
-  local settings=(-u RUSTFLAGS -u CARGO_ENCODED_RUSTFLAGS CARGO_TARGET_DIR="$target")
-  if [[ $std == rustup ]]; then
-    env "${settings[@]}" cargo "$@"
-  else
-    # "test" always, as cargo adds it for tests and would then build every dependency again.
-    env "${settings[@]}" RUSTC="$debian_bin/rustc" RUSTDOC="$debian_bin/rustdoc" RUSTC_BOOTSTRAP=1 CARGO_UNSTABLE_BUILD_STD=std,panic_abort,test \
-      CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER="$(rust_lld)" "$debian_bin/cargo" "$@"
-  fi
+  # "test" always, as cargo adds it for tests and would then build every dependency again.
+  if [[ $std == rustup ]]; then cargo_of rustup "" "$target" "$@"; else cargo_of debian std,panic_abort,test "$target" "$@"; fi
 }
 
-wasm_rustc_version() {
-  if [[ $std == rustup ]]; then rustc -vV; else "$debian_bin/rustc" -vV; fi
+# Cargo for the module with threads: everything in it is compiled for a shared memory, in a folder of its own.
+threads_cargo() {
+  cargo_of "$threads_std" std,panic_abort "$target/threads" --config "target.$wasm.rustflags=['-C', 'target-feature=+atomics,+bulk-memory']" "$@"
+}
+
+# cargo_of TOOLCHAIN CRATES FOLDER ARGUMENT...: CRATES of the standard library are built from its sources.
+cargo_of() {
+  local toolchain=$1 crates=$2 folder=$3
+  shift 3
+  local settings=(-u RUSTFLAGS -u CARGO_ENCODED_RUSTFLAGS "CARGO_TARGET_DIR=$folder") cargo=cargo
+  if [[ $crates ]]; then settings+=(RUSTC_BOOTSTRAP=1 "CARGO_UNSTABLE_BUILD_STD=$crates"); fi
+  if [[ $toolchain == debian ]]; then
+    settings+=("RUSTC=$debian_bin/rustc" "RUSTDOC=$debian_bin/rustdoc" "CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER=$(rust_lld)")
+    cargo=$debian_bin/cargo
+  fi
+  env "${settings[@]}" "$cargo" "$@"
+}
+
+rustc_version() {
+  if [[ $1 == rustup ]]; then rustc -vV; else "$debian_bin/rustc" -vV; fi
 }
 
 checksum() { sha256sum "$@" | cut -d ' ' -f 1; }
@@ -217,30 +251,39 @@ wasm_opt=(-O2 --enable-simd --enable-bulk-memory --enable-bulk-memory-opt --enab
   --enable-nontrapping-float-to-int --enable-sign-ext --enable-mutable-globals --enable-reference-types
   --enable-multivalue --strip-debug --strip-producers --strip-target-features)
 
-# build_wasm NAME [FEATURES [TARGET_FEATURE]]: www/pkg/NAME.js and www/pkg/NAME_bg.wasm, in which this crate's code uses what only some
-# browsers have. Skips each half whose inputs are those of last time.
+# build_wasm NAME [FEATURES [EXTRA...]]: www/pkg/NAME.js and www/pkg/NAME_bg.wasm, using what only some browsers have: relaxed-simd in this
+# crate's code, threads in everything. Skips each half whose inputs are those of last time.
 build_wasm() {
-  local name=$1 features=${2:-} extra=${3:-} work=$target/modules/$1 out=$root/www/pkg sources finish
-  local flags=(-C lto=fat) opt=("${wasm_opt[@]}")
-  if [[ $extra ]]; then
-    flags+=(-C "target-feature=+$extra")
+  local name=$1 features=${2:-} extra toolchain=$std cargo=wasm_cargo folder=$target out=$root/www/pkg sources finish symbol
+  local work=$target/modules/$name flags=(-C lto=fat) opt=("${wasm_opt[@]}")
+  shift $(($# < 2 ? $# : 2))
+  for extra; do
     opt+=("--enable-$extra")
-  fi
-  local raw=$work/$name.wasm linked=$target/$wasm/web/siglip_web.wasm
+    case $extra in
+      relaxed-simd) flags+=(-C target-feature=+relaxed-simd) ;;
+      threads)
+        toolchain=$threads_std cargo=threads_cargo folder=$target/threads
+        # 4 GiB, as much as memories can have; wasm-bindgen starts threads by the symbols.
+        flags+=(-C link-arg=--shared-memory -C link-arg=--import-memory -C link-arg=--max-memory=4294967296)
+        for symbol in __heap_base __wasm_init_tls __tls_size __tls_align __tls_base; do flags+=(-C "link-arg=--export=$symbol"); done
+        ;;
+    esac
+  done
+  local raw=$work/$name.wasm linked=$folder/$wasm/web/siglip_web.wasm
   mkdir -p "$work" "$out"
   sources=$(
     cd "$root"
     {
       find Cargo.toml Cargo.lock .cargo src -type f -print0 | sort -z | xargs -0 sha256sum
-      wasm_rustc_version
-      echo "$std $features ${flags[*]}"
+      rustc_version "$toolchain"
+      echo "$toolchain $features ${flags[*]}"
     } | checksum
   )
   if [[ ! -f $raw || ! -f $work/sources || $(<"$work/sources") != "$sources" ]]; then
     say "Compiling $name"
     # Both modules have the same file name, and cargo does not see that the other took its place.
-    rm -f "$linked" "$target/$wasm/web/deps/siglip_web.wasm" "$work/sources"
-    (cd "$root" && wasm_cargo rustc --locked --profile web --target $wasm --lib --crate-type cdylib \
+    rm -f "$linked" "$folder/$wasm/web/deps/siglip_web.wasm" "$work/sources"
+    (cd "$root" && $cargo rustc --locked --profile web --target $wasm --lib --crate-type cdylib \
       --no-default-features --features "$features" -- "${flags[@]}") || die "$name did not compile: see the messages above"
     cp "$linked" "$raw"
     echo "$sources" >"$work/sources"
@@ -274,9 +317,11 @@ build() {
   need_rust
   need_node
   need_wasm_std
+  need_threads_std
   need_wasm_bindgen
   build_wasm siglip_web_cpu
   build_wasm siglip_web_cpu_relaxed "" relaxed-simd
+  build_wasm siglip_web_cpu_threads "" relaxed-simd threads
   build_wasm siglip_web_webgpu webgpu
 }
 

@@ -1,18 +1,20 @@
 // Runs beside the computation: in the worker, or on the main thread with `worker: false`.
 // Chooses the backend, fetches the WebAssembly it needs, opens the checkpoint and what is kept of it, and answers messages:
 //   in   {id, method: "load" | "classify" | "embedImage" | "embedImages" | "embedText" | "stats" | "dispose", …}   {cancel: id}
-//   out  {id, progress}   {id, result}   {id, error: {code, message}}
+//   out  {id, progress}   {id, result}   {id, error: {code, message}}   {watch: port of a thread, see threads.js}
 import { Download, PATIENCE } from "./download.js";
 import { SiglipError, aborted, siglipError } from "./error.js";
 import { openSource } from "./files.js";
 import { Stored, openStore } from "./store.js";
+import { THREADS, Threads } from "./threads.js";
 
 /** @typedef {{aborted: boolean}} Cancel */
 /** @typedef {{cancel: Cancel, stop: AbortController, done?: Promise<any>}} Running */
 /** @typedef {import("./files.js").Place} Place */
 /** @typedef {import("./files.js").Progress} Progress */
 /** @typedef {import("./download.js").Context} Context */
-/** @typedef {{backend: "webgpu"|"cpu", glue: any, memory: WebAssembly.Memory | undefined, crashed?: SiglipError}} Wasm */
+/** @typedef {{backend: "webgpu"|"cpu", glue: any, memory: WebAssembly.Memory | undefined, threads?: Threads, note?: string, crashed?: SiglipError}} Wasm */
+/** @typedef {{progress: (progress: Progress) => void, watch: (port: MessagePort) => void}} Report what a load tells the page meanwhile */
 
 /** One model and the calls to it, one at a time: the client keeps the queue. */
 export class Host {
@@ -65,7 +67,10 @@ export class Host {
     if (this.#context && method !== "dispose") this.#context.signal = stop.signal;
     switch (method) {
       case "load": {
-        const report = (progress) => this.#send({ id: message.id, progress });
+        const report = {
+          progress: (progress) => this.#send({ id: message.id, progress }),
+          watch: (port) => this.#send({ watch: port }, [port]),
+        };
         const { wasm, engine, context, info } = await load(message, report, cancel, stop.signal);
         if (cancel.aborted) {
           // Too late to have stopped: nobody waits for it any more.
@@ -109,26 +114,26 @@ export class Host {
 
 /**
  * @param {{place: Place, name: string, backend: "auto"|"webgpu"|"cpu", dtype: string, cache: boolean, wholeTable: boolean, patience?: Partial<import("./download.js").Patience>}} request
- * @param {(progress: Progress) => void} report
+ * @param {Report} report
  * @param {Cancel} cancel
  * @param {AbortSignal} signal
  */
 async function load({ place, name, backend, dtype, cache, wholeTable, patience }, report, cancel, signal) {
   const choice = await chooseBackend(backend);
   if (signal.aborted) throw aborted();
-  const wait = (waiting) => report({ stage: "download", loaded: 0, total: 0, waiting });
+  const wait = (waiting) => report.progress({ stage: "download", loaded: 0, total: 0, waiting });
   /** @type {Context} */
   const context = { signal, name, hub: place.kind === "url" && place.hub !== undefined, patience: { ...PATIENCE, ...patience }, caching: "default", wait };
   const attempt = async ({ backend, reason, adapter }, again = false) => {
     const wasm = await instantiate(backend, report, context);
     const stored = await openStored(place, { name, dtype: dtype === "auto" ? `auto-${backend}` : dtype }, cache, context);
     try {
-      const source = openSource(place, context, stored, report);
-      const options = { backend, backendReason: reason, adapter, dtype, wholeTable, name };
+      const source = openSource(place, context, stored, report.progress);
+      const options = { backend, backendReason: [reason, wasm.note].filter(Boolean).join(" "), adapter: adapterOf(wasm) ?? adapter, dtype, wholeTable, name };
       // "ready" is reported by the client.
       const progress = (stage, file, loaded, total, fromCache) => {
         if (stage === "download" && file) source.loaded(file, loaded, total, fromCache);
-        else if (stage !== "ready") report({ stage, ...(file && { file }), loaded, total });
+        else if (stage !== "ready") report.progress({ stage, ...(file && { file }), loaded, total });
       };
       const engine = await guard(wasm, () => wasm.glue.Engine.load(source, stored.problem ? undefined : stored, options, progress, cancel));
       return { wasm, engine, context, info: { ...engine.info, cached: stored.complete, cacheReason: stored.reason } };
@@ -174,7 +179,13 @@ async function openStored(place, { name, dtype }, cache, context) {
 /** Whether this browser has relaxed SIMD: a module of one instruction of it, i8x16.relaxed_swizzle. */
 const RELAXED = WebAssembly.validate(Uint8Array.of(0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 15, 1, 13, 0, 65, 1, 253, 15, 65, 2, 253, 15, 253, 128, 2, 11));
 
-const CPU = /** @type {const} */ ({ backend: "cpu", adapter: RELAXED ? "WebAssembly relaxed SIMD" : "WebAssembly SIMD" });
+const CPU = /** @type {const} */ ({ backend: "cpu" });
+
+/** @param {Wasm} wasm */
+function adapterOf({ backend, threads }) {
+  if (backend !== "cpu") return undefined;
+  return `WebAssembly${RELAXED ? " relaxed" : ""} SIMD${threads ? `, ${THREADS} threads` : ""}`;
+}
 
 /** Renderers that are programs, not devices: slower than our own CPU path. */
 const SOFTWARE = /swiftshader|llvmpipe|lavapipe|softpipe|basic render|\bwarp\b|software/i;
@@ -218,7 +229,7 @@ const starting = {};
 
 /**
  * @param {"webgpu"|"cpu"} backend
- * @param {(progress: Progress) => void} report
+ * @param {Report} report
  * @param {Context} context
  * @returns {Promise<Wasm>}
  */
@@ -229,43 +240,72 @@ function instantiate(backend, report, context) {
   return turn;
 }
 
-/** @param {"webgpu"|"cpu"} backend @param {(progress: Progress) => void} report @param {Context} context */
+/** The best module that starts here. @param {"webgpu"|"cpu"} backend @param {Report} report @param {Context} context */
 async function start(backend, report, context) {
+  if (backend === "webgpu") return startModule("siglip_web_webgpu", backend, report, context);
+  if (RELAXED && THREADS > 1) {
+    try {
+      return await startModule("siglip_web_cpu_threads", backend, report, context);
+    } catch (error) {
+      // Shared memory must be reserved whole, and more scripts be served with the right headers: one thread needs neither.
+      if (context.signal.aborted) throw error;
+      const wasm = await startModule("siglip_web_cpu_relaxed", backend, report, context);
+      return { ...wasm, note: `One thread is used because more could not be started: ${error.message}` };
+    }
+  }
+  return startModule(RELAXED ? "siglip_web_cpu_relaxed" : "siglip_web_cpu", backend, report, context);
+}
+
+/** Written out, so that bundlers see the files. */
+const MODULES = {
+  siglip_web_webgpu: { glue: () => import("./pkg/siglip_web_webgpu.js"), wasm: () => new URL("./pkg/siglip_web_webgpu_bg.wasm", import.meta.url) },
+  siglip_web_cpu: { glue: () => import("./pkg/siglip_web_cpu.js"), wasm: () => new URL("./pkg/siglip_web_cpu_bg.wasm", import.meta.url) },
+  siglip_web_cpu_relaxed: { glue: () => import("./pkg/siglip_web_cpu_relaxed.js"), wasm: () => new URL("./pkg/siglip_web_cpu_relaxed_bg.wasm", import.meta.url) },
+  siglip_web_cpu_threads: { glue: () => import("./pkg/siglip_web_cpu_threads.js"), wasm: () => new URL("./pkg/siglip_web_cpu_threads_bg.wasm", import.meta.url) },
+};
+
+/**
+ * @param {keyof typeof MODULES} name @param {"webgpu"|"cpu"} backend @param {Report} report @param {Context} context
+ * @returns {Promise<Wasm>}
+ */
+async function startModule(name, backend, report, context) {
   const { signal } = context;
   if (signal.aborted) throw aborted();
-  const name = backend === "cpu" && RELAXED ? "siglip_web_cpu_relaxed" : `siglip_web_${backend}`;
-  let glue;
+  const threads = name === "siglip_web_cpu_threads" ? new Threads(report.watch) : undefined;
   try {
-    // Written out, so that bundlers see the files.
-    if (crashes[backend]) glue = await import(/* @vite-ignore */ `./pkg/${name}.js?${crashes[backend]}`);
-    else if (backend === "webgpu") glue = await import("./pkg/siglip_web_webgpu.js");
-    else if (RELAXED) glue = await import("./pkg/siglip_web_cpu_relaxed.js");
-    else glue = await import("./pkg/siglip_web_cpu.js");
-  } catch (error) {
-    throw new SiglipError("network", `The library's file pkg/${name}.js could not be loaded (${error.message}). Serve the whole folder that siglip-web.js is in.`, { cause: error });
-  }
-  const addresses = {
-    siglip_web_webgpu: () => new URL("./pkg/siglip_web_webgpu_bg.wasm", import.meta.url),
-    siglip_web_cpu_relaxed: () => new URL("./pkg/siglip_web_cpu_relaxed_bg.wasm", import.meta.url),
-    siglip_web_cpu: () => new URL("./pkg/siglip_web_cpu_bg.wasm", import.meta.url),
-  };
-  const address = addresses[name]();
-  const file = `${name}_bg.wasm`;
-  const response = await new Download({ ...context, name: "the library", hub: false }, address.href, file).first();
-  if (!response) throw new SiglipError("network", `The library's file ${address.href} is not there. Serve the whole folder that siglip-web.js is in.`);
-  try {
-    // Under its own media type: some servers don't know application/wasm, and compiling while loading insists on it.
-    const body = counted(response, file, report);
-    const module = await WebAssembly.compileStreaming(new Response(body, { headers: { "content-type": "application/wasm" } }));
+    const glue = await importGlue(name, crashes[backend]);
+    const module = await compile(name, report, context);
     const exports = await glue.default({ module_or_path: module });
-    return { backend, glue, memory: exports?.memory };
+    await threads?.share(module, exports.memory, glue);
+    return { backend, glue, memory: exports?.memory, threads };
   } catch (error) {
+    threads?.end();
     if (signal.aborted) throw aborted();
     if (error instanceof WebAssembly.CompileError || error instanceof WebAssembly.LinkError) {
       throw new SiglipError("unsupported", `This page can't run the library's WebAssembly (${error.message}). It takes a browser with WebAssembly SIMD and, under a Content-Security-Policy that limits scripts, 'wasm-unsafe-eval'.`, { cause: error });
     }
     throw siglipError(error, "network");
   }
+}
+
+/** @param {keyof typeof MODULES} name @param {number} crashes @returns {Promise<any>} */
+async function importGlue(name, crashes) {
+  try {
+    return await (crashes ? import(/* @vite-ignore */ `./pkg/${name}.js?${crashes}`) : MODULES[name].glue());
+  } catch (error) {
+    throw new SiglipError("network", `The library's file pkg/${name}.js could not be loaded (${error.message}). Serve the whole folder that siglip-web.js is in.`, { cause: error });
+  }
+}
+
+/** @param {keyof typeof MODULES} name @param {Report} report @param {Context} context */
+async function compile(name, report, context) {
+  const address = MODULES[name].wasm();
+  const file = `${name}_bg.wasm`;
+  const response = await new Download({ ...context, name: "the library", hub: false }, address.href, file).first();
+  if (!response) throw new SiglipError("network", `The library's file ${address.href} is not there. Serve the whole folder that siglip-web.js is in.`);
+  // Under its own media type: some servers don't know application/wasm, and compiling while loading insists on it.
+  const body = counted(response, file, report.progress);
+  return WebAssembly.compileStreaming(new Response(body, { headers: { "content-type": "application/wasm" } }));
 }
 
 /** The body with its bytes reported as they arrive. @param {Response} response @param {string} file @param {(progress: Progress) => void} report */
@@ -349,6 +389,7 @@ function guard(wasm, call) {
 /** The next load takes a fresh module. @param {Wasm} wasm */
 function abandon(wasm) {
   if (modules[wasm.backend] !== wasm) return;
+  wasm.threads?.end();
   delete modules[wasm.backend];
   crashes[wasm.backend] += 1;
 }

@@ -2,6 +2,7 @@
 // This file is what a page imports. It checks what it is given, keeps calls in order, and leaves the work to a worker.
 import { SiglipError, aborted, siglipError } from "./error.js";
 import { prepare } from "./image.js";
+import { isForeign, spawn } from "./spawn.js";
 import { clearCaches, listCaches } from "./store.js";
 
 export { SiglipError };
@@ -321,13 +322,19 @@ class Link {
   }
 
   /** @param {any} message */
-  receive({ id, progress, error, result }) {
+  receive({ id, progress, error, result, watch }) {
+    if (watch) return this.#watch(watch);
     const waiting = this.#pending.get(id);
     if (!waiting) return;
     if (progress) return waiting.onProgress?.(progress);
     this.#pending.delete(id);
     if (error) waiting.reject(siglipError(error));
     else waiting.resolve(result);
+  }
+
+  /** A thread of the worker that crashes leaves it waiting for ever. @param {MessagePort} port */
+  #watch(port) {
+    port.onmessage = ({ data }) => this.close(new SiglipError("device-lost", `The computation crashed (${data}) and had to stop. Load the model again.`));
   }
 
   /** Asks for all memory back, and waits a little for that. */
@@ -351,22 +358,17 @@ class Link {
 function workerLink() {
   if (typeof Worker === "undefined") throw new SiglipError("unsupported", "There are no web workers here. siglip-web runs in a browser; there, worker: false does without them.");
   const url = new URL("./worker.js", import.meta.url);
-  // A worker's script must be of the page's own origin. For a page of another site that is a script in a blob which
-  // imports ours; on our own site the plain address also passes a Content-Security-Policy with worker-src 'self'.
-  const foreign = url.origin !== self.location.origin;
-  const blob = foreign ? URL.createObjectURL(new Blob([`import ${JSON.stringify(url.href)};`], { type: "text/javascript" })) : "";
+  const foreign = isForeign(url);
   const failed = (detail) => new SiglipError("network", `The library's worker ${url.href} could not be started${detail ? ` (${detail})` : ""}. Serve the whole folder that siglip-web.js is in${foreign ? ", let other sites read it (CORS)," : ""} and allow it in the page's Content-Security-Policy (worker-src ${foreign ? "blob:" : "'self'"}); or load with worker: false.`);
-  let worker;
+  let spawned;
   try {
-    worker = foreign ? new Worker(blob, { type: "module", name: "siglip-web" }) : new Worker(new URL("./worker.js", import.meta.url), { type: "module", name: "siglip-web" });
+    spawned = spawn(url, () => new Worker(new URL("./worker.js", import.meta.url), { type: "module", name: "siglip-web" }), "siglip-web");
   } catch (error) {
     throw failed(error.message);
   }
+  const { worker, end } = spawned;
   let started = false;
-  const link = new Link((message, transfer) => worker.postMessage(message, transfer), () => {
-    worker.terminate();
-    if (blob) URL.revokeObjectURL(blob);
-  });
+  const link = new Link((message, transfer) => worker.postMessage(message, transfer), end);
   worker.onmessage = ({ data }) => {
     started = true;
     link.receive(data);

@@ -45,21 +45,21 @@ export async function launch({ args = [] } = {}) {
 
 /**
  * Serves www/ on two ports, and opens a browser.
- * `overlay` maps paths to what they answer instead of (or beside) the files: text or bytes, `{status, headers, body}`,
+ * `isolated`: its pages are cross-origin isolated. `overlay` maps paths to what they answer instead of (or beside) the files: text or bytes, `{status, headers, body}`,
  * a URL of a file, or a function (request, response) that answers by itself. It may be changed while the site is open.
  * @returns {Promise<{origin: string, other: string, library: string, overlay: object, requests: string[], context: import("playwright-core").BrowserContext,
  *   page(path?: string, options?: {origin?: string}): Promise<import("playwright-core").Page>}>}
  */
-export async function openSite(t, { overlay = {}, args } = {}) {
+export async function openSite(t, { overlay = {}, args, isolated } = {}) {
   const answers = { "/blank.html": html("<!doctype html><title>blank</title>"), ...overlay };
   const handle = (request, response) => answer(answers[request.url.replace(/[?#].*$/s, "")], request, response);
   const closing = [];
   t.after(async () => {
     for (const close of closing.reverse()) await close();
   });
-  const home = await serve(www, { handle });
+  const home = await serve(www, { handle, isolated });
   closing.push(home.close);
-  const away = await serve(www, { handle });
+  const away = await serve(www, { handle, isolated });
   closing.push(away.close);
   const browser = await launch({ args });
   closing.push(browser.close);

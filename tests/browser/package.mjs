@@ -13,7 +13,7 @@ const NEEDED = [
   "siglip-web.d.ts",
   "siglip-classifier.js",
   "siglip-classifier.d.ts",
-  ...["webgpu", "cpu", "cpu_relaxed"].flatMap((device) => [`pkg/siglip_web_${device}.js`, `pkg/siglip_web_${device}_bg.wasm`]),
+  ...["webgpu", "cpu", "cpu_relaxed", "cpu_threads"].flatMap((device) => [`pkg/siglip_web_${device}.js`, `pkg/siglip_web_${device}_bg.wasm`]),
   ...["config.json", "preprocessor_config.json", "tokenizer.json", "model.safetensors"].map((file) => `models/demo/${file}`),
 ];
 
@@ -54,6 +54,6 @@ const manifest = {
     "./*": "./*",
   },
   // The tag registers itself; the workers are started by address.
-  sideEffects: ["./siglip-classifier.js", "./*worker*.js"],
+  sideEffects: ["./siglip-classifier.js", "./worker.js", "./thread.js"],
 };
 writeFileSync(join(destination, "package.json"), `${JSON.stringify(manifest, null, 2)}\n`);

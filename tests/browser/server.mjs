@@ -1,5 +1,5 @@
 // Static files over HTTP for `./build.sh serve` and the browser tests:
-//   node server.mjs FOLDER [PORT]     serves until it is stopped; port 0 takes a free one
+//   node server.mjs FOLDER [PORT]     serves until it is stopped, cross-origin isolated; port 0 takes a free one
 //   node server.mjs --check PORT      only says whether the port is free
 import { createServer } from "node:http";
 import { realpathSync } from "node:fs";
@@ -7,6 +7,9 @@ import { fileURLToPath } from "node:url";
 import send from "send";
 
 const HOST = "127.0.0.1";
+
+/** What makes a page cross-origin isolated: with these headers on its files browsers let workers share memory. */
+const ISOLATED = { "Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp" };
 
 /** Answers one request from the files under `root`; ranges, HEAD and MIME types are `send`'s. */
 export function sendFile(root, request, response) {
@@ -42,14 +45,15 @@ function fail(response, status, message) {
 
 /**
  * Serves the folder `root` on 127.0.0.1. `handle(request, response)` may answer a request itself by returning true
- * (a test's slow or broken file). Rejects with Node's `EADDRINUSE` error when the port is taken.
+ * (a test's slow or broken file). `isolated`: its pages are cross-origin isolated. Rejects with Node's `EADDRINUSE` error when the port is taken.
  * @returns {Promise<{url: string, port: number, requests: string[], close(): Promise<void>}>} requests: "GET /path" in order
  */
-export function serve(root, { port = 0, handle } = {}) {
+export function serve(root, { port = 0, handle, isolated = false } = {}) {
   const folder = realpathSync(root);
   const requests = [];
   const server = createServer(async (request, response) => {
     requests.push(`${request.method} ${request.url}`);
+    if (isolated) response.setHeaders(new Map(Object.entries(ISOLATED)));
     try {
       if (!(await handle?.(request, response))) sendFile(folder, request, response);
     } catch (error) {
@@ -78,7 +82,7 @@ async function main([first, second]) {
   const check = first === "--check";
   const port = Number(second ?? 8080);
   try {
-    const server = await serve(check ? "." : first, { port });
+    const server = await serve(check ? "." : first, { port, isolated: true });
     if (check) return await server.close();
     console.log(`Serving ${first} at ${server.url} (Ctrl-C stops)`);
   } catch (error) {

@@ -317,6 +317,7 @@ fn tensor<const D: usize>(values: Vec<f32>, shape: [usize; D]) -> FloatTensor<Fl
     )
 }
 
+#[cfg(not(target_family = "wasm"))]
 fn add(row: &mut [f32], other: &[f32]) {
     for (y, other) in row.iter_mut().zip(other) {
         *y += other;

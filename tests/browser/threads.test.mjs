@@ -1,0 +1,118 @@
+// The CPU's threads, which only cross-origin isolated pages have.
+import assert from "node:assert/strict";
+import { readFile, readdir } from "node:fs/promises";
+import { join } from "node:path";
+import { after, before, describe, test } from "node:test";
+import { importLibrary, openSite, www } from "./harness.mjs";
+
+const DEMO = "/models/demo/";
+const LABELS = ["a ladybug", "a teapot", "a bicycle"];
+
+describe("threads", { timeout: 1_200_000 }, () => {
+  let isolated;
+  let plain;
+  const close = [];
+  before(async () => {
+    const hooks = { after: (hook) => close.push(hook) };
+    isolated = await openSite(hooks, { isolated: true });
+    plain = await openSite(hooks);
+  });
+  after(async () => {
+    for (const hook of close) await hook();
+  });
+
+  /** Embeddings of some pictures and labels, and what the classifier says of itself. */
+  const embed = (page, options) => page.evaluate(async ([model, labels, options]) => {
+    const classifier = await SiglipClassifier.load(new URL(model, location.href).href, { backend: "cpu", cache: false, ...options });
+    const pictures = Array.from({ length: 5 }, (_, i) => {
+      const picture = new ImageData(90 + i, 80);
+      for (let j = 0; j < picture.data.length; j++) picture.data[j] = (Math.imul(j + i, 2654435761) >>> 24) | (j % 4 === 3 ? 255 : 0);
+      return picture;
+    });
+    const embeddings = [await classifier.embedImage("/samples/ladybug.png"), ...(await classifier.embedImages(pictures)), ...(await classifier.embedText(labels))];
+    const scores = await classifier.classify("/samples/ladybug.png", labels);
+    const { adapter, backendReason } = classifier.info;
+    await classifier.dispose();
+    return { adapter, backendReason, scores, embeddings: embeddings.map((embedding) => [...embedding]) };
+  }, [DEMO, LABELS, options]);
+
+  test("give bit for bit the results of one, in every dtype", async () => {
+    const [many, one] = [await importLibrary(await isolated.page(), isolated.library), await importLibrary(await plain.page(), plain.library)];
+    for (const dtype of ["f32", "f16", "q8", "q4"]) {
+      const [with_, without] = [await embed(many, { dtype }), await embed(one, { dtype })];
+      assert.match(with_.adapter, /^WebAssembly relaxed SIMD, [2-8] threads$/);
+      assert.equal(without.adapter, "WebAssembly relaxed SIMD");
+      assert.deepEqual(with_.embeddings, without.embeddings, dtype);
+      assert.deepEqual(with_.scores, without.scores, dtype);
+    }
+    await many.close();
+  });
+
+  test("are ended with the classifier, and a second one has its own", async () => {
+    const page = await importLibrary(await isolated.page(), isolated.library);
+    const results = await page.evaluate(async ([model, labels]) => {
+      const load = () => SiglipClassifier.load(model, { backend: "cpu" });
+      const [first, second] = await Promise.all([load(), load()]);
+      const answers = await Promise.all([first, second].map((classifier) => classifier.classify("/samples/ladybug.png", labels)));
+      await first.dispose();
+      answers.push(await second.classify("/samples/ladybug.png", labels));
+      await second.dispose();
+      return answers;
+    }, ["demo", LABELS]);
+    assert.deepEqual(results[1], results[0]);
+    assert.deepEqual(results[2], results[0]);
+    await Promise.all(page.workers().map((worker) => worker.waitForEvent("close", { timeout: 5000 })));
+    await page.close();
+  });
+
+  test("work for a page of another site", async () => {
+    const page = await importLibrary(await isolated.page("/blank.html", { origin: isolated.other }), isolated.library);
+    assert.match((await embed(page)).adapter, /threads$/);
+    await page.close();
+  });
+
+  test("aren't used on the main thread, which may not wait", async () => {
+    const page = await importLibrary(await isolated.page(), isolated.library);
+    assert.equal((await embed(page, { worker: false })).adapter, "WebAssembly relaxed SIMD");
+    await page.close();
+  });
+
+  test("that don't start are done without", async () => {
+    const cases = { "/thread.js": { status: 404 }, "/pkg/siglip_web_cpu_threads.js": { status: 404 }, "/pkg/siglip_web_cpu_threads_bg.wasm": { status: 404 } };
+    for (const [file, answer] of Object.entries(cases)) {
+      isolated.overlay[file] = answer;
+      const page = await importLibrary(await isolated.page(), isolated.library);
+      const { adapter, backendReason } = await embed(page);
+      assert.equal(adapter, "WebAssembly relaxed SIMD", file);
+      assert.match(backendReason, /asked for\. One thread is used because more could not be started: /);
+      await page.close();
+      delete isolated.overlay[file];
+    }
+  });
+
+  test("that crash end the classifier with an error, not with silence", async () => {
+    // A thread that takes its share of the work, and then crashes instead of doing it.
+    const script = await readFile(join(www, "thread.js"), "utf8");
+    isolated.overlay["/thread.js"] = script.replace("runThread();", 'throw new WebAssembly.RuntimeError("unreachable");');
+    assert.notEqual(isolated.overlay["/thread.js"], script);
+    const page = await importLibrary(await isolated.page(), isolated.library);
+    const error = await page.evaluate(async ([model, labels]) => {
+      try {
+        const classifier = await SiglipClassifier.load(model, { backend: "cpu" });
+        for (;;) await classifier.classify("/samples/ladybug.png", labels);
+      } catch (error) {
+        return { code: error.code, message: error.message };
+      }
+    }, ["demo", LABELS]);
+    assert.equal(error.code, "device-lost");
+    assert.match(error.message, /crashed \(unreachable\).*Load the model again/);
+    delete isolated.overlay["/thread.js"];
+    await page.close();
+  });
+
+  test("are there on the page as build.sh serves it", async () => {
+    assert.ok((await readdir(join(www, "pkg"))).includes("siglip_web_cpu_threads_bg.wasm"));
+    const page = await isolated.page("/");
+    assert.ok(await page.evaluate(() => crossOriginIsolated));
+  });
+});
