@@ -138,6 +138,8 @@ check "modules are served as JavaScript"
 ask GET /
 [[ $out == 200* && $out == *"content-type: text/html"* ]]
 check "the folder's address serves its page"
+[[ $out == *"cross-origin-embedder-policy: require-corp"* && $out == *"cross-origin-opener-policy: same-origin"* ]]
+check "its pages are cross-origin isolated, so that workers may share memory"
 ask GET /model.bin Range bytes=4-
 [[ $out == 206* && $out == *"content-range: bytes 4-9/10"* && $out == *$'\n456789' ]]
 check "a range is answered with just that part"
@@ -167,7 +169,7 @@ mkdir -p "$scratch/repo/src" "$scratch/repo/www/samples" "$scratch/repo/www/pkg"
 sed -n '/^\[package\]/,/^$/p' "$root/Cargo.toml" >"$scratch/repo/Cargo.toml"
 touch "$scratch/repo/src/lib.rs" "$scratch/repo/README.md"
 for file in siglip-web.js siglip-web.d.ts siglip-classifier.js siglip-classifier.d.ts worker.js index.html page.js page-more.js samples/ladybug.png \
-  pkg/siglip_web_{cpu,cpu_relaxed,webgpu}{.js,_bg.wasm} models/demo/{config.json,preprocessor_config.json,tokenizer.json,model.safetensors}; do
+  pkg/siglip_web_{cpu,cpu_relaxed,cpu_threads,webgpu}{.js,_bg.wasm} models/demo/{config.json,preprocessor_config.json,tokenizer.json,model.safetensors}; do
   touch "$scratch/repo/www/$file"
 done
 run "$node" "$root/tests/browser/package.mjs" "$scratch/repo" "$scratch/dist"
@@ -313,6 +315,40 @@ with_rust std
 SIGLIP_WEB_STD=fedora inside need_wasm_std
 ((status == 1)) && [[ $out == *'"fedora"'*"auto, rustup or debian"* ]]
 check "any other SIGLIP_WEB_STD is refused"
+
+# --- The standard library of the module with threads ---
+
+sources=lib/rustlib/src/rust/library/std
+fresh
+with_rust std
+mkdir -p "$scratch/sysroot/$sources"
+touch "$scratch/sysroot/$sources/Cargo.toml"
+stub rustup 'exit 1'
+inside 'std=rustup; need_threads_std; echo "std: $threads_std"'
+((status == 0)) && [[ $out == *"std: rustup"* ]] && ! calls rustup
+check "the standard library's sources that are there are used, without asking rustup"
+
+fresh
+with_rust std
+stub rustup "mkdir -p $scratch/sysroot/$sources; touch $scratch/sysroot/$sources/Cargo.toml"
+inside 'std=rustup; need_threads_std; echo "std: $threads_std"'
+((status == 0)) && [[ $out == *"std: rustup"* ]] && calls 'rustup component add rust-src'
+check "rustup fetches them where it can"
+
+fresh
+with_rust std
+with_debian
+stub rustup 'exit 1'
+inside 'std=rustup; need_threads_std; echo "std: $threads_std"'
+((status == 0)) && [[ $out == *"std: debian"* ]] && calls "apt-get install .*$debian"
+check "Debian's sources serve threads where rustup cannot"
+
+fresh
+with_rust std
+stub cargo "printf '%s\\n' \"\$RUSTC_BOOTSTRAP|\$CARGO_UNSTABLE_BUILD_STD|\$CARGO_TARGET_DIR|\$*\""
+inside 'threads_std=rustup; threads_cargo build'
+[[ $out == "1|std,panic_abort|$scratch/target/threads|--config target.wasm32-unknown-unknown.rustflags=['-C', 'target-feature=+atomics,+bulk-memory'] build" ]]
+check "threads get a standard library of their own, in a folder of their own"
 
 # --- wasm-bindgen ---
 

@@ -1,5 +1,6 @@
-// Times siglip-web and its peers in headless Chromium, in turns, on one CPU thread each; prints markdown, progress goes to stderr.
-//   node bench.mjs --model DIR --onnx DIR --sizes DIR --npm DIR [--rounds 7] [--sections f32,q8,labels,sizes,webgpu] [--www DIR]
+// Times siglip-web and its peers in headless Chromium, in turns, on one CPU thread each unless it says otherwise; prints markdown,
+// progress goes to stderr.
+//   node bench.mjs --model DIR --onnx DIR --sizes DIR --npm DIR [--rounds 7] [--sections f32,q8,threads,labels,sizes,webgpu] [--www DIR]
 // The browser is CHROME_BIN, or Debian's chromium.
 import { createReadStream } from "node:fs";
 import { mkdtemp, readFile, readdir, rm, stat } from "node:fs/promises";
@@ -20,7 +21,7 @@ const { values: options } = parseArgs({
     sizes: { type: "string" },
     npm: { type: "string" },
     rounds: { type: "string", default: "7" },
-    sections: { type: "string", default: "f32,q8,labels,sizes,webgpu" },
+    sections: { type: "string", default: "f32,q8,threads,labels,sizes,webgpu" },
   },
 });
 for (const name of ["model", "onnx", "sizes", "npm"]) {
@@ -41,29 +42,33 @@ const PAGE = `<!doctype html><meta charset="utf-8"><title>bench</title><link rel
 })}</script><script type="module" src="/page.js"></script>`;
 
 const served = new Set();
-const server = http.createServer(async (request, response) => {
+/** Only pages with these headers can share memory between threads; without them everybody has one. */
+const ISOLATED = { "cross-origin-opener-policy": "same-origin", "cross-origin-embedder-policy": "require-corp" };
+const answer = (headers) => async (request, response) => {
   const { pathname } = new URL(request.url, "http://localhost");
-  if (pathname === "/") return response.writeHead(200, { "content-type": "text/html" }).end(PAGE);
+  if (pathname === "/") return response.writeHead(200, { ...headers, "content-type": "text/html" }).end(PAGE);
   const [, first, ...rest] = pathname.split("/").map(decodeURIComponent);
   const folder = { www: options.www, model: options.model, onnx: options.onnx, sizes: options.sizes, npm: options.npm }[first];
   const file = first === "page.js" ? path.join(here, first) : folder && path.join(folder, ...rest);
   const found = file && !rest.includes("..") && (await stat(file).catch(() => undefined));
   if (!found?.isFile()) return response.writeHead(404).end();
   served.add(file);
-  // No COOP and COEP headers: no shared memory, so one thread for everybody.
-  response.writeHead(200, { "content-type": MIME[path.extname(file)] ?? "application/octet-stream", "content-length": found.size, "cache-control": "no-store" });
+  response.writeHead(200, { ...headers, "content-type": MIME[path.extname(file)] ?? "application/octet-stream", "content-length": found.size, "cache-control": "no-store" });
   if (request.method === "HEAD") return response.end();
   createReadStream(file).on("error", () => response.destroy()).pipe(response);
-});
-await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
-const origin = `http://127.0.0.1:${server.address().port}`;
+};
+const servers = [{}, ISOLATED].map((headers) => http.createServer(answer(headers)));
+const [origin, isolatedOrigin] = await Promise.all(servers.map(async (server) => {
+  await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
+  return `http://127.0.0.1:${server.address().port}`;
+}));
 
 const sideOf = async (folder) => JSON.parse(await readFile(path.join(folder, "preprocessor_config.json"))).size.height;
 const side = await sideOf(options.model);
 const rounds = Number(options.rounds);
 
 /** Calls a function of page.js in a fresh browser: engines leave memory behind. @param {string} name @param {object} settings */
-async function inPage(name, settings, { gpu = false, limit = 0 } = {}) {
+async function inPage(name, settings, { gpu = false, limit = 0, isolated = false } = {}) {
   const profile = await mkdtemp(path.join(os.tmpdir(), "siglip-web-bench-"));
   const browser = await chromium.launchPersistentContext(profile, {
     executablePath: process.env.CHROME_BIN ?? "/usr/bin/chromium",
@@ -77,7 +82,7 @@ async function inPage(name, settings, { gpu = false, limit = 0 } = {}) {
     const page = await browser.newPage();
     page.on("console", (message) => process.stderr.write(`${message.text()}\n`));
     page.on("pageerror", (error) => process.stderr.write(`${error}\n`));
-    await page.goto(origin);
+    await page.goto(isolated ? isolatedOrigin : origin);
     await page.waitForFunction("window.ready");
     version ??= await page.evaluate("navigator.userAgent.match(/Chrome.([0-9.]+)/)[1]");
     const result = page.evaluate(([name, settings]) => window.bench[name](settings), [name, settings]);
@@ -110,7 +115,7 @@ const heading = (...cells) => (row(...cells), row(...cells.map(() => "---")));
 
 async function runtime(name) {
   const belongs = {
-    "siglip-web": (file) => file.startsWith(options.www) && !file.endsWith(".json") && !/webgpu|_cpu(_bg)?\./.test(file),
+    "siglip-web": (file) => file.startsWith(options.www) && !file.endsWith(".json") && !/webgpu|threads?\b|_cpu(_bg)?\./.test(file),
     "Transformers.js": (file) => /transformers\.web|onnxruntime-common|ort\.webgpu|asyncify/.test(file),
     "onnxruntime-web": (file) => /ort\.wasm\.|ort-wasm-simd-threaded\.(wasm|mjs)$/.test(file),
   }[name];
@@ -147,6 +152,32 @@ async function towers(dtype) {
     console.log(`Largest difference of an embedding's component, ${ours} to ${name}: image ${parts[0].toExponential(1)}, text ${parts[1].toExponential(1)}.`);
     wrong ||= dtype === "f32" && !parts.every((part) => part < 1e-4);
   }
+}
+
+async function threads() {
+  const names = ["siglip-web", "Transformers.js", "onnxruntime-web"];
+  const count = Math.min(os.cpus().length, 8);
+  console.log(`\nThe image tower with ${count} threads on a page that is cross-origin isolated, and with one: minimum (median) of ${rounds} calls in turns, in ms.\n`);
+  heading("", ...["f32", "q8"].flatMap((dtype) => [`${dtype}, one`, `${count} threads`, "gain", "siglip-web / it"]));
+  const results = [];
+  for (const dtype of ["f32", "q8"]) {
+    for (const isolated of [false, true]) {
+      const settings = { tower: "image", names, rounds, side, dtype, threads: isolated ? count : 1 };
+      results.push(await inPage("towers", settings, { isolated }));
+    }
+  }
+  const least = (result, name) => Math.min(...result[name].times);
+  const both = (result, name) => `${least(result, name).toFixed(0)} (${median(result[name].times).toFixed(0)})`;
+  for (const name of names) {
+    const cells = [results.slice(0, 2), results.slice(2)].flatMap(([one, many]) => {
+      const ratio = name === names[0] ? "" : (least(many, names[0]) / least(many, name)).toFixed(2);
+      return [both(one, name), both(many, name), (least(one, name) / least(many, name)).toFixed(2), ratio];
+    });
+    row(TITLES[name] ?? name, ...cells);
+  }
+  const apart = difference(results[0][names[0]].embeddings, results[1][names[0]].embeddings);
+  console.log(`\nLargest difference of an embedding's component, one thread of ${names[0]} to ${count}: ${apart}. What native threads gain: cargo bench --bench kernels -- FOLDER`);
+  wrong ||= apart > 0;
 }
 
 async function labels() {
@@ -192,7 +223,7 @@ async function webgpu() {
   if (peer) wrong ||= difference([mine.embedding], [peer.embedding]) > 1e-4;
 }
 
-const sections = { f32: () => towers("f32"), q8: () => towers("q8"), labels, sizes, webgpu };
+const sections = { f32: () => towers("f32"), q8: () => towers("q8"), threads, labels, sizes, webgpu };
 console.log(`${os.cpus()[0].model.trim()}, ${os.cpus().length} cores, one thread each; load average ${os.loadavg()[0].toFixed(1)}.`);
 try {
   for (const name of options.sections.split(",")) {
@@ -201,7 +232,7 @@ try {
   }
   console.log(`\nChromium ${version}; load average in the end ${os.loadavg()[0].toFixed(1)}.`);
 } finally {
-  server.close();
+  for (const server of servers) server.close();
 }
 if (wrong) {
   console.error("the embeddings differ by more than 1e-4: the contestants did not compute the same thing");

@@ -41,10 +41,13 @@ const ourTower = (classifier, tower) => ({
   close: () => classifier.dispose(),
 });
 
-/** Every contestant: load({tower, dtype, backend}) → {embed(input) → embedding, prepare?(input), close()}. */
+/** Every contestant: load({tower, dtype, backend, threads}) → {embed(input) → embedding, prepare?(input), close()}. */
 const contestants = {
-  async "siglip-web"({ tower, dtype, backend }) {
-    return ourTower(await ours({ dtype, backend }), tower);
+  /** It takes as many threads as the page may have. */
+  async "siglip-web"({ tower, dtype, backend, threads = 1 }) {
+    const classifier = await ours({ dtype, backend });
+    if (threads > 1 && !classifier.info.adapter.endsWith(`, ${threads} threads`)) throw new Error(`it runs on ${classifier.info.adapter}`);
+    return ourTower(classifier, tower);
   },
 
   /** The module for browsers without relaxed SIMD; asked on this thread, where the library can be told that this is one. */
@@ -60,9 +63,9 @@ const contestants = {
     }
   },
 
-  async "Transformers.js"({ tower, dtype }) {
-    const peer = await transformers();
-    const prepare = await preparation(tower);
+  async "Transformers.js"({ tower, dtype, threads }) {
+    const peer = await transformers(threads);
+    const prepare = await preparation(tower, threads);
     const Model = tower === "image" ? peer.SiglipVisionModel : peer.SiglipTextModel;
     const model = await Model.from_pretrained("onnx", { dtype: dtype === "f32" ? "fp32" : dtype, device: "wasm" });
     return {
@@ -71,11 +74,11 @@ const contestants = {
     };
   },
 
-  async "onnxruntime-web"({ tower, dtype, backend }) {
+  async "onnxruntime-web"({ tower, dtype, backend, threads = 1 }) {
     const ort = await import(backend === "webgpu" ? "onnxruntime-web/webgpu" : "onnxruntime-web/wasm");
-    ort.env.wasm.numThreads = 1;
+    ort.env.wasm.numThreads = threads;
     ort.env.wasm.wasmPaths = "/npm/onnxruntime-web/dist/";
-    const prepare = await preparation(tower);
+    const prepare = await preparation(tower, threads);
     const file = `${tower === "image" ? "vision" : "text"}_model${dtype === "f32" ? "" : "_quantized"}`;
     const bytes = new Uint8Array(await (await fetch(`/onnx/onnx/${file}.onnx`)).arrayBuffer());
     const session = await ort.InferenceSession.create(bytes, { executionProviders: [backend === "webgpu" ? "webgpu" : "wasm"] });
@@ -91,20 +94,20 @@ const contestants = {
   },
 };
 
-async function transformers() {
+async function transformers(threads = 1) {
   const peer = await import("@huggingface/transformers");
   peer.env.allowRemoteModels = false;
   peer.env.allowLocalModels = true;
   peer.env.localModelPath = "/";
   peer.env.useBrowserCache = false;
   peer.env.backends.onnx.wasm.wasmPaths = "/npm/onnxruntime-web/dist/";
-  peer.env.backends.onnx.wasm.numThreads = 1;
+  peer.env.backends.onnx.wasm.numThreads = threads;
   return peer;
 }
 
 /** Transformers.js's way from a picture or a label to the tower's input. */
-async function preparation(tower) {
-  const peer = await transformers();
+async function preparation(tower, threads) {
+  const peer = await transformers(threads);
   if (tower === "image") {
     const processor = await peer.AutoProcessor.from_pretrained("onnx");
     return async (blob) => {
@@ -127,12 +130,12 @@ async function timed(work) {
 
 window.bench = {
   /** One tower, the contestants in turns. → {contestant: {load, first, times, embeddings, note}} */
-  async towers({ tower, names, rounds, side, dtype }) {
+  async towers({ tower, names, rounds, side, dtype, threads }) {
     const results = {};
     const running = [];
     for (const name of names) {
       console.log(`${tower} ${dtype}: loading ${name}`);
-      const [load, contestant] = await timed(() => contestants[name]({ tower, dtype }));
+      const [load, contestant] = await timed(() => contestants[name]({ tower, dtype, threads }));
       results[name] = { load, times: [], embeddings: [], note: contestant.note };
       running.push([name, contestant]);
     }
