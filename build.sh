@@ -247,7 +247,9 @@ rustc_version() {
 checksum() { sha256sum "$@" | cut -d ' ' -f 1; }
 
 # The features that a module may use: those of rustc's baseline, and SIMD128. Nothing else is assumed of a browser.
-wasm_opt=(-O2 --enable-simd --enable-bulk-memory --enable-bulk-memory-opt --enable-call-indirect-overlong
+# low-memory-unused: nothing lies in the first KiB (there the stack would end), so that additions of small constants can be a part of
+# loads and stores.
+wasm_opt=(-O2 --low-memory-unused --enable-simd --enable-bulk-memory --enable-bulk-memory-opt --enable-call-indirect-overlong
   --enable-nontrapping-float-to-int --enable-sign-ext --enable-mutable-globals --enable-reference-types
   --enable-multivalue --strip-debug --strip-producers --strip-target-features)
 

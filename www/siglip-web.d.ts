@@ -38,7 +38,7 @@ export interface LoadOptions {
   wholeTable?: boolean;
   /**
    * `true` (default) computes in a worker, so that the page stays responsive. `false` computes on the thread that
-   * calls; its WebAssembly memory can be used again after `dispose()`, but goes back only when the page is left.
+   * calls, and on no other; its WebAssembly memory can be used again after `dispose()`, but goes back only when the page is left.
    */
   worker?: boolean;
 }
@@ -83,7 +83,7 @@ export interface ModelInfo {
   readonly backend: "webgpu" | "cpu";
   /** Why this backend, as a sentence. */
   readonly backendReason: string;
-  /** The GPU's name, or what computes on the CPU. */
+  /** The GPU's name, or what computes on the CPU, and with how many threads: on pages that are cross-origin isolated up to eight. */
   readonly adapter: string;
   readonly dtype: string;
   /** Pixels on a side that a picture is scaled to. */

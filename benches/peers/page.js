@@ -133,23 +133,25 @@ window.bench = {
   async towers({ tower, names, rounds, side, dtype, threads }) {
     const results = {};
     const running = [];
+    const inputOf = (round) => (tower === "image" ? picture(round + 1, side) : text(round + 11));
+    const run = async (name, contestant, round) => {
+      const input = await inputOf(round);
+      const prepared = contestant.prepare ? await contestant.prepare(input) : input;
+      const [time, embedding] = await timed(() => contestant.embed(prepared));
+      results[name].embeddings.push(Array.from(embedding));
+      console.log(`${tower} ${dtype} ${round}/${rounds}: ${name} ${time.toFixed(0)} ms`);
+      return time;
+    };
     for (const name of names) {
       console.log(`${tower} ${dtype}: loading ${name}`);
       const [load, contestant] = await timed(() => contestants[name]({ tower, dtype, threads }));
       results[name] = { load, times: [], embeddings: [], note: contestant.note };
       running.push([name, contestant]);
+      // Before the next one's code is compiled beside it. It is no measure of the others.
+      results[name].first = await run(name, contestant, 0);
     }
-    for (let round = 0; round <= rounds; round++) {
-      const input = tower === "image" ? await picture(round + 1, side) : text(round + 11);
-      for (const [name, contestant] of running) {
-        const prepared = contestant.prepare ? await contestant.prepare(input) : input;
-        const [time, embedding] = await timed(() => contestant.embed(prepared));
-        // the first call compiles, and is no measure of the others
-        if (round > 0) results[name].times.push(time);
-        else results[name].first = time;
-        results[name].embeddings.push(Array.from(embedding));
-        console.log(`${tower} ${dtype} ${round}/${rounds}: ${name} ${time.toFixed(0)} ms`);
-      }
+    for (let round = 1; round <= rounds; round++) {
+      for (const [name, contestant] of running) results[name].times.push(await run(name, contestant, round));
     }
     for (const [, contestant] of running) await contestant.close();
     return results;

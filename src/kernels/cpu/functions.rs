@@ -90,19 +90,40 @@ pub fn exponentials(scores: &mut [f32], scale: f32) -> f32 {
     sum(scores)
 }
 
+/// `(x − mean) / √(variance + epsilon) · gamma + beta`
+#[cfg(any(target_family = "wasm", test))]
+#[inline(always)]
+pub fn layer_norm(x: &[f32], gamma: &[f32], beta: &[f32], epsilon: f32, y: &mut [f32]) {
+    let count = x.len() as f32;
+    let mean = sum(x) / count;
+    y.copy_from_slice(x);
+    map(y, |x| subtract(x, splat(mean)));
+    let variance = sum_of(y, |x| multiply(x, x)) / count;
+    let factor = (variance + epsilon).sqrt().recip();
+    for ((y, gamma), beta) in y.iter_mut().zip(gamma).zip(beta) {
+        *y = *y * factor * gamma + beta;
+    }
+}
+
 /// Their sum.
 #[inline(always)]
 pub fn sum(values: &[f32]) -> f32 {
+    sum_of(values, |lanes| lanes)
+}
+
+/// The sum of what `f` makes of them; of zero it makes zero.
+#[inline(always)]
+fn sum_of(values: &[f32], f: impl Fn(Lanes) -> Lanes) -> f32 {
     let mut eights = values.chunks_exact(2 * WIDTH);
     let mut sums = [splat(0.0); 2];
     for eight in &mut eights {
-        sums = [
-            add(sums[0], load(eight, 0)),
-            add(sums[1], load(eight, WIDTH)),
-        ];
+        sums = std::array::from_fn(|i| add(sums[i], f(load(eight, i * WIDTH))));
     }
-    let rest: f32 = eights.remainder().iter().sum();
-    to_array(add(sums[0], sums[1])).iter().sum::<f32>() + rest
+    let mut rest = [0.0; 2 * WIDTH];
+    rest[..eights.remainder().len()].copy_from_slice(eights.remainder());
+    let low = add(sums[0], f(load(&rest, 0)));
+    let high = add(sums[1], f(load(&rest, WIDTH)));
+    to_array(add(low, high)).iter().sum()
 }
 
 #[cfg(test)]
@@ -141,6 +162,30 @@ mod tests {
         assert_eq!(of(gelu_tanh, 1e4), 1e4);
         assert!(of(gelu_tanh, -1e4).abs() < 1e-30);
         assert!(of(gelu_tanh, f32::NAN).is_nan());
+    }
+
+    #[test]
+    fn layer_norm_follows_its_definition() {
+        for length in [1, 3, 8, 21] {
+            let x: Vec<f32> = (0..length).map(|i| ((i * 7) % 11) as f32 + 50.0).collect();
+            let gamma: Vec<f32> = (0..length).map(|i| i as f32 - 2.0).collect();
+            let beta: Vec<f32> = (0..length).map(|i| 0.5 * i as f32).collect();
+            let mut y = vec![0.0; length];
+            layer_norm(&x, &gamma, &beta, 1e-6, &mut y);
+            let count = length as f64;
+            let mean = x.iter().map(|x| f64::from(*x)).sum::<f64>() / count;
+            let squares = x.iter().map(|x| (f64::from(*x) - mean).powi(2));
+            let deviation = (squares.sum::<f64>() / count + 1e-6).sqrt();
+            for i in 0..length {
+                let normed = (f64::from(x[i]) - mean) / deviation;
+                let expected = normed * f64::from(gamma[i]) + f64::from(beta[i]);
+                assert!(
+                    (f64::from(y[i]) - expected).abs() < 1e-4,
+                    "{}, not {expected}",
+                    y[i]
+                );
+            }
+        }
     }
 
     #[test]

@@ -20,8 +20,8 @@ mod product;
 use burn::backend::Flex;
 use burn::backend::TensorMetadata;
 #[cfg(not(target_family = "wasm"))]
-use burn::backend::ops::AttentionModuleOptions;
-use burn::backend::ops::{FloatTensorOps, ModuleOps};
+use burn::backend::ops::{AttentionModuleOptions, ModuleOps};
+use burn::backend::ops::FloatTensorOps;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 #[cfg(not(target_family = "wasm"))]
 use burn::tensor::Shape;
@@ -89,7 +89,7 @@ impl Kernels for Flex {
         beta: FloatTensor<Self>,
         epsilon: f64,
     ) -> FloatTensor<Self> {
-        Flex::layer_norm(x, gamma, Some(beta), epsilon)
+        normalise(x, gamma, beta, epsilon)
     }
 }
 
@@ -222,6 +222,40 @@ fn linear(
         }
     }
     y
+}
+
+#[cfg(not(target_family = "wasm"))]
+fn normalise(
+    x: FloatTensor<Flex>,
+    gamma: FloatTensor<Flex>,
+    beta: FloatTensor<Flex>,
+    epsilon: f64,
+) -> FloatTensor<Flex> {
+    Flex::layer_norm(x, gamma, Some(beta), epsilon)
+}
+
+/// `x [rows, hidden]`, `gamma` and `beta [hidden]` → `[rows, hidden]`.
+#[cfg(target_family = "wasm")]
+fn normalise(
+    x: FloatTensor<Flex>,
+    gamma: FloatTensor<Flex>,
+    beta: FloatTensor<Flex>,
+    epsilon: f64,
+) -> FloatTensor<Flex> {
+    /// Rows that a thread takes at a time.
+    const ROWS: usize = 16;
+    let [rows, hidden] = x.shape().dims();
+    let [x, gamma, beta] = [x, gamma, beta].map(|x| x.to_contiguous());
+    let (gamma, beta) = (gamma.storage(), beta.storage());
+    let x: &[f32] = x.storage();
+    let mut y = vec![0.0; rows * hidden];
+    parallel::for_chunks(&mut y, ROWS * hidden, |i, y| {
+        let x = x[i * ROWS * hidden..].chunks_exact(hidden);
+        for (x, y) in x.zip(y.chunks_exact_mut(hidden)) {
+            functions::layer_norm(x, gamma, beta, epsilon as f32, y);
+        }
+    });
+    tensor(y, [rows, hidden])
 }
 
 /// Numbers of a packed weight that are unpacked at a time: 1 MiB of f32, which the second-level cache holds while all rows of

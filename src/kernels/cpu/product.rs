@@ -13,7 +13,7 @@ use super::lanes::{
     transpose,
 };
 use super::layer::{Layer, Sums, room};
-use super::parallel::{for_parts, for_threads};
+use super::parallel::{for_chunks, for_parts, for_threads};
 
 /// Rows of a tile.
 const ROWS: usize = 3;
@@ -25,6 +25,8 @@ pub const PANEL: usize = VECTORS * WIDTH;
 const LENGTH: usize = 512;
 /// Rows of `x` that pass by a panel: with `LENGTH` numbers each they stay in the second-level cache.
 const CHUNK: usize = 256;
+/// Rows of an operand that a thread adds at a time.
+const SHARE: usize = 16;
 
 /// Rows of a matrix within a larger one.
 #[derive(Clone, Copy)]
@@ -124,13 +126,11 @@ pub fn linear(x: Rows, weight: Rows, first: usize, layer: &mut Layer) {
         for start in (0..input).step_by(length) {
             let length = length.min(input - start);
             let (x, weight) = (x.columns(start, length), weight.columns(start, length));
-            if start == 0 {
-                sums.values.fill(0.0);
-            }
+            let afresh = start == 0;
             if strassen {
-                add_strassen(x, weight, &mut sums, operands, panels);
+                add_strassen(x, weight, afresh, &mut sums, operands, panels);
             } else {
-                add_plain(x, weight, 0, sums.values, panels);
+                add_plain(x, weight, 0, afresh, sums.values, panels);
             }
         }
         layer.write(row, first, &sums);
@@ -152,8 +152,15 @@ fn columns_of_halves(rows: usize) -> Vec<Range<usize>> {
         .collect()
 }
 
-/// Adds the product with the weight's rows from `first` on to `sums`, panel by panel.
-fn add_plain(x: Rows, weight: Rows, first: usize, sums: &mut [f32], panels: &mut [Vec<f32>]) {
+/// Adds the product with the weight's rows from `first` on to `sums`, panel by panel, or begins them `afresh`.
+fn add_plain(
+    x: Rows,
+    weight: Rows,
+    first: usize,
+    afresh: bool,
+    sums: &mut [f32],
+    panels: &mut [Vec<f32>],
+) {
     let size = weight.length * PANEL;
     panels.iter_mut().for_each(|panel| {
         room(panel, size);
@@ -163,6 +170,9 @@ fn add_plain(x: Rows, weight: Rows, first: usize, sums: &mut [f32], panels: &mut
         let panel = &mut panel[..size];
         let columns = PANEL.min(weight.rows - column);
         pack(weight.rows(column, columns), panel);
+        if afresh {
+            sums.fill(0.0);
+        }
         add_product(x, panel, [(sums, 1.0)]);
     });
 }
@@ -178,6 +188,7 @@ fn add_plain(x: Rows, weight: Rows, first: usize, sums: &mut [f32], panels: &mut
 fn add_strassen(
     x: Rows,
     weight: Rows,
+    afresh: bool,
     sums: &mut Sums,
     operands: &mut Vec<f32>,
     panels: &mut [Vec<f32>],
@@ -187,20 +198,24 @@ fn add_strassen(
     let (a11, a12) = (upper.columns(0, length), upper.columns(length, length));
     let (a21, a22) = (lower.columns(0, length), lower.columns(length, length));
     let size = rows * length;
-    let mut parts = room(operands, 5 * size).chunks_exact_mut(size);
-    let mut combine = |a: Rows, b: Rows, sign: f32| {
-        let sum = parts.next().expect("five sums");
-        for (row, sum) in sum.chunks_exact_mut(length).enumerate() {
-            for ((sum, a), b) in sum.iter_mut().zip(a.row(row)).zip(b.row(row)) {
+    let operands = room(operands, 5 * size);
+    let combined = [
+        (a11, 1.0, a22),
+        (a21, 1.0, a22),
+        (a11, 1.0, a12),
+        (a21, -1.0, a11),
+        (a12, -1.0, a22),
+    ];
+    for_chunks(operands, SHARE * length, |i, part| {
+        for (j, sums) in part.chunks_exact_mut(length).enumerate() {
+            let row = i * SHARE + j;
+            let (a, sign, b) = combined[row / rows];
+            let (a, b) = (a.row(row % rows), b.row(row % rows));
+            for ((sum, a), b) in sums.iter_mut().zip(a).zip(b) {
                 *sum = a + sign * b;
             }
         }
-    };
-    combine(a11, a22, 1.0);
-    combine(a21, a22, 1.0);
-    combine(a11, a12, 1.0);
-    combine(a21, a11, -1.0);
-    combine(a12, a22, -1.0);
+    });
     let operand = |i: usize| Rows::of(&operands[i * size..][..size], length);
     let lefts = [
         operand(0),
@@ -252,6 +267,9 @@ fn add_strassen(
         let panel = |i: usize| &panels[i * panel_size..][..panel_size];
         let (b11, b21, b12, b22) = (panel(0), panel(1), panel(2), panel(3));
         let (p1, p3, p4, p6, p7) = (panel(4), panel(5), panel(6), panel(7), panel(8));
+        if afresh {
+            sums.fill(0.0);
+        }
         let (left, right) = sums.split_at_mut(part / 2);
         let (c11, left) = left.split_at_mut(block);
         let (c21, left) = left.split_at_mut(block);
@@ -269,7 +287,7 @@ fn add_strassen(
             add_product(last.columns(first, length), high, [(right, 1.0)]);
         }
     });
-    add_plain(x, weight, 2 * outputs, rest, panels);
+    add_plain(x, weight, 2 * outputs, afresh, rest, panels);
 }
 
 /// Adds a product to some blocks `[rows, PANEL]`, with a sign each.
