@@ -9,7 +9,7 @@ import { SiglipError, aborted, siglipError } from "./error.js";
  */
 export const PATIENCE = { first: 500, longest: 30_000, tries: 8, stall: 30_000 };
 
-/** Failures in a row before the first byte ever came from there: mostly a wrong address or no network at all. */
+/** Failures in a row before the file ever was there: mostly a wrong address or no network at all. */
 const TRIES_AT_FIRST = 3;
 /** A server that asks for more is busy for the day. Seconds. */
 const LONGEST_ASKED = 300;
@@ -42,10 +42,9 @@ class Tries {
   #context;
   #signal;
   #failures = 0;
-  /** Whether anything ever came from there. */
   #known;
 
-  /** @param {Context} context @param {AbortSignal} signal @param {boolean} known */
+  /** @param {Context} context @param {AbortSignal} signal @param {() => boolean} known whether the file ever was there */
   constructor(context, signal, known) {
     this.#context = context;
     this.#signal = signal;
@@ -55,7 +54,6 @@ class Tries {
   /** Something has come. */
   worked() {
     this.#failures = 0;
-    this.#known = true;
   }
 
   /** Returns when it is time to try again; throws what there is to say when it isn't worth it. @param {any} error */
@@ -65,7 +63,7 @@ class Tries {
     const { reason, asked } = error;
     const { patience } = this.#context;
     this.#failures += 1;
-    const enough = this.#known || asked !== undefined ? patience.tries : Math.min(TRIES_AT_FIRST, patience.tries);
+    const enough = this.#known() || asked !== undefined ? patience.tries : Math.min(TRIES_AT_FIRST, patience.tries);
     if (this.#failures >= enough || (asked !== undefined && asked > LONGEST_ASKED)) throw reason;
     const wait = asked === undefined ? backOff(patience, this.#failures) : 1000 * asked;
     if (wait >= 1000) this.#context.wait(`${reason.message.split(/(?<=\.) /)[0]} Trying again in ${Math.ceil(wait / 1000)} s.`);
@@ -275,7 +273,7 @@ export class Download {
    */
   async first(options = {}) {
     const { signal, patience } = this.#context;
-    const tries = new Tries(this.#context, signal, this.#known);
+    const tries = new Tries(this.#context, signal, () => this.#known);
     for (;;) {
       try {
         return await this.#ask(options, new Watch(patience.stall, signal));
@@ -309,6 +307,7 @@ export class Download {
       throw this.#known ? new Again(page) : page;
     }
     this.#check(response);
+    this.#known = true;
     if (response.redirected) this.#direct = response.url;
     return response;
   }
@@ -352,7 +351,7 @@ export class Download {
   async *bytes(start, end, { response, stop, whole } = {}) {
     const { patience } = this.#context;
     const signal = stop ? AbortSignal.any([stop, this.#context.signal]) : this.#context.signal;
-    const tries = new Tries(this.#context, signal, this.#known);
+    const tries = new Tries(this.#context, signal, () => this.#known);
     let at = start;
     for (;;) {
       const watch = new Watch(patience.stall, signal);
@@ -364,7 +363,6 @@ export class Download {
         }
         for await (const bytes of this.#body(response, at, end, watch)) {
           at += bytes.length;
-          this.#known = true;
           tries.worked();
           yield bytes;
         }

@@ -276,7 +276,7 @@ async function startModule(name, backend, report, context) {
     const glue = await importGlue(name, crashes[backend]);
     const module = await compile(name, report, context);
     const exports = await glue.default({ module_or_path: module });
-    await threads?.share(module, exports.memory, glue);
+    await threads?.share(module, exports.memory, glue, signal);
     return { backend, glue, memory: exports?.memory, threads };
   } catch (error) {
     threads?.end();

@@ -1,6 +1,6 @@
 // More threads for the CPU: workers within the worker, which run the same WebAssembly in the same memory. Browsers share
 // memory only on pages that are cross-origin isolated (served with COOP and COEP headers).
-import { SiglipError } from "./error.js";
+import { SiglipError, aborted } from "./error.js";
 import { spawn } from "./spawn.js";
 
 /** Threads beyond these add little: they wait for memory. */
@@ -23,35 +23,44 @@ export class Threads {
     this.#watch = watch;
     const url = new URL("./thread.js", import.meta.url);
     const start = () => new Worker(new URL("./thread.js", import.meta.url), { type: "module", name: "siglip-web thread" });
-    for (let i = 1; i < THREADS; i++) this.#spawned.push(spawn(url, start, "siglip-web thread"));
+    for (let i = 1; i < THREADS; i++) {
+      const spawned = spawn(url, start, "siglip-web thread");
+      this.#spawned.push({ ...spawned, ready: answered(spawned.worker) });
+    }
   }
 
   /**
    * Shares the kernels' work among all threads.
-   * @param {WebAssembly.Module} module @param {WebAssembly.Memory} memory @param {any} glue
+   * @param {WebAssembly.Module} module @param {WebAssembly.Memory} memory @param {any} glue @param {AbortSignal} signal
    */
-  async share(module, memory, glue) {
-    await Promise.all(this.#spawned.map(({ worker }) => this.#prepare(worker, module, memory)));
+  async share(module, memory, glue, signal) {
+    for (const { worker } of this.#spawned) {
+      const { port1, port2 } = new MessageChannel();
+      this.#watch(port1);
+      worker.postMessage({ module, memory, watcher: port2 }, [port2]);
+    }
+    const stopped = new Promise((_, reject) => signal.addEventListener("abort", () => reject(aborted()), { once: true }));
+    await Promise.race([Promise.all(this.#spawned.map(({ ready }) => ready)), stopped]);
     glue.startThreads(this.#spawned.length);
     for (const { worker } of this.#spawned) worker.postMessage("run");
-  }
-
-  /** @param {Worker} worker @param {WebAssembly.Module} module @param {WebAssembly.Memory} memory */
-  #prepare(worker, module, memory) {
-    const { port1, port2 } = new MessageChannel();
-    this.#watch(port1);
-    return new Promise((resolve, reject) => {
-      const fail = (message) => reject(new SiglipError("unsupported", `A thread of the library could not be started (${message}).`));
-      worker.onmessage = ({ data }) => (data === "ready" ? resolve(undefined) : fail(data));
-      worker.onerror = (event) => {
-        event.preventDefault();
-        fail(event.message ?? "its script did not load");
-      };
-      worker.postMessage({ module, memory, watcher: port2 }, [port2]);
-    });
   }
 
   end() {
     for (const { end } of this.#spawned) end();
   }
+}
+
+/** That a thread runs the module, or why not. Listens at once: a script that isn't there is told before the module has come. @param {Worker} worker */
+function answered(worker) {
+  const answer = new Promise((resolve, reject) => {
+    const fail = (message) => reject(new SiglipError("unsupported", `A thread of the library could not be started (${message}).`));
+    worker.onmessage = ({ data }) => (data === "ready" ? resolve(undefined) : fail(data));
+    worker.onerror = (event) => {
+      event.preventDefault();
+      fail(event.message ?? "its script did not load");
+    };
+  });
+  // Whoever asks gets it; nobody asks if the module itself does not come.
+  answer.catch(() => {});
+  return answer;
 }

@@ -19,9 +19,9 @@ mod product;
 
 use burn::backend::Flex;
 use burn::backend::TensorMetadata;
+use burn::backend::ops::FloatTensorOps;
 #[cfg(not(target_family = "wasm"))]
 use burn::backend::ops::{AttentionModuleOptions, ModuleOps};
-use burn::backend::ops::FloatTensorOps;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 #[cfg(not(target_family = "wasm"))]
 use burn::tensor::Shape;
