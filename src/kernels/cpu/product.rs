@@ -105,7 +105,8 @@ pub fn linear(x: Rows, weight: Rows, first: usize, layer: &mut Layer) {
         *panels = for_threads(Vec::new);
     }
     let input = x.length;
-    let strassen = x.rows >= 48 && input >= 256 && weight.rows >= 8 * PANEL;
+    let large = x.rows >= 48 && input >= 256 && weight.rows >= 8 * PANEL;
+    let strassen = large && input.is_multiple_of(2);
     let longest = match strassen {
         true => 2 * LENGTH,
         // Where time hardly matters, sums of short sums, which round less.
