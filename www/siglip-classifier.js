@@ -75,7 +75,8 @@ export class SiglipClassifierElement extends Base {
     root.adoptedStyleSheets = [sheet];
     const input = make("input", { type: "file", accept: "image/*", ariaLabel: "Image" });
     const button = make("label", { className: "button", part: "button" }, "Choose a picture", input);
-    const preview = make("img", { part: "preview", hidden: true, alt: "" });
+    // As the classifier reads pictures of other sites, and the only way in which cross-origin isolated pages may show them.
+    const preview = make("img", { part: "preview", hidden: true, alt: "", crossOrigin: "anonymous" });
     const drop = make("div", { className: "drop", part: "drop" }, preview, button, make("p", { part: "hint" }, "or drop or paste one here"));
     const status = make("p", { part: "status", role: "status" });
     const stop = make("button", { type: "button", part: "stop", hidden: true }, "Stop");
