@@ -6,7 +6,7 @@
  * @param {URL} url of the script
  * @param {() => Worker} start starts it from its plain address; written out by the caller, so that bundlers see the file
  * @param {string} [name]
- * @returns {{worker: Worker, foreign: boolean, end: () => void}}
+ * @returns {{worker: Worker, end: () => void}}
  */
 export function spawn(url, start, name) {
   const foreign = isForeign(url);
@@ -16,7 +16,7 @@ export function spawn(url, start, name) {
     worker.terminate();
     if (blob) URL.revokeObjectURL(blob);
   };
-  return { worker, foreign, end };
+  return { worker, end };
 }
 
 /** @param {URL} url */

@@ -115,27 +115,18 @@ impl<'a> Target<'a> {
         }
     }
 
-    /// Some numbers of a row.
-    ///
-    /// # Safety
-    /// Nobody else may touch them meanwhile.
-    #[allow(unsafe_code)]
-    unsafe fn part(&mut self, row: usize, column: usize, columns: usize) -> &mut [f32] {
-        let at = row * self.stride + column;
-        assert!(at + columns <= self.length);
-        // SAFETY: within the values, as was just checked; that nobody else has them was promised.
-        unsafe { std::slice::from_raw_parts_mut(self.values.add(at), columns) }
-    }
-
     /// Writes a vector.
     ///
     /// # Safety
     /// Nobody else may touch these numbers meanwhile.
     #[inline(always)]
     #[allow(unsafe_code)]
-    pub unsafe fn store(mut self, row: usize, column: usize, lanes: Lanes) {
-        // SAFETY: promised.
-        store(unsafe { self.part(row, column, WIDTH) }, 0, lanes);
+    pub unsafe fn store(self, row: usize, column: usize, lanes: Lanes) {
+        let at = row * self.stride + column;
+        assert!(at + WIDTH <= self.length);
+        // SAFETY: within the values, as was just checked; that nobody else has them was promised.
+        let four = unsafe { std::slice::from_raw_parts_mut(self.values.add(at), WIDTH) };
+        store(four, 0, lanes);
     }
 }
 

@@ -1,22 +1,6 @@
 // softmax(query · keyᵀ / √head_size) · value for one query of one head per invocation, in one pass: the softmax keeps a
 // running maximum and sum (Milakov and Gimelshein, 2018), so no score is ever written to memory.
 
-alias Numbers = {{ vector }};
-
-@group(0) @binding(0) var<storage, read_write> query: array<Numbers>;
-@group(0) @binding(1) var<storage, read_write> key: array<Numbers>;
-@group(0) @binding(2) var<storage, read_write> value: array<Numbers>;
-@group(0) @binding(3) var<storage, read_write> y: array<Numbers>;
-// queries, keys
-@group(0) @binding(4) var<uniform> sizes: vec4<u32>;
-
-const HEADS = {{ heads }}u;
-const SIZE = {{ head_vectors }}u;
-
-fn sum_of(v: Numbers) -> f32 {
-    return {{ sum }};
-}
-
 @compute @workgroup_size(32, 1, 1)
 fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     let queries = sizes.x;

@@ -2,17 +2,6 @@
 // memory, KEYS at a time. Four invocations share a query: each takes every fourth key with a running maximum and sum (Milakov
 // and Gimelshein, 2018), and in the end they add up what they have.
 
-alias Numbers = {{ vector }};
-
-@group(0) @binding(0) var<storage, read_write> query: array<Numbers>;
-@group(0) @binding(1) var<storage, read_write> key: array<Numbers>;
-@group(0) @binding(2) var<storage, read_write> value: array<Numbers>;
-@group(0) @binding(3) var<storage, read_write> y: array<Numbers>;
-// queries, keys
-@group(0) @binding(4) var<uniform> sizes: vec4<u32>;
-
-const HEADS = {{ heads }}u;
-const SIZE = {{ head_vectors }}u;
 const KEYS = {{ keys }}u;
 const INVOCATIONS = 64u;
 const SHARERS = 4u;
@@ -24,10 +13,6 @@ var<workgroup> tile_values: array<Numbers, KEYS * STRIDE>;
 var<workgroup> parts: array<Numbers, INVOCATIONS>;
 var<workgroup> maxima: array<f32, INVOCATIONS>;
 var<workgroup> totals: array<f32, INVOCATIONS>;
-
-fn sum_of(v: Numbers) -> f32 {
-    return {{ sum }};
-}
 
 @compute @workgroup_size(64, 1, 1)
 fn main(

@@ -1,23 +1,6 @@
 // One invocation normalises one row: mean, then variance about it, then scale and offset. No sum shared by a workgroup, because
 // software adapters pay dearly for each barrier.
 
-alias Numbers = {{ vector }};
-
-@group(0) @binding(0) var<storage, read_write> x: array<Numbers>;
-@group(0) @binding(1) var<storage, read_write> gamma: array<Numbers>;
-@group(0) @binding(2) var<storage, read_write> beta: array<Numbers>;
-@group(0) @binding(3) var<storage, read_write> y: array<Numbers>;
-// rows
-@group(0) @binding(4) var<uniform> sizes: vec4<u32>;
-
-const VECTORS = {{ hidden_vectors }}u;
-const HIDDEN = {{ hidden }}u;
-const EPSILON = {{ epsilon }};
-
-fn sum_of(v: Numbers) -> f32 {
-    return {{ sum }};
-}
-
 @compute @workgroup_size(32, 1, 1)
 fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     if id.x >= sizes.x {

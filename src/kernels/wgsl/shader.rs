@@ -318,12 +318,18 @@ impl Attention {
     }
 
     fn text(&self) -> String {
-        let text = match self.form {
+        let form = match self.form {
             Form::Registers => include_str!("attention_registers.wgsl"),
             Form::Tiles => include_str!("attention_tiles.wgsl"),
         };
+        let text = [
+            include_str!("vector.wgsl"),
+            include_str!("attention.wgsl"),
+            form,
+        ]
+        .concat();
         let width = width(self.head_size);
-        let text = fill(text, &vector(width));
+        let text = fill(&text, &vector(width));
         fill(
             &text,
             &[
@@ -346,12 +352,18 @@ pub struct LayerNorm {
 
 impl LayerNorm {
     fn text(&self) -> String {
-        let text = match self.form {
+        let form = match self.form {
             Form::Registers => include_str!("layer_norm_registers.wgsl"),
             Form::Tiles => include_str!("layer_norm_tiles.wgsl"),
         };
+        let text = [
+            include_str!("vector.wgsl"),
+            include_str!("layer_norm.wgsl"),
+            form,
+        ]
+        .concat();
         let width = width(self.hidden);
-        let text = fill(text, &vector(width));
+        let text = fill(&text, &vector(width));
         fill(
             &text,
             &[
