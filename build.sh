@@ -257,7 +257,9 @@ wasm_opt=(-O2 --low-memory-unused --enable-simd --enable-bulk-memory --enable-bu
 # crate's code, threads in everything. Skips each half whose inputs are those of last time.
 build_wasm() {
   local name=$1 features=${2:-} extra toolchain=$std cargo=wasm_cargo folder=$target out=$root/www/pkg sources finish symbol
-  local work=$target/modules/$name flags=(-C lto=fat) opt=("${wasm_opt[@]}")
+  # Instructions in the order of the source: the matrix products are written so that what they hold fits a browser's vector
+  # registers, and the compiler, which thinks there is any number of them, would move loads ahead.
+  local work=$target/modules/$name flags=(-C lto=fat -C llvm-args=-pre-RA-sched=source) opt=("${wasm_opt[@]}")
   shift $(($# < 2 ? $# : 2))
   for extra; do
     opt+=("--enable-$extra")

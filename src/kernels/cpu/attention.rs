@@ -1,13 +1,19 @@
-//! Attention on 128-bit SIMD: both of its matrix products in the panels of [`product`](super::product), a few queries of one
+//! Attention on 128-bit SIMD: both of its matrix products in panels as those of [`product`](super::product) are, a few queries of one
 //! head after the other, so that their scores stay in the first-level cache.
 
 use super::functions::exponentials;
-use super::lanes::{WIDTH, multiply, splat, store};
+use super::lanes::{WIDTH, load, multiply, splat, store};
 use super::parallel::{Target, for_each, for_threads};
-use super::product::{PANEL, Rows, for_tiles, pack};
+use super::product::{Rows, for_tiles, pack};
 
+/// Rows of a tile.
+const ROWS: usize = 6;
+/// Vectors of a row of a tile: few, because a panel is as wide, and the keys and a head's size fill panels of 8 with little left over.
+const VECTORS: usize = 2;
+/// Columns of a panel.
+const PANEL: usize = VECTORS * WIDTH;
 /// Queries whose scores exist at a time.
-const QUERIES: usize = 24;
+const QUERIES: usize = 4 * ROWS;
 
 /// Sizes of an attention.
 #[derive(Clone, Copy)]
@@ -55,7 +61,7 @@ pub fn attention(query: &[f32], key: &[f32], value: &[f32], sizes: Sizes) -> Vec
         let keys_of_head = rows_of(&key[head(key, keys)..], keys);
         for (i, panel) in memory.key_panels.chunks_exact_mut(size * PANEL).enumerate() {
             let first = i * PANEL;
-            pack(keys_of_head.rows(first, PANEL.min(keys - first)), panel);
+            pack::<VECTORS>(keys_of_head.rows(first, PANEL.min(keys - first)), panel);
         }
         let values_of_head = rows_of(&value[head(value, keys)..], keys);
         for (i, panel) in memory
@@ -63,10 +69,12 @@ pub fn attention(query: &[f32], key: &[f32], value: &[f32], sizes: Sizes) -> Vec
             .chunks_exact_mut(keys * PANEL)
             .enumerate()
         {
-            let first = i * PANEL;
-            let columns = PANEL.min(size - first);
             for (j, row) in panel.chunks_exact_mut(PANEL).enumerate() {
-                row[..columns].copy_from_slice(&values_of_head.row(j)[first..][..columns]);
+                // A head's size is a multiple of a vector, not of a panel.
+                let values = &values_of_head.row(j)[i * PANEL..];
+                for v in 0..VECTORS.min(values.len() / WIDTH) {
+                    store(row, v * WIDTH, load(values, v * WIDTH));
+                }
             }
         }
         let queries_of_head = rows_of(&query[head(query, queries)..], queries);
@@ -74,12 +82,10 @@ pub fn attention(query: &[f32], key: &[f32], value: &[f32], sizes: Sizes) -> Vec
         for first in (0..queries).step_by(QUERIES) {
             let rows = QUERIES.min(queries - first);
             for (i, panel) in memory.key_panels.chunks_exact(size * PANEL).enumerate() {
-                for_tiles(queries_of_head.rows(first, rows), panel, |row, v, lanes| {
-                    store(
-                        &mut memory.scores,
-                        row * wide + i * PANEL + v * WIDTH,
-                        lanes,
-                    );
+                let queries = queries_of_head.rows(first, rows);
+                for_tiles::<ROWS, VECTORS>(queries, panel, |row, v, lanes| {
+                    let at = row * wide + i * PANEL + v * WIDTH;
+                    store(&mut memory.scores, at, lanes);
                 });
             }
             // The softmax's weights but for a factor, which fewer numbers need if it comes last.
@@ -95,8 +101,7 @@ pub fn attention(query: &[f32], key: &[f32], value: &[f32], sizes: Sizes) -> Vec
                 length: keys,
             };
             for (i, panel) in memory.value_panels.chunks_exact(keys * PANEL).enumerate() {
-                for_tiles(weights, panel, |row, v, lanes| {
-                    // A head's size is a multiple of a vector, not of a panel.
+                for_tiles::<ROWS, VECTORS>(weights, panel, |row, v, lanes| {
                     let column = i * PANEL + v * WIDTH;
                     if column < size {
                         let lanes = multiply(lanes, splat(factors[row]));

@@ -5,7 +5,7 @@
 //! zero, as they do behind a GELU. With `c` the middle of what `n` can be, a block adds
 //! `s · t · Σ (n − c)·q + m · s · Σ (n − c) + (o + c·s) · Σ x` to an output: the sums of integers are exact, `Σ x` is that of the numbers themselves, and
 //! the smaller `n − c` and `q`, the less the rounding of `x` matters.
-//! As in [`product`](super::product), twelve rows of the weight are a panel, and a tile has 3 × 12 outputs.
+//! Panels and tiles are those of [`product`](super::product).
 //!
 //! How fine `x` is rounded depends on the machine ([`Way`]): to 16 bits, or to 8 where four products of bytes take one instruction.
 
@@ -14,12 +14,9 @@ use std::sync::Mutex;
 use super::lanes::*;
 use super::layer::{Layer, Sums};
 use super::parallel::{for_chunks, for_parts, for_threads};
-use super::product::{PANEL, Rows, columns};
+use super::product::{PANEL, ROWS, Rows, VECTORS, columns};
 use crate::kernels::packed::Dtype;
 
-const VECTORS: usize = PANEL / WIDTH;
-/// Rows of a tile.
-const ROWS: usize = 3;
 /// Numbers that share a scale.
 const BLOCK: usize = Dtype::Q8.block();
 /// Words of the longest panel: 24 KiB, which leaves the first-level cache room for the rows of `x`.
@@ -40,6 +37,8 @@ pub trait Way {
     const STEPS: usize = BLOCK / Self::PER_WORD;
     /// Whether bytes count as −128…127.
     const SIGNED: bool = false;
+    /// Where a block's sum of products starts.
+    const START: u32;
 
     /// A word of ones.
     const ONES: u32;
@@ -53,7 +52,13 @@ pub trait Way {
 
     /// `c` plus the products of the numbers in the words of `x` and `weight`.
     fn dot(x: Words, weight: Words, c: Words) -> Words;
+
+    /// What a block's sums of products stand for, where 1 stands for `scale` and [`START`](Self::START) for `-shift`.
+    fn scaled(sums: Words, scale: Lanes, shift: Lanes) -> Lanes;
 }
+
+/// 1.5·2²³: the bits of this f32 plus an integer of less than 2²² are those of their sum.
+const MIDDLE: f32 = 12_582_912.0;
 
 /// Two products a word, on every machine: `x` in 16 bits, which loses nothing that a weight of 8 bits would show.
 pub struct Halves;
@@ -61,7 +66,7 @@ pub struct Halves;
 impl Way for Halves {
     const PER_WORD: usize = 2;
     const LARGEST: f32 = 32767.0;
-
+    const START: u32 = 0;
     const ONES: u32 = 0x0001_0001;
 
     #[inline(always)]
@@ -90,6 +95,11 @@ impl Way for Halves {
     fn dot(x: Words, weight: Words, c: Words) -> Words {
         dot_halves(x, weight, c)
     }
+
+    #[inline(always)]
+    fn scaled(sums: Words, scale: Lanes, _shift: Lanes) -> Lanes {
+        multiply(to_f32(sums), scale)
+    }
 }
 
 /// Four products a word. The bytes of a weight count as −128…127 where `SIGNED`, as 0…255 elsewhere.
@@ -101,6 +111,8 @@ impl<const SIGNED: bool> Way for Bytes<SIGNED> {
     const PER_WORD: usize = 4;
     const LARGEST: f32 = 127.0;
     const SIGNED: bool = SIGNED;
+    // A block's sum is at most 32 · 127 · 255, less than 2²⁰, and the middle takes at most as much.
+    const START: u32 = MIDDLE.to_bits();
     const ONES: u32 = 0x0101_0101;
 
     #[inline(always)]
@@ -125,6 +137,12 @@ impl<const SIGNED: bool> Way for Bytes<SIGNED> {
         return dot_bytes(x, weight, c);
         #[cfg(not(target_feature = "relaxed-simd"))]
         return tests::dot_bytes(x, weight, c, SIGNED);
+    }
+
+    /// One instruction instead of two.
+    #[inline(always)]
+    fn scaled(sums: Words, scale: Lanes, shift: Lanes) -> Lanes {
+        multiply_add(from_bits(sums), scale, shift)
     }
 }
 
@@ -215,23 +233,30 @@ struct Rounded {
     blocks: usize,
     /// `[rows, blocks, STEPS]`
     words: Vec<u32>,
-    /// What is taken from a block's sum of products, because the weight's numbers are not about zero: `[rows, blocks]`.
-    starts: Vec<u32>,
-    /// What an integer stands for, `[rows, blocks]`.
-    scales: Vec<f32>,
+    /// `[rows, blocks]`
+    notes: Vec<Note>,
     /// What the integer 0 stands for, `[rows]`.
     middles: Vec<f32>,
-    /// Sums of the numbers themselves, `[rows, blocks]`.
-    sums: Vec<f32>,
+}
+
+/// What is known of a block.
+#[derive(Clone, Copy, Default)]
+struct Note {
+    /// The [`Way`]'s start, less what is taken from the sum of products because the weight's numbers are not about zero.
+    start: u32,
+    /// What an integer stands for.
+    scale: f32,
+    /// What the way's start stands for, negated.
+    shift: f32,
+    /// Sum of the numbers themselves.
+    sum: f32,
 }
 
 /// One of [`Rounded`]'s rows.
 struct Row<'a> {
     words: &'a mut [u32],
-    starts: &'a mut [u32],
-    scales: &'a mut [f32],
+    notes: &'a mut [Note],
     middle: &'a mut f32,
-    sums: &'a mut [f32],
 }
 
 impl Rounded {
@@ -241,23 +266,17 @@ impl Rounded {
             rows: x.rows,
             blocks,
             words: vec![0; x.rows * blocks * W::STEPS],
-            starts: vec![0; x.rows * blocks],
-            scales: vec![0.0; x.rows * blocks],
+            notes: vec![Note::default(); x.rows * blocks],
             middles: vec![0.0; x.rows],
-            sums: vec![0.0; x.rows * blocks],
         };
         let parts = (rounded.words.chunks_exact_mut(blocks * W::STEPS))
-            .zip(rounded.starts.chunks_exact_mut(blocks))
-            .zip(rounded.scales.chunks_exact_mut(blocks))
-            .zip(&mut rounded.middles)
-            .zip(rounded.sums.chunks_exact_mut(blocks));
+            .zip(rounded.notes.chunks_exact_mut(blocks))
+            .zip(&mut rounded.middles);
         let mut rows: Vec<Row> = parts
-            .map(|((((words, starts), scales), middle), sums)| Row {
+            .map(|((words, notes), middle)| Row {
                 words,
-                starts,
-                scales,
+                notes,
                 middle,
-                sums,
             })
             .collect();
         for_chunks(&mut rows, SHARE, |i, rows| {
@@ -277,15 +296,16 @@ impl Row<'_> {
         for (b, numbers) in x.chunks(BLOCK).enumerate() {
             let (low, high) = range(block(numbers, numbers[0]));
             middle += (low + high) / 2.0;
-            (self.scales[b], self.sums[b]) = (low, high);
+            (self.notes[b].scale, self.notes[b].sum) = (low, high);
         }
-        let middle = middle / self.scales.len() as f32;
+        let middle = middle / self.notes.len() as f32;
         // Whatever is not finite shows in the sums; here it would spoil the row's other blocks in silence.
         let middle = if middle.is_finite() { middle } else { 0.0 };
         *self.middle = middle;
         for (b, numbers) in x.chunks(BLOCK).enumerate() {
             let words = &mut self.words[b * W::STEPS..][..W::STEPS];
-            let largest = (self.sums[b] - middle).max(middle - self.scales[b]);
+            let note = &mut self.notes[b];
+            let largest = (note.sum - middle).max(middle - note.scale);
             let inverse = match largest > 0.0 {
                 true => W::LARGEST / largest,
                 false => 0.0,
@@ -300,11 +320,13 @@ impl Row<'_> {
                 let four = unsafe { load_words(words, i) };
                 integers = W::dot(four, splat_word(W::ONES), integers);
             }
-            self.starts[b] = (-centre * total(integers)) as u32;
-            self.scales[b] = largest / W::LARGEST;
+            note.start = W::START.wrapping_add((-centre * total(integers)) as u32);
+            // Without the last two bits, so that the shift, three times a power of two of it, is exact.
+            note.scale = f32::from_bits((largest / W::LARGEST).to_bits() & !3);
+            note.shift = -MIDDLE * note.scale;
             // A number that is not finite is not lost: the sum shows it.
             let sum = block(numbers, 0.0).into_iter().fold(splat(0.0), add);
-            self.sums[b] = to_array(sum).iter().sum();
+            note.sum = to_array(sum).iter().sum();
         }
     }
 }
@@ -457,47 +479,52 @@ fn tile<W: Way, const R: usize>(
     let words: [&[u32]; R] = std::array::from_fn(|r| {
         &x.words[((first + r) * per_row + blocks.start) * W::STEPS..][..count * W::STEPS]
     });
-    let of_row = |all: &'_ [f32], r: usize, b: usize| all[(first + r) * per_row + blocks.start + b];
+    let notes: [&[Note]; R] =
+        std::array::from_fn(|r| &x.notes[(first + r) * per_row + blocks.start..][..count]);
     let sums = &mut sums[first * PANEL..][..R * PANEL];
     assert!(panel.numbers.len() >= count * W::STEPS * PANEL);
     assert!(panel.scales.len() >= count * 2 * PANEL);
     for b in 0..count {
-        let mut integers: [[Words; VECTORS]; R] = std::array::from_fn(|r| {
-            let at = (first + r) * per_row + blocks.start + b;
-            [splat_word(x.starts[at]); VECTORS]
-        });
+        let notes: [&Note; R] = std::array::from_fn(|r| &notes[r][b]);
+        let mut integers: [[Words; VECTORS]; R] =
+            std::array::from_fn(|r| [splat_word(notes[r].start); VECTORS]);
+        // In the order of `product::tile`.
         for step in b * W::STEPS..(b + 1) * W::STEPS {
             // SAFETY: `step` is below `count · STEPS`, for which all slices were checked above.
-            let (w, a): ([Words; VECTORS], [Words; R]) = unsafe {
-                (
-                    std::array::from_fn(|v| load_words(&panel.numbers, step * PANEL + v * WIDTH)),
-                    std::array::from_fn(|r| splat_word(*words[r].get_unchecked(step))),
-                )
-            };
-            for (integers, a) in integers.iter_mut().zip(a) {
-                for (sum, w) in integers.iter_mut().zip(w) {
-                    *sum = W::dot(a, w, *sum);
+            let a: [Words; R] =
+                std::array::from_fn(|r| splat_word(unsafe { *words[r].get_unchecked(step) }));
+            for v in 0..VECTORS {
+                // SAFETY: the same.
+                let w = unsafe { load_words(&panel.numbers, step * PANEL + v * WIDTH) };
+                for (integers, a) in integers.iter_mut().zip(a) {
+                    integers[v] = W::dot(a, w, integers[v]);
                 }
             }
         }
-        let t: [Lanes; R] = std::array::from_fn(|r| splat(of_row(&x.scales, r, b)));
-        let total: [Lanes; R] = std::array::from_fn(|r| splat(of_row(&x.sums, r, b)));
-        #[allow(clippy::needless_range_loop)]
-        for v in 0..VECTORS {
-            // SAFETY: `b` is below `count` and `r` below `R`, for which the slices were checked above.
-            unsafe {
-                let column = b * 2 * PANEL + v * WIDTH;
-                let scale = load_unchecked(&panel.scales, column);
-                let offset = load_unchecked(&panel.scales, column + PANEL);
-                for r in 0..R {
-                    let at = r * PANEL + v * WIDTH;
-                    let sum = multiply_add(offset, total[r], load_unchecked(sums, at));
-                    let integer = to_f32(integers[r][v]);
-                    let sum = multiply_add(integer, multiply(scale, t[r]), sum);
-                    store_unchecked(sums, at, sum);
-                }
+        let mut finish = |v: usize| {
+            let column = b * 2 * PANEL + v * WIDTH;
+            // SAFETY: `b` is below `count`, for which the panel was checked above.
+            let scale = unsafe { load_unchecked(&panel.scales, column) };
+            let offset = unsafe { load_unchecked(&panel.scales, column + PANEL) };
+            for (r, note) in notes.iter().enumerate() {
+                let at = r * PANEL + v * WIDTH;
+                let part = W::scaled(integers[r][v], splat(note.scale), splat(note.shift));
+                // SAFETY: `r` is below `R`, and there are `R · PANEL` sums.
+                let sum = unsafe { load_anew(sums, at) };
+                let sum = multiply_add(offset, splat(note.sum), sum);
+                unsafe { store_unchecked(sums, at, multiply_add(part, scale, sum)) };
             }
-        }
+        };
+        // Not a loop, which the compiler might leave one, with the integers in memory.
+        const { assert!(VECTORS == 6) };
+        (
+            finish(0),
+            finish(1),
+            finish(2),
+            finish(3),
+            finish(4),
+            finish(5),
+        );
     }
 }
 

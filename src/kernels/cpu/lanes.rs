@@ -22,6 +22,10 @@ mod wasm {
     /// Four u32.
     pub type Words = v128;
 
+    #[derive(Clone, Copy)]
+    #[repr(C, packed)]
+    struct Unaligned(v128);
+
     #[inline(always)]
     pub fn splat(value: f32) -> Lanes {
         f32x4_splat(value)
@@ -41,6 +45,17 @@ mod wasm {
     pub unsafe fn load_unchecked(slice: &[f32], i: usize) -> Lanes {
         debug_assert!(i + 4 <= slice.len());
         unsafe { v128_load(slice.as_ptr().add(i).cast()) }
+    }
+
+    /// From memory even where the compiler knows the numbers: it would keep them in registers that others need more.
+    ///
+    /// # Safety
+    /// The slice must have four numbers from `i` on.
+    #[inline(always)]
+    pub unsafe fn load_anew(slice: &[f32], i: usize) -> Lanes {
+        debug_assert!(i + 4 <= slice.len());
+        // SAFETY: there are four numbers, and compilers take any alignment from this type.
+        unsafe { std::ptr::read_volatile(slice.as_ptr().add(i).cast::<Unaligned>()).0 }
     }
 
     /// # Safety
@@ -254,6 +269,13 @@ mod portable {
     /// None is needed here.
     #[allow(unsafe_code)]
     pub unsafe fn load_unchecked(slice: &[f32], i: usize) -> Lanes {
+        load(slice, i)
+    }
+
+    /// # Safety
+    /// None is needed here.
+    #[allow(unsafe_code)]
+    pub unsafe fn load_anew(slice: &[f32], i: usize) -> Lanes {
         load(slice, i)
     }
 

@@ -1,8 +1,8 @@
 //! The matrix product of a linear layer, `x · weightᵀ`, on 128-bit SIMD: what WebAssembly has.
 //!
-//! Twelve rows of the weight at a time are laid out as a *panel*, summed dimension first, so that a tile of 3 × 12 outputs
-//! grows by nine vector multiply-adds for each number of the three rows of `x`: sums and operands fill the sixteen vector registers of
-//! x86. Large products save an eighth of the multiplications with one step of Strassen's algorithm ("Gaussian elimination is not optimal", 1969),
+//! Rows of the weight, 24 at a time, are laid out as a *panel*, summed dimension first, so that a tile of 2 × 24 outputs
+//! grows by twelve vector multiply-adds for each number of the two rows of `x`: sums and operands fill the fifteen vector registers
+//! that a browser has for them on x86. Large products save an eighth of the multiplications with one step of Strassen's algorithm ("Gaussian elimination is not optimal", 1969),
 //! panel by panel, so that its sums of weights never leave the cache. Natively burn-flex's product, with wider vectors, is faster.
 
 use std::ops::Range;
@@ -16,13 +16,13 @@ use super::layer::{Layer, Sums, room};
 use super::parallel::{for_chunks, for_parts, for_threads};
 
 /// Rows of a tile.
-const ROWS: usize = 3;
+pub const ROWS: usize = 2;
 /// Vectors of a row of a tile.
-const VECTORS: usize = 3;
+pub const VECTORS: usize = 6;
 /// Columns of a panel, which are rows of the weight.
 pub const PANEL: usize = VECTORS * WIDTH;
-/// Longest panel: 24 KiB, which leaves the first-level cache room for the rows of `x`.
-const LENGTH: usize = 512;
+/// Longest panel: 36 KiB. (A smaller one, with room in the first-level cache for the rows of `x`, is no faster.)
+const LENGTH: usize = 384;
 /// Rows of `x` that pass by a panel: with `LENGTH` numbers each they stay in the second-level cache.
 const CHUNK: usize = 256;
 /// Rows of an operand that a thread adds at a time.
@@ -170,7 +170,7 @@ fn add_plain(
         let column = first + i * PANEL;
         let panel = &mut panel[..size];
         let columns = PANEL.min(weight.rows - column);
-        pack(weight.rows(column, columns), panel);
+        pack::<VECTORS>(weight.rows(column, columns), panel);
         if afresh {
             sums.fill(0.0);
         }
@@ -239,15 +239,15 @@ fn add_strassen(
     let (halves, rest) = sums.values.split_at_mut(pairs * part);
     for_parts(halves, part, panels, |panels, i, sums| {
         let panels = &mut panels[..9 * panel_size];
-        let column = i * PANEL;
-        let columns = PANEL.min(outputs - column);
         {
             let (low, rest) = panels.split_at_mut(2 * panel_size);
             let (high, sums) = rest.split_at_mut(2 * panel_size);
             // Whole rows at once, as they lie in memory: b₁₁ then b₂₁, b₁₂ then b₂₂.
-            pack(weight.rows(column, columns).columns(0, 2 * length), low);
-            let right = weight.rows(outputs + column, columns);
-            pack(right.columns(0, 2 * length), high);
+            let columns = PANEL.min(outputs - i * PANEL);
+            for (first, panels) in [(0, &mut *low), (outputs, &mut *high)] {
+                let rows = weight.rows(first + i * PANEL, columns);
+                pack::<VECTORS>(rows.columns(0, 2 * length), panels);
+            }
             let (b11, b21) = low.split_at(panel_size);
             let (b12, b22) = high.split_at(panel_size);
             let mut parts = sums.chunks_exact_mut(panel_size);
@@ -294,7 +294,7 @@ fn add_strassen(
 /// Adds a product to some blocks `[rows, PANEL]`, with a sign each.
 #[inline(always)]
 fn add_product<const N: usize>(x: Rows, panel: &[f32], mut blocks: [(&mut [f32], f32); N]) {
-    for_tiles(x, panel, |row, vector, lanes| {
+    for_tiles::<ROWS, VECTORS>(x, panel, |row, vector, lanes| {
         let at = row * PANEL + vector * WIDTH;
         for (block, sign) in &mut blocks {
             let sum = load(block, at);
@@ -308,10 +308,12 @@ fn add_product<const N: usize>(x: Rows, panel: &[f32], mut blocks: [(&mut [f32],
     });
 }
 
-/// Rows of a weight, at most `PANEL`, as a panel `[length, PANEL]`; where rows are missing, the last one is repeated.
+/// Rows of a weight, at most as many as some vectors have numbers, as a panel `[length, vectors · WIDTH]`; where rows are missing,
+/// the last one is repeated.
 #[allow(unsafe_code)]
-pub fn pack(weight: Rows, panel: &mut [f32]) {
-    assert!(panel.len() >= weight.length * PANEL);
+pub fn pack<const VECTORS: usize>(weight: Rows, panel: &mut [f32]) {
+    let width = VECTORS * WIDTH;
+    assert!(panel.len() >= weight.length * width);
     let whole = weight.length / WIDTH * WIDTH;
     for vector in 0..VECTORS {
         let first = vector * WIDTH;
@@ -319,67 +321,87 @@ pub fn pack(weight: Rows, panel: &mut [f32]) {
             std::array::from_fn(|i| weight.row((first + i).min(weight.rows - 1)));
         assert!(rows.iter().all(|row| row.len() == weight.length));
         for k in (0..whole).step_by(WIDTH) {
-            // SAFETY: `whole` is a multiple of `WIDTH` within the rows and, times `PANEL`, within the panel.
+            // SAFETY: `whole` is a multiple of `WIDTH` within the rows and, times `width`, within the panel.
             unsafe {
                 let columns = transpose(rows.map(|row| load_unchecked(row, k)));
                 for (i, lanes) in columns.into_iter().enumerate() {
-                    store_unchecked(panel, (k + i) * PANEL + first, lanes);
+                    store_unchecked(panel, (k + i) * width + first, lanes);
                 }
             }
         }
         for k in whole..weight.length {
             for (i, row) in rows.iter().enumerate() {
-                panel[k * PANEL + first + i] = row[k];
+                panel[k * width + first + i] = row[k];
             }
         }
     }
 }
 
-/// The product of `x` with a panel, vector by vector of its rows: `put` gets row, vector and sums.
+/// The product of `x` with a panel, in tiles of `ROWS` rows and, where fewer are left, of two and one: `put` gets row, vector and sums.
 #[inline(always)]
-pub fn for_tiles(x: Rows, panel: &[f32], mut put: impl FnMut(usize, usize, Lanes)) {
+pub fn for_tiles<const ROWS: usize, const VECTORS: usize>(
+    x: Rows,
+    panel: &[f32],
+    mut put: impl FnMut(usize, usize, Lanes),
+) {
     let mut row = 0;
     while row + ROWS <= x.rows {
-        for (r, sums) in tile::<ROWS>(x, row, panel).into_iter().enumerate() {
-            for (v, lanes) in sums.into_iter().enumerate() {
-                put(row + r, v, lanes);
-            }
-        }
+        put_tile::<ROWS, VECTORS>(x, row, panel, &mut put);
         row += ROWS;
     }
-    if row + 2 == x.rows {
-        for (r, sums) in tile::<2>(x, row, panel).into_iter().enumerate() {
-            for (v, lanes) in sums.into_iter().enumerate() {
-                put(row + r, v, lanes);
-            }
-        }
-    } else if row + 1 == x.rows {
-        let [sums] = tile::<1>(x, row, panel);
+    while ROWS > 2 && row + 2 <= x.rows {
+        put_tile::<2, VECTORS>(x, row, panel, &mut put);
+        row += 2;
+    }
+    if row < x.rows {
+        put_tile::<1, VECTORS>(x, row, panel, &mut put);
+    }
+}
+
+#[inline(always)]
+fn put_tile<const R: usize, const V: usize>(
+    x: Rows,
+    first: usize,
+    panel: &[f32],
+    put: &mut impl FnMut(usize, usize, Lanes),
+) {
+    for (r, sums) in tile::<R, V>(x, first, panel).into_iter().enumerate() {
         for (v, lanes) in sums.into_iter().enumerate() {
-            put(row, v, lanes);
+            put(first + r, v, lanes);
         }
     }
 }
 
-/// The sums of some rows of `x` with a panel.
+/// The sums of `R` rows of `x` with a panel of `V` vectors.
+///
+/// What there are fewer of is loaded first and what there are more of one at a time, so that `R · V` sums and one operand more
+/// than the lesser of `R` and `V` live at once. `build.sh` has the compiler keep this order.
 #[inline(always)]
 #[allow(unsafe_code)]
-fn tile<const R: usize>(x: Rows, first: usize, panel: &[f32]) -> [[Lanes; VECTORS]; R] {
+fn tile<const R: usize, const V: usize>(x: Rows, first: usize, panel: &[f32]) -> [[Lanes; V]; R] {
     let rows: [&[f32]; R] = std::array::from_fn(|r| x.row(first + r));
-    let length = x.length;
-    assert!(panel.len() >= length * PANEL && rows.iter().all(|row| row.len() == length));
-    let mut sums = [[splat(0.0); VECTORS]; R];
+    let (length, width) = (x.length, V * WIDTH);
+    assert!(panel.len() >= length * width && rows.iter().all(|row| row.len() == length));
+    let mut sums = [[splat(0.0); V]; R];
     for k in 0..length {
         // SAFETY: k is below `length`, for which the slices were checked above; the compiler can't see it for products of k.
-        let (w, a): ([Lanes; VECTORS], [Lanes; R]) = unsafe {
-            (
-                std::array::from_fn(|v| load_unchecked(panel, k * PANEL + v * WIDTH)),
-                std::array::from_fn(|r| splat(*rows[r].get_unchecked(k))),
-            )
-        };
-        for (sums, a) in sums.iter_mut().zip(a) {
-            for (sum, w) in sums.iter_mut().zip(w) {
-                *sum = multiply_add(a, w, *sum);
+        let number = |r: usize| splat(unsafe { *rows[r].get_unchecked(k) });
+        let vector = |v: usize| unsafe { load_unchecked(panel, k * width + v * WIDTH) };
+        if R < V {
+            let numbers: [Lanes; R] = std::array::from_fn(number);
+            for v in 0..V {
+                let w = vector(v);
+                for (sums, a) in sums.iter_mut().zip(numbers) {
+                    sums[v] = multiply_add(a, w, sums[v]);
+                }
+            }
+        } else {
+            let vectors: [Lanes; V] = std::array::from_fn(vector);
+            for (r, sums) in sums.iter_mut().enumerate() {
+                let a = number(r);
+                for (sum, w) in sums.iter_mut().zip(vectors) {
+                    *sum = multiply_add(a, w, *sum);
+                }
             }
         }
     }
