@@ -61,7 +61,7 @@ pub fn attention(query: &[f32], key: &[f32], value: &[f32], sizes: Sizes) -> Vec
         let keys_of_head = rows_of(&key[head(key, keys)..], keys);
         for (i, panel) in memory.key_panels.chunks_exact_mut(size * PANEL).enumerate() {
             let first = i * PANEL;
-            pack::<VECTORS>(keys_of_head.rows(first, PANEL.min(keys - first)), panel);
+            pack::<VECTORS, f32>(keys_of_head.rows(first, PANEL.min(keys - first)), panel);
         }
         let values_of_head = rows_of(&value[head(value, keys)..], keys);
         for (i, panel) in memory

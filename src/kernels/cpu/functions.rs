@@ -4,6 +4,8 @@ use super::lanes::{
     Lanes, WIDTH, add, divide, from_bits, greater, lesser, load, multiply, multiply_add,
     shift_left, splat, splat_word, store, subtract, sum_words, to_array, to_bits,
 };
+#[cfg(any(target_family = "wasm", test))]
+use super::lanes::{Words, and, at_least, or};
 use crate::kernels::plain::{GELU_CUBE, GELU_SCALE};
 
 /// Replaces all values by what `f` makes of them.
@@ -17,6 +19,22 @@ pub fn map(values: &mut [f32], f: impl Fn(Lanes) -> Lanes) {
     let mut four = [0.0; WIDTH];
     four[..rest.len()].copy_from_slice(rest);
     rest.copy_from_slice(&to_array(f(load(&four, 0)))[..rest.len()]);
+}
+
+/// f16 by their bits. What is not finite becomes infinite or NaN: packing makes no such number, damage may.
+#[cfg(any(target_family = "wasm", test))]
+#[inline(always)]
+pub fn halves_to_f32(bits: Words) -> Lanes {
+    // The exponent's bias differs by 112; multiplying by 2¹¹² also makes subnormal numbers right.
+    const SCALE: f32 = f32::from_bits((127 + 112) << 23);
+    let shifted = shift_left(and(bits, splat_word(0x7fff)), 13);
+    let magnitude = multiply(from_bits(shifted), splat(SCALE));
+    let infinite = and(
+        at_least(magnitude, splat(65536.0)),
+        splat_word(f32::INFINITY.to_bits()),
+    );
+    let sign = shift_left(and(bits, splat_word(0x8000)), 16);
+    from_bits(or(or(to_bits(magnitude), infinite), sign))
 }
 
 /// eˣ after Cephes' `expf`: x = n·ln 2 + r, a polynomial for eʳ, 2ⁿ written into the exponent bits.
@@ -129,6 +147,18 @@ fn sum_of(values: &[f32], f: impl Fn(Lanes) -> Lanes) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_half_is_what_it_stands_for() {
+        for bits in 0..=u16::MAX {
+            let got = to_array(halves_to_f32(splat_word(bits.into())))[0];
+            let expected = half::f16::from_bits(bits).to_f32();
+            match expected.is_finite() {
+                true => assert_eq!(got.to_bits(), expected.to_bits(), "{bits:#x}"),
+                false => assert!(!got.is_finite(), "{bits:#x}: {got}"),
+            }
+        }
+    }
 
     fn of(f: impl Fn(Lanes) -> Lanes, x: f32) -> f32 {
         let mut values = [x];

@@ -223,7 +223,7 @@ fn linear_in<W: Way>(x: Rows, words: &[u32], dtype: Dtype, layer: &mut Layer) {
                 }
             },
         );
-        layer.write(first, 0, &sums);
+        layer.write(first, &sums);
     }
 }
 

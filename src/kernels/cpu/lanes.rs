@@ -123,6 +123,22 @@ mod wasm {
         unsafe { v128_store(slice.as_mut_ptr().add(i).cast(), words) }
     }
 
+    /// Four halves as words.
+    ///
+    /// # Safety
+    /// The slice must have four halves from `i` on.
+    #[inline(always)]
+    pub unsafe fn load_halves(slice: &[u16], i: usize) -> Words {
+        debug_assert!(i + 4 <= slice.len());
+        unsafe { u32x4_load_extend_u16x4(slice.as_ptr().add(i)) }
+    }
+
+    /// All bits of a word where `a ≥ b`, none elsewhere.
+    #[inline(always)]
+    pub fn at_least(a: Lanes, b: Lanes) -> Words {
+        f32x4_ge(a, b)
+    }
+
     #[inline(always)]
     pub fn and(a: Words, b: Words) -> Words {
         v128_and(a, b)
@@ -326,6 +342,17 @@ mod portable {
     #[allow(unsafe_code)]
     pub unsafe fn store_words(slice: &mut [u32], i: usize, words: Words) {
         slice[i..i + 4].copy_from_slice(&words);
+    }
+
+    /// # Safety
+    /// None is needed here.
+    #[allow(unsafe_code)]
+    pub unsafe fn load_halves(slice: &[u16], i: usize) -> Words {
+        std::array::from_fn(|lane| u32::from(slice[i + lane]))
+    }
+
+    pub fn at_least(a: Lanes, b: Lanes) -> Words {
+        std::array::from_fn(|i| if a[i] >= b[i] { u32::MAX } else { 0 })
     }
 
     pub fn and(a: Words, b: Words) -> Words {

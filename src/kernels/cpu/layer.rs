@@ -81,14 +81,14 @@ pub fn output(
 }
 
 impl Layer<'_> {
-    /// Writes the outputs whose sums are there: rows from `first_row` on, of weight rows from `first_column` on.
-    pub fn write(&mut self, first_row: usize, first_column: usize, sums: &Sums) {
+    /// Writes the outputs whose sums are there: rows from `first_row` on.
+    pub fn write(&mut self, first_row: usize, sums: &Sums) {
         match (self.residual, self.activation) {
-            (Some(_), _) => self.write_as(first_row, first_column, sums, add),
+            (Some(_), _) => self.write_as(first_row, sums, add),
             (None, Some(Activation::GeluTanh)) => {
-                self.write_as(first_row, first_column, sums, |sum, _| gelu_tanh(sum));
+                self.write_as(first_row, sums, |sum, _| gelu_tanh(sum));
             }
-            (None, None) => self.write_as(first_row, first_column, sums, |sum, _| sum),
+            (None, None) => self.write_as(first_row, sums, |sum, _| sum),
         }
     }
 
@@ -97,7 +97,6 @@ impl Layer<'_> {
     fn write_as(
         &mut self,
         first_row: usize,
-        first_column: usize,
         sums: &Sums,
         output: impl Fn(Lanes, Lanes) -> Lanes + Sync,
     ) {
@@ -110,7 +109,7 @@ impl Layer<'_> {
             // A few rows of one panel after the other: what is read and what is written stay in the first-level cache.
             let panels = sums.values.chunks_exact(sums.rows * PANEL);
             for (panel, columns) in panels.zip(&sums.columns) {
-                let (from, count) = (first_column + columns.start, columns.len());
+                let (from, count) = (columns.start, columns.len());
                 let bias = padded(&self.bias[from..][..count]);
                 let bias: [Lanes; VECTORS] = std::array::from_fn(|v| load(&bias, v * WIDTH));
                 let panel = panel[chunk * ROWS * PANEL..].chunks_exact(PANEL);

@@ -27,9 +27,14 @@ use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::tensor::Shape;
 
 #[cfg(target_family = "wasm")]
-use self::{layer::Layer, product::Rows};
+use self::{
+    layer::Layer,
+    product::{Rows, Weight},
+};
 use super::Kernels;
-use super::packed::{Dtype, unpack_rows};
+use super::packed::Dtype;
+#[cfg(not(target_family = "wasm"))]
+use super::packed::unpack_rows;
 use crate::model::Activation;
 
 #[cfg(all(feature = "train", target_family = "wasm"))]
@@ -102,17 +107,16 @@ pub fn warm_up() {
     const OUTPUT: usize = 96;
     let x = vec![0.0; ROWS * INPUT];
     let weight = vec![0.0; OUTPUT * INPUT];
-    let (rows, weight) = (Rows::of(&x, INPUT), Rows::of(&weight, INPUT));
+    let (rows, weight) = (Rows::of(&x, INPUT), Weight::of(&weight, INPUT));
     let output = |residual: Option<&[f32]>, activation, sum: &dyn Fn(&mut Layer)| {
         layer::output(ROWS, &[0.0; OUTPUT], residual, activation, sum)
     };
     for _ in 0..4 {
         let residual = output(None, Some(Activation::GeluTanh), &|layer| {
-            product::linear(rows, weight.rows(0, ROWS), 0, layer);
-            product::linear(rows, weight.rows(ROWS, OUTPUT - ROWS), ROWS, layer);
+            product::linear(rows, weight, layer)
         });
         output(Some(&residual), None, &|layer| {
-            product::linear(rows, weight, 0, layer)
+            product::linear(rows, weight, layer)
         });
         // Their loops are shorter.
         for dtype in [Dtype::Q8, Dtype::Q4].repeat(4) {
@@ -121,12 +125,10 @@ pub fn warm_up() {
                 integer::linear(rows, &words, dtype, layer)
             });
         }
-        unpack_rows(
-            Dtype::F16,
-            INPUT,
-            &vec![0; ROWS * Dtype::F16.row_words(INPUT)],
-            &mut vec![0.0; ROWS * INPUT],
-        );
+        let halves = vec![0; OUTPUT * Dtype::F16.row_words(INPUT)];
+        output(None, None, &|layer| {
+            product::linear(rows, Weight::of_halves(&halves, INPUT), layer)
+        });
         let sizes = attention::Sizes {
             batch: 1,
             queries: ROWS,
@@ -163,14 +165,16 @@ fn linear(
     let y = layer::output(rows, bias, residual, activation, |layer| match weight {
         Held::Plain(weight) => {
             let weight = weight.to_contiguous();
-            product::linear(x, Rows::of(weight.storage(), input), 0, layer);
+            product::linear(x, Weight::of(weight.storage(), input), layer);
         }
         Held::Packed(words, dtype @ (Dtype::Q8 | Dtype::Q4)) => {
             integer::linear(x, words.to_contiguous().storage(), dtype, layer);
         }
-        Held::Packed(words, dtype) => unpacked_chunks(words, dtype, input, |first, weight| {
-            product::linear(x, Rows::of(weight, input), first, layer);
-        }),
+        Held::Packed(words, Dtype::F16) => {
+            let words = words.to_contiguous();
+            product::linear(x, Weight::of_halves(words.storage(), input), layer);
+        }
+        Held::Packed(_, Dtype::F32) => unreachable!("what is held as f32 is plain"),
     });
     tensor(y, [rows, bias.len()])
 }
@@ -260,11 +264,14 @@ fn normalise(
 
 /// Numbers of a packed weight that are unpacked at a time: 1 MiB of f32, which the second-level cache holds while all rows of
 /// `x` pass by.
+#[cfg(not(target_family = "wasm"))]
 const UNPACKED: usize = 1 << 18;
-/// What a chunk of weight rows is a multiple of: two panels, whole blocks of either product.
+/// What a chunk of weight rows is a multiple of: whole blocks of the product.
+#[cfg(not(target_family = "wasm"))]
 const CHUNK: usize = 24;
 
 /// Calls `each` for a chunk of the weight's rows after the other as f32, and the first one's number.
+#[cfg(not(target_family = "wasm"))]
 fn unpacked_chunks(
     words: IntTensor<Flex>,
     dtype: Dtype,
@@ -278,12 +285,6 @@ fn unpacked_chunks(
     let mut weight = vec![0.0; chunk.min(words.len() / row_words) * input];
     for (i, words) in words.chunks(chunk * row_words).enumerate() {
         let weight = &mut weight[..words.len() / row_words * input];
-        #[cfg(target_family = "wasm")]
-        parallel::for_chunks(weight, CHUNK * input, |i, weight| {
-            let words = &words[i * CHUNK * row_words..][..weight.len() / input * row_words];
-            unpack_rows(dtype, input, words, weight);
-        });
-        #[cfg(not(target_family = "wasm"))]
         unpack_rows(dtype, input, words, weight);
         each(i * chunk, weight);
     }

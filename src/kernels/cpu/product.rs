@@ -8,12 +8,14 @@
 use std::ops::Range;
 use std::sync::Mutex;
 
+use super::functions::halves_to_f32;
 use super::lanes::{
-    Lanes, WIDTH, add, load, load_unchecked, multiply_add, splat, store, store_unchecked, subtract,
-    transpose,
+    Lanes, WIDTH, add, load, load_halves, load_unchecked, multiply_add, splat, store,
+    store_unchecked, subtract, to_array, transpose,
 };
 use super::layer::{Layer, Sums, room};
 use super::parallel::{for_chunks, for_parts, for_threads};
+use crate::kernels::packed::Dtype;
 
 /// Rows of a tile.
 pub const ROWS: usize = 2;
@@ -28,11 +30,11 @@ const CHUNK: usize = 256;
 /// Rows of an operand that a thread adds at a time.
 const SHARE: usize = 16;
 
-/// Rows of a matrix within a larger one.
+/// Rows of a matrix within a larger one, of f32 or of what [`Number`] says.
 #[derive(Clone, Copy)]
-pub struct Rows<'a> {
+pub struct Rows<'a, T = f32> {
     /// From the first number of the first row on.
-    pub values: &'a [f32],
+    pub values: &'a [T],
     /// From a row to the next.
     pub stride: usize,
     pub rows: usize,
@@ -50,8 +52,10 @@ impl<'a> Rows<'a> {
             length,
         }
     }
+}
 
-    pub fn row(self, row: usize) -> &'a [f32] {
+impl<'a, T: Copy> Rows<'a, T> {
+    pub fn row(self, row: usize) -> &'a [T] {
         debug_assert!(row < self.rows);
         &self.values[row * self.stride..][..self.length]
     }
@@ -79,6 +83,83 @@ impl<'a> Rows<'a> {
     }
 }
 
+/// What a matrix holds.
+pub trait Number: Copy {
+    /// Four of them.
+    ///
+    /// # Safety
+    /// There must be four from `i` on.
+    #[allow(unsafe_code)]
+    unsafe fn four(numbers: &[Self], i: usize) -> Lanes;
+}
+
+impl Number for f32 {
+    #[inline(always)]
+    #[allow(unsafe_code)]
+    unsafe fn four(numbers: &[Self], i: usize) -> Lanes {
+        // SAFETY: promised.
+        unsafe { load_unchecked(numbers, i) }
+    }
+}
+
+/// The bits of an f16.
+impl Number for u16 {
+    #[inline(always)]
+    #[allow(unsafe_code)]
+    unsafe fn four(numbers: &[Self], i: usize) -> Lanes {
+        // SAFETY: promised.
+        halves_to_f32(unsafe { load_halves(numbers, i) })
+    }
+}
+
+/// The weight of a linear layer.
+#[derive(Clone, Copy)]
+pub enum Weight<'a> {
+    F32(Rows<'a>),
+    F16(Rows<'a, u16>),
+}
+
+impl<'a> Weight<'a> {
+    /// `[rows, length]` in f32.
+    pub fn of(values: &'a [f32], length: usize) -> Self {
+        Self::F32(Rows::of(values, length))
+    }
+
+    /// `[rows, words]`, packed as `f16` with `length` numbers a row.
+    pub fn of_halves(words: &'a [u32], length: usize) -> Self {
+        let row_words = Dtype::F16.row_words(length);
+        Self::F16(Rows {
+            values: bytemuck::cast_slice(words),
+            stride: 2 * row_words,
+            rows: words.len() / row_words,
+            length,
+        })
+    }
+
+    fn rows(self) -> usize {
+        match self {
+            Self::F32(weight) => weight.rows,
+            Self::F16(weight) => weight.rows,
+        }
+    }
+
+    /// Some of its columns.
+    fn columns(self, first: usize, length: usize) -> Self {
+        match self {
+            Self::F32(weight) => Self::F32(weight.columns(first, length)),
+            Self::F16(weight) => Self::F16(weight.columns(first, length)),
+        }
+    }
+
+    /// Some rows, at most `PANEL`, as a panel.
+    fn pack(self, first: usize, rows: usize, panel: &mut [f32]) {
+        match self {
+            Self::F32(weight) => pack::<VECTORS, f32>(weight.rows(first, rows), panel),
+            Self::F16(weight) => pack::<VECTORS, u16>(weight.rows(first, rows), panel),
+        }
+    }
+}
+
 /// Memory that one product after the other uses.
 #[derive(Default)]
 struct Workspace {
@@ -93,8 +174,8 @@ static WORKSPACE: Mutex<Workspace> = Mutex::new(Workspace {
     panels: Vec::new(),
 });
 
-/// A linear layer, or those of its outputs that a weight's rows from `first` on give.
-pub fn linear(x: Rows, weight: Rows, first: usize, layer: &mut Layer) {
+/// A linear layer.
+pub fn linear(x: Rows, weight: Weight, layer: &mut Layer) {
     let mut workspace = WORKSPACE.lock().expect("no product panics");
     let Workspace {
         operands,
@@ -105,7 +186,7 @@ pub fn linear(x: Rows, weight: Rows, first: usize, layer: &mut Layer) {
         *panels = for_threads(Vec::new);
     }
     let input = x.length;
-    let large = x.rows >= 48 && input >= 256 && weight.rows >= 8 * PANEL;
+    let large = x.rows >= 48 && input >= 256 && weight.rows() >= 4 * PANEL;
     let strassen = large && input.is_multiple_of(2);
     let longest = match strassen {
         true => 2 * LENGTH,
@@ -120,8 +201,8 @@ pub fn linear(x: Rows, weight: Rows, first: usize, layer: &mut Layer) {
     for row in (0..x.rows).step_by(chunk) {
         let x = x.rows(row, chunk.min(x.rows - row));
         let columns = match strassen {
-            true => columns_of_halves(weight.rows),
-            false => columns(0..weight.rows).collect(),
+            true => columns_of_halves(weight.rows()),
+            false => columns(0..weight.rows()).collect(),
         };
         let mut sums = Sums::new(sums, x.rows, columns);
         for start in (0..input).step_by(length) {
@@ -134,7 +215,7 @@ pub fn linear(x: Rows, weight: Rows, first: usize, layer: &mut Layer) {
                 add_plain(x, weight, 0, afresh, sums.values, panels);
             }
         }
-        layer.write(row, first, &sums);
+        layer.write(row, &sums);
     }
 }
 
@@ -156,21 +237,20 @@ fn columns_of_halves(rows: usize) -> Vec<Range<usize>> {
 /// Adds the product with the weight's rows from `first` on to `sums`, panel by panel, or begins them `afresh`.
 fn add_plain(
     x: Rows,
-    weight: Rows,
+    weight: Weight,
     first: usize,
     afresh: bool,
     sums: &mut [f32],
     panels: &mut [Vec<f32>],
 ) {
-    let size = weight.length * PANEL;
+    let size = x.length * PANEL;
     panels.iter_mut().for_each(|panel| {
         room(panel, size);
     });
     for_parts(sums, x.rows * PANEL, panels, |panel, i, sums| {
         let column = first + i * PANEL;
         let panel = &mut panel[..size];
-        let columns = PANEL.min(weight.rows - column);
-        pack::<VECTORS>(weight.rows(column, columns), panel);
+        weight.pack(column, PANEL.min(weight.rows() - column), panel);
         if afresh {
             sums.fill(0.0);
         }
@@ -188,13 +268,13 @@ fn add_plain(
 #[allow(unsafe_code)]
 fn add_strassen(
     x: Rows,
-    weight: Rows,
+    weight: Weight,
     afresh: bool,
     sums: &mut Sums,
     operands: &mut Vec<f32>,
     panels: &mut [Vec<f32>],
 ) {
-    let (rows, length, outputs) = (x.rows / 2, x.length / 2, weight.rows / 2);
+    let (rows, length, outputs) = (x.rows / 2, x.length / 2, weight.rows() / 2);
     let (upper, lower) = (x.rows(0, rows), x.rows(rows, rows));
     let (a11, a12) = (upper.columns(0, length), upper.columns(length, length));
     let (a21, a22) = (lower.columns(0, length), lower.columns(length, length));
@@ -244,10 +324,9 @@ fn add_strassen(
             let (high, sums) = rest.split_at_mut(2 * panel_size);
             // Whole rows at once, as they lie in memory: b₁₁ then b₂₁, b₁₂ then b₂₂.
             let columns = PANEL.min(outputs - i * PANEL);
-            for (first, panels) in [(0, &mut *low), (outputs, &mut *high)] {
-                let rows = weight.rows(first + i * PANEL, columns);
-                pack::<VECTORS>(rows.columns(0, 2 * length), panels);
-            }
+            let first = i * PANEL;
+            weight.pack(first, columns, low);
+            weight.pack(outputs + first, columns, high);
             let (b11, b21) = low.split_at(panel_size);
             let (b12, b22) = high.split_at(panel_size);
             let mut parts = sums.chunks_exact_mut(panel_size);
@@ -291,18 +370,15 @@ fn add_strassen(
     add_plain(x, weight, 2 * outputs, afresh, rest, panels);
 }
 
-/// Adds a product to some blocks `[rows, PANEL]`, with a sign each.
-#[inline(always)]
+/// Adds a product to some blocks `[rows, PANEL]`, times 1 or −1 each.
+///
+/// By itself: within a larger function its loops would have to share the registers.
+#[inline(never)]
 fn add_product<const N: usize>(x: Rows, panel: &[f32], mut blocks: [(&mut [f32], f32); N]) {
     for_tiles::<ROWS, VECTORS>(x, panel, |row, vector, lanes| {
         let at = row * PANEL + vector * WIDTH;
         for (block, sign) in &mut blocks {
-            let sum = load(block, at);
-            let sum = if *sign > 0.0 {
-                add(sum, lanes)
-            } else {
-                subtract(sum, lanes)
-            };
+            let sum = multiply_add(splat(*sign), lanes, load(block, at));
             store(block, at, sum);
         }
     });
@@ -311,19 +387,19 @@ fn add_product<const N: usize>(x: Rows, panel: &[f32], mut blocks: [(&mut [f32],
 /// Rows of a weight, at most as many as some vectors have numbers, as a panel `[length, vectors · WIDTH]`; where rows are missing,
 /// the last one is repeated.
 #[allow(unsafe_code)]
-pub fn pack<const VECTORS: usize>(weight: Rows, panel: &mut [f32]) {
+pub fn pack<const VECTORS: usize, T: Number>(weight: Rows<T>, panel: &mut [f32]) {
     let width = VECTORS * WIDTH;
     assert!(panel.len() >= weight.length * width);
     let whole = weight.length / WIDTH * WIDTH;
     for vector in 0..VECTORS {
         let first = vector * WIDTH;
-        let rows: [&[f32]; WIDTH] =
+        let rows: [&[T]; WIDTH] =
             std::array::from_fn(|i| weight.row((first + i).min(weight.rows - 1)));
         assert!(rows.iter().all(|row| row.len() == weight.length));
         for k in (0..whole).step_by(WIDTH) {
             // SAFETY: `whole` is a multiple of `WIDTH` within the rows and, times `width`, within the panel.
             unsafe {
-                let columns = transpose(rows.map(|row| load_unchecked(row, k)));
+                let columns = transpose(rows.map(|row| T::four(row, k)));
                 for (i, lanes) in columns.into_iter().enumerate() {
                     store_unchecked(panel, (k + i) * width + first, lanes);
                 }
@@ -331,7 +407,9 @@ pub fn pack<const VECTORS: usize>(weight: Rows, panel: &mut [f32]) {
         }
         for k in whole..weight.length {
             for (i, row) in rows.iter().enumerate() {
-                panel[k * width + first + i] = row[k];
+                // SAFETY: four copies.
+                let lanes = unsafe { T::four(&[row[k]; WIDTH], 0) };
+                panel[k * width + first + i] = to_array(lanes)[0];
             }
         }
     }
@@ -411,6 +489,7 @@ fn tile<const R: usize, const V: usize>(x: Rows, first: usize, panel: &[f32]) ->
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::PackedMatrix;
     use crate::kernels::cpu::layer;
 
     #[test]
@@ -418,6 +497,7 @@ mod tests {
         for (rows, input, output) in [
             (1, 4, 4),
             (2, 8, 13),
+            (2, 37, 5),
             (3, 1028, 20),
             (5, 2052, 1),
             (7, 64, 36),
@@ -430,27 +510,30 @@ mod tests {
             let number = |i: usize| ((i * 7919) % 1009) as f32 / 504.5 - 1.0;
             let x: Vec<f32> = (0..rows * input).map(number).collect();
             let weight: Vec<f32> = (0..output * input).map(|i| number(i + 31)).collect();
-            // The weight's first rows, then the others.
             let bias: Vec<f32> = (0..output).map(|i| number(i + 5)).collect();
             let residual: Vec<f32> = (0..rows * output).map(|i| number(i + 9)).collect();
-            let (low, high) = weight.split_at(output / 3 * input);
-            let [low, high] = [low, high].map(|weight| Rows::of(weight, input));
             let x = Rows::of(&x, input);
-            let y = layer::output(rows, &bias, Some(&residual), None, |layer| {
-                linear(x, low, 0, layer);
-                linear(x, high, output / 3, layer);
-            });
-            for row in 0..rows {
-                for column in 0..output {
-                    let products = (x.row(row).iter().zip(&weight[column * input..]))
-                        .map(|(x, w)| f64::from(*x) * f64::from(*w));
-                    let added = bias[column] + residual[row * output + column];
-                    let expected = products.sum::<f64>() + f64::from(added);
-                    let got = f64::from(y[row * output + column]);
-                    assert!(
-                        (got - expected).abs() < 1e-3,
-                        "{rows}×{input}→{output} at {row}, {column}: {got}, not {expected}"
-                    );
+            let halves = PackedMatrix::pack(Dtype::F16, input, &weight);
+            let cases = [
+                (Weight::of(&weight, input), weight.clone()),
+                (Weight::of_halves(halves.words(), input), halves.unpack()),
+            ];
+            for (given, weight) in cases {
+                let y = layer::output(rows, &bias, Some(&residual), None, |layer| {
+                    linear(x, given, layer);
+                });
+                for row in 0..rows {
+                    for column in 0..output {
+                        let products = (x.row(row).iter().zip(&weight[column * input..]))
+                            .map(|(x, w)| f64::from(*x) * f64::from(*w));
+                        let added = bias[column] + residual[row * output + column];
+                        let expected = products.sum::<f64>() + f64::from(added);
+                        let got = f64::from(y[row * output + column]);
+                        assert!(
+                            (got - expected).abs() < 1e-3,
+                            "{rows}×{input}→{output} at {row}, {column}: {got}, not {expected}"
+                        );
+                    }
                 }
             }
         }
