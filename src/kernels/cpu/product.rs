@@ -10,8 +10,8 @@ use std::sync::Mutex;
 
 use super::functions::halves_to_f32;
 use super::lanes::{
-    Lanes, WIDTH, add, load, load_halves, load_unchecked, multiply_add, splat, store,
-    store_unchecked, subtract, to_array, transpose,
+    Lanes, WIDTH, load, load_halves, load_unchecked, multiply_add, splat, store, store_unchecked,
+    to_array, transpose,
 };
 use super::layer::{Layer, Sums, room};
 use super::parallel::{for_chunks, for_parts, for_threads};
@@ -311,42 +311,23 @@ fn add_strassen(
     let last = x.rows(2 * rows, x.rows - 2 * rows);
     let panel_size = length * PANEL;
     panels.iter_mut().for_each(|panels| {
-        room(panels, 9 * panel_size);
+        room(panels, 5 * panel_size);
     });
     let block = rows * PANEL;
     let part = 2 * x.rows * PANEL;
     let pairs = outputs.div_ceil(PANEL);
     let (halves, rest) = sums.values.split_at_mut(pairs * part);
     for_parts(halves, part, panels, |panels, i, sums| {
-        let panels = &mut panels[..9 * panel_size];
-        {
-            let (low, rest) = panels.split_at_mut(2 * panel_size);
-            let (high, sums) = rest.split_at_mut(2 * panel_size);
-            // Whole rows at once, as they lie in memory: b₁₁ then b₂₁, b₁₂ then b₂₂.
-            let columns = PANEL.min(outputs - i * PANEL);
-            let first = i * PANEL;
-            weight.pack(first, columns, low);
-            weight.pack(outputs + first, columns, high);
-            let (b11, b21) = low.split_at(panel_size);
-            let (b12, b22) = high.split_at(panel_size);
-            let mut parts = sums.chunks_exact_mut(panel_size);
-            let mut next = || parts.next().expect("five sums");
-            let (p1, p3, p4, p6, p7) = (next(), next(), next(), next(), next());
-            for i in (0..panel_size).step_by(WIDTH) {
-                // SAFETY: all nine are `panel_size` long, a multiple of `PANEL`.
-                unsafe {
-                    let [b11, b12, b21, b22] = [b11, b12, b21, b22].map(|b| load_unchecked(b, i));
-                    store_unchecked(p1, i, add(b11, b22));
-                    store_unchecked(p3, i, subtract(b12, b22));
-                    store_unchecked(p4, i, subtract(b21, b11));
-                    store_unchecked(p6, i, add(b11, b12));
-                    store_unchecked(p7, i, add(b21, b22));
-                }
-            }
-        }
-        let panel = |i: usize| &panels[i * panel_size..][..panel_size];
-        let (b11, b21, b12, b22) = (panel(0), panel(1), panel(2), panel(3));
-        let (p1, p3, p4, p6, p7) = (panel(4), panel(5), panel(6), panel(7), panel(8));
+        let panels = &mut panels[..5 * panel_size];
+        let (low, rest) = panels.split_at_mut(2 * panel_size);
+        let (high, sum) = rest.split_at_mut(2 * panel_size);
+        let first = i * PANEL;
+        let columns = PANEL.min(outputs - first);
+        // Whole rows at once, as they lie in memory: b₁₁ then b₂₁, b₁₂ then b₂₂.
+        weight.pack(first, columns, low);
+        weight.pack(outputs + first, columns, high);
+        let (b11, b21) = low.split_at(panel_size);
+        let (b12, b22) = high.split_at(panel_size);
         if afresh {
             sums.fill(0.0);
         }
@@ -355,19 +336,46 @@ fn add_strassen(
         let (c21, left) = left.split_at_mut(block);
         let (c12, right) = right.split_at_mut(block);
         let (c22, right) = right.split_at_mut(block);
-        add_product(lefts[0], p1, [(c11, 1.0), (c22, 1.0)]);
+        add_product(
+            lefts[0],
+            combine(b11, 1.0, b22, sum),
+            [(c11, 1.0), (c22, 1.0)],
+        );
         add_product(lefts[1], b11, [(c21, 1.0), (c22, -1.0)]);
-        add_product(lefts[2], p3, [(c12, 1.0), (c22, 1.0)]);
-        add_product(lefts[3], p4, [(c11, 1.0), (c21, 1.0)]);
+        add_product(
+            lefts[2],
+            combine(b12, -1.0, b22, sum),
+            [(c12, 1.0), (c22, 1.0)],
+        );
+        add_product(
+            lefts[3],
+            combine(b21, -1.0, b11, sum),
+            [(c11, 1.0), (c21, 1.0)],
+        );
         add_product(lefts[4], b22, [(c11, -1.0), (c12, 1.0)]);
-        add_product(lefts[5], p6, [(c22, 1.0)]);
-        add_product(lefts[6], p7, [(c11, 1.0)]);
+        add_product(lefts[5], combine(b11, 1.0, b12, sum), [(c22, 1.0)]);
+        add_product(lefts[6], combine(b21, 1.0, b22, sum), [(c11, 1.0)]);
         for (first, low, high) in [(0, b11, b12), (length, b21, b22)] {
             add_product(last.columns(first, length), low, [(left, 1.0)]);
             add_product(last.columns(first, length), high, [(right, 1.0)]);
         }
     });
     add_plain(x, weight, 2 * outputs, afresh, rest, panels);
+}
+
+/// `a + sign · b` in place of `sum`: one after the other in the same memory, which the cache then holds for the product.
+#[inline(always)]
+#[allow(unsafe_code)]
+fn combine<'a>(a: &[f32], sign: f32, b: &[f32], sum: &'a mut [f32]) -> &'a [f32] {
+    assert!(a.len() == sum.len() && b.len() == sum.len() && sum.len().is_multiple_of(WIDTH));
+    for i in (0..sum.len()).step_by(WIDTH) {
+        // SAFETY: all three are as long, and a multiple of `WIDTH`.
+        unsafe {
+            let lanes = multiply_add(splat(sign), load_unchecked(b, i), load_unchecked(a, i));
+            store_unchecked(sum, i, lanes);
+        }
+    }
+    sum
 }
 
 /// Adds a product to some blocks `[rows, PANEL]`, times 1 or −1 each.
