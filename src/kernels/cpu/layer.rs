@@ -11,7 +11,7 @@ use crate::model::Activation;
 
 const VECTORS: usize = PANEL / WIDTH;
 /// Rows that a thread finishes at a time.
-const ROWS: usize = 8;
+const ROWS: usize = 16;
 
 /// Outputs while they are summed: those of twelve weight rows after the other, `[rows, PANEL]` each, so that what threads write
 /// lies together.
