@@ -6,14 +6,14 @@ use super::lanes::{WIDTH, load, multiply, splat, store};
 use super::parallel::{Target, for_each, for_threads};
 use super::product::{Rows, for_tiles, pack};
 
-/// Rows of a tile.
-const ROWS: usize = 6;
+/// Rows of a tile: one less than the registers hold with fused multiply-adds, as many as they hold without.
+const ROWS: usize = 5;
 /// Vectors of a row of a tile: few, because a panel is as wide, and the keys and a head's size fill panels of 8 with little left over.
 const VECTORS: usize = 2;
 /// Columns of a panel.
 const PANEL: usize = VECTORS * WIDTH;
 /// Queries whose scores exist at a time.
-const QUERIES: usize = 4 * ROWS;
+const QUERIES: usize = 5 * ROWS;
 
 /// Sizes of an attention.
 #[derive(Clone, Copy)]
