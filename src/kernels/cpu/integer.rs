@@ -517,14 +517,12 @@ fn tile<W: Way, const R: usize>(
         };
         // Not a loop, which the compiler might leave one, with the integers in memory.
         const { assert!(VECTORS == 6) };
-        (
-            finish(0),
-            finish(1),
-            finish(2),
-            finish(3),
-            finish(4),
-            finish(5),
-        );
+        finish(0);
+        finish(1);
+        finish(2);
+        finish(3);
+        finish(4);
+        finish(5);
     }
 }
 

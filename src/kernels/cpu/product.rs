@@ -2,8 +2,9 @@
 //!
 //! Rows of the weight, 24 at a time, are laid out as a *panel*, summed dimension first, so that a tile of 2 × 24 outputs
 //! grows by twelve vector multiply-adds for each number of the two rows of `x`: sums and operands fill the fifteen vector registers
-//! that a browser has for them on x86. Large products save an eighth of the multiplications with one step of Strassen's algorithm ("Gaussian elimination is not optimal", 1969),
-//! panel by panel, so that its sums of weights never leave the cache. Natively burn-flex's product, with wider vectors, is faster.
+//! that browsers have for them on x86. Large products save an eighth of the multiplications with one step of Strassen's algorithm
+//! ("Gaussian elimination is not optimal", 1969), panel by panel, so that its sums of weights never leave the cache. Natively
+//! burn-flex's product, with wider vectors, is faster.
 
 use std::ops::Range;
 use std::sync::Mutex;
@@ -336,25 +337,18 @@ fn add_strassen(
         let (c21, left) = left.split_at_mut(block);
         let (c12, right) = right.split_at_mut(block);
         let (c22, right) = right.split_at_mut(block);
-        add_product(
-            lefts[0],
-            combine(b11, 1.0, b22, sum),
-            [(c11, 1.0), (c22, 1.0)],
-        );
+        let p = combine(b11, 1.0, b22, sum);
+        add_product(lefts[0], p, [(c11, 1.0), (c22, 1.0)]);
         add_product(lefts[1], b11, [(c21, 1.0), (c22, -1.0)]);
-        add_product(
-            lefts[2],
-            combine(b12, -1.0, b22, sum),
-            [(c12, 1.0), (c22, 1.0)],
-        );
-        add_product(
-            lefts[3],
-            combine(b21, -1.0, b11, sum),
-            [(c11, 1.0), (c21, 1.0)],
-        );
+        let p = combine(b12, -1.0, b22, sum);
+        add_product(lefts[2], p, [(c12, 1.0), (c22, 1.0)]);
+        let p = combine(b21, -1.0, b11, sum);
+        add_product(lefts[3], p, [(c11, 1.0), (c21, 1.0)]);
         add_product(lefts[4], b22, [(c11, -1.0), (c12, 1.0)]);
-        add_product(lefts[5], combine(b11, 1.0, b12, sum), [(c22, 1.0)]);
-        add_product(lefts[6], combine(b21, 1.0, b22, sum), [(c11, 1.0)]);
+        let p = combine(b11, 1.0, b12, sum);
+        add_product(lefts[5], p, [(c22, 1.0)]);
+        let p = combine(b21, 1.0, b22, sum);
+        add_product(lefts[6], p, [(c11, 1.0)]);
         for (first, low, high) in [(0, b11, b12), (length, b21, b22)] {
             add_product(last.columns(first, length), low, [(left, 1.0)]);
             add_product(last.columns(first, length), high, [(right, 1.0)]);
