@@ -33,12 +33,16 @@ impl<'a> Sums<'a> {
     }
 }
 
-/// The first `length` numbers of a memory that grows as needed, whatever they are.
+/// `length` numbers of a memory that grows as needed, whatever they are. They begin with a line of the cache, so that no vector
+/// lies in two.
 pub fn room(memory: &mut Vec<f32>, length: usize) -> &mut [f32] {
-    if memory.len() < length {
-        memory.resize(length, 0.0);
+    const LINE: usize = 64;
+    let enough = length + LINE / size_of::<f32>();
+    if memory.len() < enough {
+        memory.resize(enough, 0.0);
     }
-    &mut memory[..length]
+    let start = memory.as_ptr().align_offset(LINE);
+    &mut memory[start..][..length]
 }
 
 /// A linear layer's output, and what makes it of the sums.

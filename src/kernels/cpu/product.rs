@@ -245,12 +245,9 @@ fn add_plain(
     panels: &mut [Vec<f32>],
 ) {
     let size = x.length * PANEL;
-    panels.iter_mut().for_each(|panel| {
-        room(panel, size);
-    });
     for_parts(sums, x.rows * PANEL, panels, |panel, i, sums| {
         let column = first + i * PANEL;
-        let panel = &mut panel[..size];
+        let panel = room(panel, size);
         weight.pack(column, PANEL.min(weight.rows() - column), panel);
         if afresh {
             sums.fill(0.0);
@@ -311,15 +308,12 @@ fn add_strassen(
     // What halves leave over: a last row, and a last column.
     let last = x.rows(2 * rows, x.rows - 2 * rows);
     let panel_size = length * PANEL;
-    panels.iter_mut().for_each(|panels| {
-        room(panels, 5 * panel_size);
-    });
     let block = rows * PANEL;
     let part = 2 * x.rows * PANEL;
     let pairs = outputs.div_ceil(PANEL);
     let (halves, rest) = sums.values.split_at_mut(pairs * part);
     for_parts(halves, part, panels, |panels, i, sums| {
-        let panels = &mut panels[..5 * panel_size];
+        let panels = room(panels, 5 * panel_size);
         let (low, rest) = panels.split_at_mut(2 * panel_size);
         let (high, sum) = rest.split_at_mut(2 * panel_size);
         let first = i * PANEL;
