@@ -37,13 +37,14 @@ pub fn halves_to_f32(bits: Words) -> Lanes {
     from_bits(or(or(to_bits(magnitude), infinite), sign))
 }
 
+/// 1.5·2²³: a number below 2²² added to it is rounded to the nearest integer, which the lowest bits then hold.
+pub const MIDDLE: f32 = 12_582_912.0;
+
 /// eˣ after Cephes' `expf`: x = n·ln 2 + r, a polynomial for eʳ, 2ⁿ written into the exponent bits.
 #[inline(always)]
 pub fn exp(x: Lanes) -> Lanes {
     const LN_2_HIGH: f32 = 0.693_359_4;
     const LN_2_LOW: f32 = -2.121_944_4e-4;
-    // Adding 1.5·2²³ rounds to the nearest integer, which the lowest bits then hold.
-    const ROUND: f32 = 12_582_912.0;
     const POLYNOMIAL: [f32; 6] = [
         1.987_569_1e-4,
         1.398_199_9e-3,
@@ -53,8 +54,8 @@ pub fn exp(x: Lanes) -> Lanes {
         0.5,
     ];
     let x = lesser(greater(x, splat(-87.0)), splat(88.0));
-    let rounded = multiply_add(x, splat(std::f32::consts::LOG2_E), splat(ROUND));
-    let n = subtract(rounded, splat(ROUND));
+    let rounded = multiply_add(x, splat(std::f32::consts::LOG2_E), splat(MIDDLE));
+    let n = subtract(rounded, splat(MIDDLE));
     let r = multiply_add(n, splat(-LN_2_HIGH), x);
     let r = multiply_add(n, splat(-LN_2_LOW), r);
     let polynomial = POLYNOMIAL[1..]

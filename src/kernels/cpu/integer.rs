@@ -11,6 +11,7 @@
 
 use std::sync::Mutex;
 
+use super::functions::MIDDLE;
 use super::lanes::*;
 use super::layer::{Layer, Sums};
 use super::parallel::{for_chunks, for_parts, for_threads};
@@ -56,9 +57,6 @@ pub trait Way {
     /// What a block's sums of products stand for, where 1 stands for `scale` and [`START`](Self::START) for `-shift`.
     fn scaled(sums: Words, scale: Lanes, shift: Lanes) -> Lanes;
 }
-
-/// 1.5·2²³: the bits of this f32 plus an integer of less than 2²² are those of their sum.
-const MIDDLE: f32 = 12_582_912.0;
 
 /// Two products a word, on every machine: `x` in 16 bits, which loses nothing that a weight of 8 bits would show.
 pub struct Halves;

@@ -263,7 +263,6 @@ fn add_plain(
 /// m₅ = (a₁₁ + a₁₂) b₂₂   m₆ = (a₂₁ − a₁₁)(b₁₁ + b₁₂)   m₇ = (a₁₂ − a₂₂)(b₂₁ + b₂₂)
 /// c₁₁ = m₁ + m₄ − m₅ + m₇   c₁₂ = m₃ + m₅   c₂₁ = m₂ + m₄   c₂₂ = m₁ − m₂ + m₃ + m₆
 /// ```
-#[allow(unsafe_code)]
 fn add_strassen(
     x: Rows,
     weight: Weight,
@@ -289,10 +288,7 @@ fn add_strassen(
         for (j, sums) in part.chunks_exact_mut(length).enumerate() {
             let row = i * SHARE + j;
             let (a, sign, b) = combined[row / rows];
-            let (a, b) = (a.row(row % rows), b.row(row % rows));
-            for ((sum, a), b) in sums.iter_mut().zip(a).zip(b) {
-                *sum = a + sign * b;
-            }
+            combine(a.row(row % rows), sign, b.row(row % rows), sums);
         }
     });
     let operand = |i: usize| Rows::of(&operands[i * size..][..size], length);
@@ -351,17 +347,12 @@ fn add_strassen(
     add_plain(x, weight, 2 * outputs, afresh, rest, panels);
 }
 
-/// `a + sign · b` in place of `sum`: one after the other in the same memory, which the cache then holds for the product.
+/// `a + sign · b` in place of `sum`. Those of weights come one after the other in the same memory, which the cache then holds for
+/// the product.
 #[inline(always)]
-#[allow(unsafe_code)]
 fn combine<'a>(a: &[f32], sign: f32, b: &[f32], sum: &'a mut [f32]) -> &'a [f32] {
-    assert!(a.len() == sum.len() && b.len() == sum.len() && sum.len().is_multiple_of(WIDTH));
-    for i in (0..sum.len()).step_by(WIDTH) {
-        // SAFETY: all three are as long, and a multiple of `WIDTH`.
-        unsafe {
-            let lanes = multiply_add(splat(sign), load_unchecked(b, i), load_unchecked(a, i));
-            store_unchecked(sum, i, lanes);
-        }
+    for ((sum, a), b) in sum.iter_mut().zip(a).zip(b) {
+        *sum = a + sign * b;
     }
     sum
 }
