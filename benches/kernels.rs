@@ -1,10 +1,10 @@
-//! How fast the kernels are, beside what the device could do: `cargo bench --bench kernels [-- --quick] [-- MODEL_FOLDER]`.
+//! How fast the kernels are, beside what the device could do: `cargo bench --bench kernels [-- [--quick] [--gpu] [MODEL_FOLDER]]`.
 //!
 //! Prints markdown tables: for each kernel of ViT-B/16-224 and So400m/14-384 billions of operations per second (a multiplication
 //! and an addition are two), on the GPU in the form that its kind of adapter gets, and on the CPU. The ceiling is a loop of
 //! multiply-adds in registers on the same device. With a checkpoint's folder also a picture's and a label's latency, on the CPU with all
 //! cores and with one.
-//! `--quick` leaves So400m out and takes fewer samples, for software adapters.
+//! `--quick` leaves So400m out and takes fewer samples, for software adapters; `--gpu` leaves the CPU out.
 
 use std::time::{Duration, Instant};
 
@@ -76,7 +76,7 @@ impl Bench {
         };
         let (span, samples) = match self.quick {
             true => (Duration::from_millis(20), 3),
-            false => (Duration::from_millis(200), 7),
+            false => (Duration::from_millis(50), 7),
         };
         let one = sample(1).max(Duration::from_nanos(1));
         let runs = (span.as_secs_f64() / one.as_secs_f64()).clamp(1.0, 1000.0) as u32;
@@ -210,7 +210,7 @@ impl Bench {
 mod ceiling {
     use burn::backend::Cube;
     use burn::backend::wgpu::{CubeDim, KernelSource, SourceKernel, SourceTemplate};
-    use burn::cubecl::prelude::{CubeCount, KernelId};
+    use burn::cubecl::prelude::{CubeCount, ExecutionMode, KernelId};
     use burn::cubecl::server::KernelArguments;
     use burn::tensor::Tensor;
 
@@ -237,7 +237,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
         }
 
         fn id(&self) -> KernelId {
-            KernelId::new::<Self>()
+            KernelId::new::<Self>().mode(ExecutionMode::Unchecked)
         }
 
         fn lang(&self) -> &'static str {
@@ -266,12 +266,13 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
 }
 
 fn main() {
-    let (mut quick, mut folder) = (false, None);
+    let (mut quick, mut gpu_only, mut folder) = (false, false, None);
     for argument in std::env::args().skip(1) {
         match argument.as_str() {
             // Cargo's own.
             "--bench" => {}
             "--quick" => quick = true,
+            "--gpu" => gpu_only = true,
             _ => folder = Some(argument),
         }
     }
@@ -297,6 +298,9 @@ fn main() {
                 bench.model(folder);
             }
         }
+    }
+    if gpu_only {
+        return;
     }
     let device = device::open(Backend::Cpu).expect("there is always a CPU");
     let mut bench = Bench {

@@ -1,26 +1,24 @@
 
-// A workgroup computes GROUPS · 32 rows × 64 columns, 16 numbers of the sums at a time: tiles of x and of the weight, unpacked
-// once, lie in workgroup memory while its 128 invocations each compute GROUPS · 4 rows × 4 columns. What the next step needs is
-// on its way while this one is computed.
-const GROUPS = {{ groups }}u;
-// In vectors: of a step, of a tile's columns, of a tile's rows.
+// A workgroup computes 64 rows × 32 columns, 16 numbers of the sums at a time: tiles of x and of the weight, unpacked once, lie in
+// workgroup memory twice, one to compute with and one to fill for the next step; what is needed after that is on its way. Half of the 128 invocations add up one half of
+// each step's products, the others the other half, so that even one label keeps a GPU busy; each computes 8 rows × 4 columns.
+const ROWS = 64u;
+const COLUMNS = 32u;
+const HALF = 64u;
+// In vectors: what a step takes of a row, and the distance between rows, odd so that neighbours lie in different banks.
 const STEP = 4u;
-const WIDTH = 16u;
-const HEIGHT = GROUPS * 8u;
+const STRIDE = 5u;
+const TILES = (ROWS + COLUMNS) * STRIDE;
 
-// [number along the input][vector of rows or columns]
-var<workgroup> tile_x: array<vec4<f32>, 16u * HEIGHT>;
-var<workgroup> tile_w: array<vec4<f32>, 16u * WIDTH>;
+var<workgroup> tiles: array<vec4<f32>, 2u * TILES>;
 
-fn transposed_x(row: u32, k: u32) -> mat4x4<f32> {
-    if k >= INPUTS {
-        return mat4x4<f32>();
-    }
-    let last = sizes.x - 1u;
-    return transpose(mat4x4<f32>(
-        x4(min(row, last), k),
-        x4(min(row + 1u, last), k),
-        x4(min(row + 2u, last), k),
-        x4(min(row + 3u, last), k),
-    ));
+// No branch around what is read: a GPU would wait there for the number to come.
+fn x_or_nothing(row: u32, k: u32) -> vec4<f32> {
+    return select(vec4<f32>(), x4(row, min(k, INPUTS - 1u)), k < INPUTS);
+}
+
+// sum + b · a
+fn add_product(sum: vec4<f32>, b: mat4x4<f32>, a: vec4<f32>) -> vec4<f32> {
+    let first = fma(b[1], vec4<f32>(a.y), fma(b[0], vec4<f32>(a.x), sum));
+    return fma(b[3], vec4<f32>(a.w), fma(b[2], vec4<f32>(a.z), first));
 }

@@ -18,7 +18,7 @@ use burn::tensor::{DType, Shape};
 use super::packed::Dtype;
 use super::{Kernels, takes_packed};
 use crate::model::Activation;
-use shader::{Attention, Finish, LayerNorm, Linear, Map, Shader, Value};
+use shader::{Attention, Finish, LayerNorm, Linear, LinearForm, Map, Shader, Value};
 
 /// How the kernels divide their work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -159,16 +159,8 @@ fn linear<const N: usize>(
     let (x, residual) = (contiguous(x), residual.map(contiguous));
     let [rows, input] = x.shape().dims();
     let aligned = takes_packed([input, outputs]) && first.is_multiple_of(4);
-    // Half as high where few tiles would leave most of a GPU idle. By what the model fixes alone, so that one picture and one label
-    // need all the pipelines that any number of them does.
-    let wide = outputs * N >= 1024;
-    let form = match (form(), wide) {
-        (Form::Registers, _) => shader::LinearForm::Registers,
-        (Form::Tiles, true) => shader::LinearForm::HighTiles,
-        (Form::Tiles, false) => shader::LinearForm::LowTiles,
-    };
     let shader = Linear {
-        form,
+        form: LinearForm::new(form(), rows),
         dtype,
         input,
         output: outputs,
@@ -185,7 +177,7 @@ fn linear<const N: usize>(
     inputs.extend(&residual);
     let numbers = if aligned { 4 } else { 1 };
     let apart = stride / size_of::<f32>() / numbers;
-    let [width, height] = form.tile();
+    let [width, height] = shader.form.tile();
     launch(
         Shader::Linear(shader),
         [outputs.div_ceil(width), rows.div_ceil(height), N],

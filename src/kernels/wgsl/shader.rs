@@ -2,7 +2,7 @@
 //! of four.
 
 use burn::backend::wgpu::{KernelSource, SourceTemplate};
-use burn::cubecl::prelude::KernelId;
+use burn::cubecl::prelude::{ExecutionMode, KernelId};
 
 use super::Form;
 use crate::kernels::packed::Dtype;
@@ -41,7 +41,10 @@ impl KernelSource for Shader {
     }
 
     fn id(&self) -> KernelId {
-        KernelId::new::<Self>().info(*self)
+        // Natively, checked kernels count the turns of every loop, which takes half as long again; these loops all end.
+        KernelId::new::<Self>()
+            .info(*self)
+            .mode(ExecutionMode::Unchecked)
     }
 
     fn lang(&self) -> &'static str {
@@ -54,6 +57,19 @@ fn fill<T: AsRef<str>>(text: &str, values: &[(&str, T)]) -> String {
     values.iter().fold(text.to_owned(), |text, (name, value)| {
         text.replace(&format!("{{{{ {name} }}}}"), value.as_ref())
     })
+}
+
+/// `text` with each line that ends with `mark` as many times as `count` says, `{{ i }}` being 0, 1 … in them.
+fn repeat(text: &str, mark: &str, count: usize) -> String {
+    let lines = text.lines().flat_map(|line| {
+        let pattern = line.strip_suffix(mark);
+        let times = if pattern.is_some() { count } else { 1 };
+        (0..times).map(move |i| match pattern {
+            Some(pattern) => pattern.replace("{{ i }}", &i.to_string()) + "\n",
+            None => line.to_owned() + "\n",
+        })
+    });
+    lines.collect()
 }
 
 /// The element type of buffers whose rows hold a multiple of `numbers`, and what adds up one of its elements, `v`.
@@ -86,19 +102,29 @@ pub enum Finish {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum LinearForm {
     Registers,
-    /// Workgroup tiles of 64 × 64.
-    HighTiles,
-    /// Workgroup tiles of 32 rows × 64 columns.
-    LowTiles,
+    Tiles,
+    /// For few rows: each with its own workgroups.
+    Rows,
 }
 
 impl LinearForm {
+    /// The form for as many rows. What a tower's head works on, a row for each of a batch's pictures or texts, is few rows; tokens
+    /// are more, so that one picture and one label need all the pipelines that any number of them does.
+    pub fn new(form: Form, rows: usize) -> Self {
+        const FEW: usize = 16;
+        match form {
+            Form::Registers => LinearForm::Registers,
+            Form::Tiles if rows <= FEW => LinearForm::Rows,
+            Form::Tiles => LinearForm::Tiles,
+        }
+    }
+
     /// Columns and rows that a workgroup computes.
     pub fn tile(self) -> [usize; 2] {
         match self {
             LinearForm::Registers => [32, 64],
-            LinearForm::HighTiles => [64, 64],
-            LinearForm::LowTiles => [64, 32],
+            LinearForm::Tiles => [32, 64],
+            LinearForm::Rows => [4, 1],
         }
     }
 }
@@ -119,8 +145,9 @@ pub struct Linear {
 impl Linear {
     fn text(&self) -> String {
         let element = if self.aligned { "vec4<f32>" } else { "f32" };
-        let words = match self.dtype {
-            Dtype::F32 => element,
+        let words = match (self.dtype, self.aligned) {
+            (Dtype::F32, _) => element,
+            (Dtype::F16, true) => "vec2<u32>",
             _ => "u32",
         };
         let mut buffers = vec![("x".to_owned(), element)];
@@ -137,10 +164,16 @@ impl Linear {
                 include_str!("linear_registers_main.wgsl"),
                 "8u * id.y, id.x",
             ),
-            _ => (
+            LinearForm::Tiles => (
                 include_str!("linear_tiles.wgsl"),
                 include_str!("linear_tiles_product.wgsl"),
-                include_str!("linear_tiles_main.wgsl"),
+                include_str!("linear_groups_main.wgsl"),
+                "group.xy, index",
+            ),
+            LinearForm::Rows => (
+                include_str!("linear_rows.wgsl"),
+                include_str!("linear_rows_product.wgsl"),
+                include_str!("linear_groups_main.wgsl"),
                 "group.xy, index",
             ),
         };
@@ -162,16 +195,11 @@ impl Linear {
             false => format!("case {part}u: {{ product_{part}({arguments}); }}\n        "),
         };
         let cases: String = (0..self.parts).map(case).collect();
-        let groups = if self.form == LinearForm::HighTiles {
-            "2"
-        } else {
-            "1"
-        };
         let x4 = match self.aligned {
             true => "return x[row * INPUTS + k];".to_owned(),
             false => format!("return {};", each_of_four("x", "row * INPUT", "k", "INPUT")),
         };
-        let text = fill::<&str>(
+        fill::<&str>(
             &text,
             &[
                 ("sizes_binding", &buffers.len().to_string()),
@@ -184,7 +212,6 @@ impl Linear {
                 ),
                 ("x4", &x4),
                 ("store", self.store()),
-                ("groups", groups),
                 ("cases", &cases),
                 (
                     "block",
@@ -209,15 +236,7 @@ impl Linear {
                     },
                 ),
             ],
-        );
-        match self.form {
-            LinearForm::LowTiles => text
-                .lines()
-                .filter(|line| !line.ends_with("// second group"))
-                .flat_map(|line| [line, "\n"])
-                .collect(),
-            _ => text,
-        }
+        )
     }
 
     fn store(&self) -> &'static str {
@@ -241,7 +260,10 @@ impl Linear {
                 let four = each_of_four("weight_{{ part }}", "row * INPUT", "k", "INPUT");
                 format!("return {four};")
             }
-            (Dtype::F16, _) => "let at = row * ROW + 2u * k;
+            (Dtype::F16, true) => "let four = weight_{{ part }}[row * (ROW / 2u) + k];
+    return vec4<f32>(unpack2x16float(four.x), unpack2x16float(four.y));"
+                .into(),
+            (Dtype::F16, false) => "let at = row * ROW + 2u * k;
     return vec4<f32>(unpack2x16float(weight_{{ part }}[at]), unpack2x16float(weight_{{ part }}[at + 1u]));"
                 .into(),
             // Bytes are read as parts of 255.
@@ -293,7 +315,7 @@ impl Attention {
             head_size,
         };
         // Larger heads than any published model has don't fit.
-        if attention.keys() == 0 {
+        if attention.memory() > 16_384 {
             attention.form = Form::Registers;
         }
         attention
@@ -307,14 +329,25 @@ impl Attention {
         }
     }
 
-    /// Keys that lie in workgroup memory at a time, of which WebGPU guarantees 16 KiB.
-    fn keys(&self) -> usize {
-        const NUMBERS: usize = 16_384 / size_of::<f32>();
-        let width = width(self.head_size);
-        let row = self.head_size + width;
-        let invocations = 64 * (width + 2);
-        let most = (NUMBERS - invocations) / (2 * row);
-        most.min(32) / 4 * 4
+    /// Vectors of a head.
+    fn vectors(&self) -> usize {
+        self.head_size / width(self.head_size)
+    }
+
+    /// Vectors of 16 keys that each of the 64 invocations brings.
+    fn brought(&self) -> usize {
+        (16 * self.vectors()).div_ceil(64)
+    }
+
+    /// Rows of the tile that holds them.
+    fn tile_rows(&self) -> usize {
+        (64 * self.brought()).div_ceil(self.vectors())
+    }
+
+    /// Bytes of workgroup memory, of which WebGPU guarantees 16 KiB.
+    fn memory(&self) -> usize {
+        let vectors = 16 * self.vectors() + self.tile_rows() * (self.vectors() | 1);
+        size_of::<f32>() * (width(self.head_size) * vectors + 16 * 16 + 16 * 8)
     }
 
     fn text(&self) -> String {
@@ -328,15 +361,16 @@ impl Attention {
             form,
         ]
         .concat();
-        let width = width(self.head_size);
-        let text = fill(&text, &vector(width));
+        let text = repeat(&text, "// each", self.vectors().div_ceil(8));
+        let text = repeat(&text, "// brought", self.brought());
+        let text = fill(&text, &vector(width(self.head_size)));
         fill(
             &text,
             &[
                 ("heads", self.heads.to_string()),
                 ("head_size", self.head_size.to_string()),
-                ("head_vectors", (self.head_size / width).to_string()),
-                ("keys", self.keys().to_string()),
+                ("head_vectors", self.vectors().to_string()),
+                ("tile_rows", self.tile_rows().to_string()),
             ],
         )
     }
