@@ -172,9 +172,9 @@ impl Bench {
         let mut classifier =
             Classifier::load_with_options(folder, &self.device, &LoadOptions::default())
                 .expect("the checkpoint loads");
-        let pictures = if self.quick { 3 } else { 11 };
-        let timed = |run: &mut dyn FnMut(u8)| {
-            let mut times: Vec<f64> = (0..pictures)
+        let runs = if self.quick { 3 } else { 21 };
+        let timed = |run: &mut dyn FnMut(usize)| {
+            let mut times: Vec<f64> = (0..runs)
                 .map(|i| {
                     let began = Instant::now();
                     run(i);
@@ -185,23 +185,35 @@ impl Bench {
             times.sort_by(f64::total_cmp);
             format!("{first:.1} ms | {:.1} ms", times[times.len() / 2])
         };
-        let mut image = |i: u8| {
-            // Each another one, or the cache would answer.
-            let pixels = [i; 4 * 64 * 64];
-            let picture = Picture::Rgba {
-                width: 64,
-                height: 64,
-                pixels: &pixels,
-            };
-            let embedded = pollster::block_on(classifier.embed_image_with(picture, &()));
-            embedded.expect("an embedding");
+        // Each another one, or the cache would answer.
+        let mut images = |first: usize, count: usize| {
+            let pixels: Vec<_> = (0..count)
+                .map(|i| {
+                    let [low, high] = ((first * count + i) as u16).to_le_bytes();
+                    [low, high, count as u8, 255].repeat(64 * 64)
+                })
+                .collect();
+            let pictures: Vec<_> = pixels
+                .iter()
+                .map(|pixels| Picture::Rgba {
+                    width: 64,
+                    height: 64,
+                    pixels,
+                })
+                .collect();
+            let embedded = pollster::block_on(classifier.embed_images_with(&pictures, &()));
+            embedded.expect("embeddings");
         };
-        println!("| picture | {} |", timed(&mut image));
-        let mut text = |i: u8| {
-            let texts = [format!("a photo of {i} cats")];
-            classifier.embed_text(&texts).expect("an embedding");
+        println!("| picture | {} |", timed(&mut |i| images(i, 1)));
+        println!("| 8 pictures | {} |", timed(&mut |i| images(i, 8)));
+        let mut texts = |first: usize, count: usize| {
+            let texts: Vec<_> = (0..count)
+                .map(|i| format!("a photo of {} of {count} cats", first * count + i))
+                .collect();
+            classifier.embed_text(&texts).expect("embeddings");
         };
-        println!("| label | {} |", timed(&mut text));
+        println!("| label | {} |", timed(&mut |i| texts(i, 1)));
+        println!("| 10 labels | {} |", timed(&mut |i| texts(i, 10)));
     }
 }
 

@@ -63,11 +63,11 @@ const contestants = {
     }
   },
 
-  async "Transformers.js"({ tower, dtype, threads }) {
+  async "Transformers.js"({ tower, dtype, backend, threads }) {
     const peer = await transformers(threads);
     const prepare = await preparation(tower, threads);
     const Model = tower === "image" ? peer.SiglipVisionModel : peer.SiglipTextModel;
-    const model = await Model.from_pretrained("onnx", { dtype: dtype === "f32" ? "fp32" : dtype, device: "wasm" });
+    const model = await Model.from_pretrained("onnx", { dtype: dtype === "f32" ? "fp32" : dtype, device: backend === "webgpu" ? "webgpu" : "wasm" });
     return {
       embed: async (input) => unit((await model(await prepare(input))).pooler_output.data),
       close: () => model.dispose(),
@@ -122,6 +122,8 @@ async function preparation(tower, threads) {
   };
 }
 
+const inputOf = (tower, round, side) => (tower === "image" ? picture(round + 1, side) : text(round + 11));
+
 async function timed(work) {
   const began = performance.now();
   const result = await work();
@@ -133,9 +135,8 @@ window.bench = {
   async towers({ tower, names, rounds, side, dtype, threads }) {
     const results = {};
     const running = [];
-    const inputOf = (round) => (tower === "image" ? picture(round + 1, side) : text(round + 11));
     const run = async (name, contestant, round) => {
-      const input = await inputOf(round);
+      const input = await inputOf(tower, round, side);
       const prepared = contestant.prepare ? await contestant.prepare(input) : input;
       const [time, embedding] = await timed(() => contestant.embed(prepared));
       results[name].embeddings.push(Array.from(embedding));
@@ -196,19 +197,25 @@ window.bench = {
     return times;
   },
 
-  /** An image on the GPU: a first one after load, then a warm one. → {load, times, embedding} */
-  async gpu({ name, side, rounds, dtype }) {
+  /** What WebGPU offers here: a name, and whether a program imitates it. */
+  async adapter() {
+    const info = (await navigator.gpu?.requestAdapter({ powerPreference: "high-performance" }))?.info;
+    return { name: info ? [info.vendor, info.architecture, info.description].filter(Boolean).join(" ") : "none", real: info?.isFallbackAdapter === false };
+  },
+
+  /** One tower on the GPU: a first call after load, then warm ones. → {load, times, embedding} */
+  async gpu({ name, tower = "image", side, rounds, dtype }) {
     console.log(`WebGPU: loading ${name}`);
-    const [load, contestant] = await timed(() => contestants[name]({ tower: "image", dtype, backend: "webgpu" }));
+    const [load, contestant] = await timed(() => contestants[name]({ tower, dtype, backend: "webgpu" }));
     const times = [];
     let embedding;
     for (let round = 0; round < rounds; round++) {
-      const input = await picture(round + 1, side);
+      const input = await inputOf(tower, round, side);
       const prepared = contestant.prepare ? await contestant.prepare(input) : input;
       const [time, result] = await timed(() => contestant.embed(prepared));
       times.push(time);
       embedding ??= Array.from(result);
-      console.log(`WebGPU: ${name} ${(time / 1000).toFixed(1)} s`);
+      console.log(`WebGPU: ${name} ${time.toFixed(0)} ms`);
     }
     await contestant.close();
     return { load, times, embedding };

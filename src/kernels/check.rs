@@ -53,6 +53,10 @@ pub async fn check(device: &Device) -> Result<()> {
     let expected: Vec<f32> = product.iter().zip(&residual).map(|(y, r)| y + r).collect();
     let addend = tensor(&residual, [2, TOKENS, OUTPUT]);
     compare("residual sum", &expected, plain(None, Some(addend)));
+    // Which GPUs divide otherwise.
+    let few = tensor(&x[..5 * INPUT], [1, 5, INPUT]);
+    let y = linear(few, w.clone(), b.clone(), None, None);
+    compare("matrix product of few rows", &product[..5 * OUTPUT], y);
     // Each bound once: WebGPU takes no buffer twice that a shader may write to, and all are declared so.
     let ws = [(); 3].map(|()| matrix(&weight, [OUTPUT, INPUT]));
     for part in projections(xs.clone(), ws, [(); 3].map(|()| vector(&bias))) {
