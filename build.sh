@@ -289,7 +289,7 @@ build_wasm() {
     rm -f "$linked" "$folder/$wasm/web/deps/siglip_web.wasm" "$work/sources"
     (cd "$root" && $cargo rustc --locked --profile web --target $wasm --lib --crate-type cdylib \
       --no-default-features --features "$features" -- "${flags[@]}") || die "$name did not compile: see the messages above"
-    # See `construct` in src/web.rs.
+    # See `construct` in src/device.rs.
     ! grep -aq command_export "$linked" || die "$name would run its constructors at every call from JavaScript"
     cp "$linked" "$raw"
     echo "$sources" >"$work/sources"

@@ -85,7 +85,22 @@ mod gpu {
     /// The first error that the GPU reported.
     static FAULT: Mutex<Option<Error>> = Mutex::new(None);
 
+    /// Runs what burn's crates register before anything else runs. The linker, unless it finds this call, wraps every export of the
+    /// module in one of its own: each call from JavaScript would run all of it again, which takes milliseconds.
+    #[cfg(target_family = "wasm")]
+    #[allow(unsafe_code)]
+    fn construct() {
+        unsafe extern "C" {
+            fn __wasm_call_ctors();
+        }
+        static ONCE: std::sync::Once = std::sync::Once::new();
+        // SAFETY: the linker makes it, without arguments; it runs once.
+        ONCE.call_once(|| unsafe { __wasm_call_ctors() });
+    }
+
     pub async fn start() -> Result<Device> {
+        #[cfg(target_family = "wasm")]
+        construct();
         // Held while the adapter answers: whoever asks meanwhile waits and shares.
         let mut started = DEVICE.lock().await;
         if let Some(device) = started.clone() {

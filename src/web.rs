@@ -364,22 +364,8 @@ mod threads {
 
 #[wasm_bindgen(start)]
 fn start() {
-    #[cfg(feature = "webgpu")]
-    construct();
     // A panic is a bug of ours; without this the console would only say "unreachable".
     console_error_panic_hook::set_once();
-}
-
-/// Runs what burn's crates register before anything else runs. The linker, unless it finds this call, wraps every export in one of
-/// its own, and each call from JavaScript would run all of it again, which takes milliseconds.
-#[cfg(feature = "webgpu")]
-#[allow(unsafe_code)]
-fn construct() {
-    unsafe extern "C" {
-        fn __wasm_call_ctors();
-    }
-    // SAFETY: the linker makes it, without arguments; it runs once, when the module starts.
-    unsafe { __wasm_call_ctors() }
 }
 
 /// A loaded model. One call at a time: `www/engine.js` queues them.

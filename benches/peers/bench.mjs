@@ -69,7 +69,8 @@ const rounds = Number(options.rounds);
 
 const GPU_FLAGS = {
   none: [],
-  real: ["--enable-unsafe-webgpu", "--ignore-gpu-blocklist", "--enable-features=Vulkan", "--use-vulkan=native", "--use-angle=vulkan"],
+  real: ["--enable-unsafe-webgpu", "--ignore-gpu-blocklist", "--enable-features=Vulkan", "--use-vulkan=native", "--use-angle=vulkan",
+    "--use-webgpu-adapter=default", "--disable-vulkan-surface"],
   swiftshader: ["--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader"],
 };
 /** Calls a function of page.js in a fresh browser: engines leave memory behind. @param {string} name @param {object} settings */

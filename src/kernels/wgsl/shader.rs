@@ -108,10 +108,10 @@ pub enum LinearForm {
 }
 
 impl LinearForm {
-    /// The form for as many rows. What a tower's head works on, a row for each of a batch's pictures or texts, is few rows; tokens
-    /// are more, so that one picture and one label need all the pipelines that any number of them does.
+    /// The form for as many rows. What a tower's head works on, a row for each of a batch's pictures or texts, is few rows; no published
+    /// tower has so few tokens. So one picture and one label need all the pipelines that others do, but for the head of 16 texts.
     pub fn new(form: Form, rows: usize) -> Self {
-        const FEW: usize = 16;
+        const FEW: usize = 15;
         match form {
             Form::Registers => LinearForm::Registers,
             Form::Tiles if rows <= FEW => LinearForm::Rows,
@@ -122,8 +122,7 @@ impl LinearForm {
     /// Columns and rows that a workgroup computes.
     pub fn tile(self) -> [usize; 2] {
         match self {
-            LinearForm::Registers => [32, 64],
-            LinearForm::Tiles => [32, 64],
+            LinearForm::Registers | LinearForm::Tiles => [32, 64],
             LinearForm::Rows => [4, 1],
         }
     }
