@@ -214,8 +214,9 @@ async function sizes() {
 }
 
 async function webgpu() {
-  const adapter = await inPage("adapter", {}, { gpu: "real" });
-  return adapter.real ? realGpu(adapter.name) : swiftshader();
+  // Where there is no driver, the browser doesn't answer.
+  const adapter = await inPage("adapter", {}, { gpu: "real", limit: 10_000 });
+  return adapter?.real ? realGpu(adapter.name) : swiftshader();
 }
 
 async function realGpu(adapter) {
