@@ -2,8 +2,8 @@
 //!
 //! Prints markdown tables: for each kernel of ViT-B/16-224 and So400m/14-384 billions of operations per second (a multiplication
 //! and an addition are two), on the GPU in the form that its kind of adapter gets, and on the CPU. The ceiling is a loop of
-//! multiply-adds in registers on the same device. With a checkpoint's folder also a picture's and a label's latency, on the CPU with all
-//! cores and with one.
+//! multiply-adds in registers on the same device. With a checkpoint's folder also the latency of pictures and labels, one and several at
+//! once, on the CPU with all cores and with one.
 //! `--quick` leaves So400m out and takes fewer samples, for software adapters; `--gpu` leaves the CPU out.
 
 use std::time::{Duration, Instant};

@@ -11,7 +11,7 @@ import argparse
 import statistics
 import time
 
-# Rows, inputs, outputs: the linear layers of one picture, of one label, of eight pictures.
+# Rows, inputs, outputs: the linear layers of one picture and of one label.
 LINEAR = {
     "ViT-B/16-224": [(196, 768, 768), (196, 768, 3072), (196, 3072, 768), (196, 768, 2304)],
     "So400m/14-384": [(729, 1152, 1152), (729, 1152, 4304), (729, 4304, 1152), (729, 1152, 3456)],
@@ -118,12 +118,16 @@ def main():
     parser.add_argument("--model", action="append", default=[])
     parser.add_argument("--onnx", action="append", default=[])
     a = parser.parse_args()
-    for title, table, given in [("PyTorch", torch_tables, a.model or not a.onnx), ("onnxruntime", onnx_table, a.onnx)]:
-        try:
-            if given:
-                table(given if isinstance(given, list) else [])
-        except ImportError as missing:
-            print(f"{title} is left out: {missing}")
+    try:
+        if a.model or not a.onnx:
+            torch_tables(a.model)
+    except ImportError as missing:
+        print(f"PyTorch is left out: {missing}")
+    try:
+        if a.onnx:
+            onnx_table(a.onnx)
+    except ImportError as missing:
+        print(f"onnxruntime is left out: {missing}")
 
 
 if __name__ == "__main__":

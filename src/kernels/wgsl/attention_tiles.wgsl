@@ -41,8 +41,7 @@ fn main(
     let first_query = group.x * QUERIES;
     for (var i = index; i < QUERIES * SIZE; i += INVOCATIONS) {
         // Queries past the end compute the last one again and are not stored.
-        let token = min(first_query + i / SIZE, queries - 1u);
-        tile_query[i] = query[((group.z * queries + token) * HEADS + group.y) * SIZE + i % SIZE] * scale;
+        tile_query[i] = query[place_of(group, first_query + i / SIZE, queries) + i % SIZE] * scale;
     }
     // This invocation's queries and keys: these and those eight further on.
     let q0 = index / SHARERS;
@@ -58,12 +57,12 @@ fn main(
     let token_{{ i }} = (index + {{ i }}u * INVOCATIONS) / SIZE; // brought
     let part_{{ i }} = (index + {{ i }}u * INVOCATIONS) % SIZE; // brought
     let to_{{ i }} = token_{{ i }} * STRIDE + part_{{ i }}; // brought
-    var key_{{ i }} = key[place_of(group, token_{{ i }}) + part_{{ i }}]; // brought
+    var key_{{ i }} = key[place_of(group, token_{{ i }}, keys) + part_{{ i }}]; // brought
     for (var start = 0u; start < keys; start += KEYS) {
         workgroupBarrier();
         tile[to_{{ i }}] = key_{{ i }}; // brought
         workgroupBarrier();
-        let value_{{ i }} = value[place_of(group, start + token_{{ i }}) + part_{{ i }}]; // brought
+        let value_{{ i }} = value[place_of(group, start + token_{{ i }}, keys) + part_{{ i }}]; // brought
         var s00 = Numbers();
         var s01 = Numbers();
         var s10 = Numbers();
@@ -89,7 +88,7 @@ fn main(
         parts[q1 * SHARERS + sharer] = max(score10, score11);
         workgroupBarrier();
         tile[to_{{ i }}] = value_{{ i }}; // brought
-        key_{{ i }} = key[place_of(group, start + KEYS + token_{{ i }}) + part_{{ i }}]; // brought
+        key_{{ i }} = key[place_of(group, start + KEYS + token_{{ i }}, keys) + part_{{ i }}]; // brought
         let maximum0 = max(largest0, largest_of(q0));
         let maximum1 = max(largest1, largest_of(q1));
         let shrink0 = exp(largest0 - maximum0);
@@ -127,13 +126,13 @@ fn main(
     store(group, first_query + q1, sharer + {{ i }}u * SHARERS, sum1_{{ i }} * share1); // each
 }
 
-// Where a key begins; past the end, the last one.
-fn place_of(group: vec3<u32>, token: u32) -> u32 {
-    return ((group.z * sizes.y + min(token, sizes.y - 1u)) * HEADS + group.y) * SIZE;
+// Where this head's part of a token begins, of as many tokens; past the end, that of the last one.
+fn place_of(group: vec3<u32>, token: u32, tokens: u32) -> u32 {
+    return ((group.z * tokens + min(token, tokens - 1u)) * HEADS + group.y) * SIZE;
 }
 
 fn store(group: vec3<u32>, token: u32, d: u32, result: Numbers) {
     if token < sizes.x && d < SIZE {
-        y[((group.z * sizes.x + token) * HEADS + group.y) * SIZE + d] = result;
+        y[place_of(group, token, sizes.x) + d] = result;
     }
 }

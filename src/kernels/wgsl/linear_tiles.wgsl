@@ -1,7 +1,8 @@
 
 // A workgroup computes 64 rows × 32 columns, 16 numbers of the sums at a time: tiles of x and of the weight, unpacked once, lie in
-// workgroup memory twice, one to compute with and one to fill for the next step; what is needed after that is on its way. Half of the 128 invocations add up one half of
-// each step's products, the others the other half, so that even one label keeps a GPU busy; each computes 8 rows × 4 columns.
+// workgroup memory twice, one to compute with and one to fill for the next step; what is needed after that is on its way. Half of
+// the 128 invocations add up one half of each step's products, the others the other half, so that even one label keeps a GPU busy;
+// each computes 8 rows × 4 columns.
 const ROWS = 64u;
 const COLUMNS = 32u;
 const HALF = 64u;

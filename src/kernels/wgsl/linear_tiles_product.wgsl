@@ -13,7 +13,7 @@ fn product_{{ part }}(group: vec2<u32>, index: u32) {
     let x_row_1 = min(group.y * ROWS + 32u + place, last_row);
     let w_row = sizes.y + min(group.x * COLUMNS + place, OUTPUT - 1u);
     let to_x = place * STRIDE + brought;
-    // The weight's rows lie so that those which an invocation takes are HALF / 8 apart.
+    // Of four neighbouring columns, which one invocation takes, each lies eight rows behind the one before.
     let to_w = (ROWS + place % 4u * 8u + place / 4u) * STRIDE + brought;
     // What it computes: every other vector of a step, four columns, every eighth row.
     let half = index / HALF;

@@ -144,10 +144,11 @@ pub struct Linear {
 impl Linear {
     fn text(&self) -> String {
         let element = if self.aligned { "vec4<f32>" } else { "f32" };
-        let words = match (self.dtype, self.aligned) {
-            (Dtype::F32, _) => element,
-            (Dtype::F16, true) => "vec2<u32>",
-            _ => "u32",
+        let words = match self.dtype {
+            Dtype::F32 => element,
+            // Rows are whole sets of four words.
+            Dtype::F16 => "vec2<u32>",
+            Dtype::Q8 | Dtype::Q4 => "u32",
         };
         let mut buffers = vec![("x".to_owned(), element)];
         buffers.extend((0..self.parts).map(|part| (format!("weight_{part}"), words)));
@@ -259,19 +260,19 @@ impl Linear {
                 let four = each_of_four("weight_{{ part }}", "row * INPUT", "k", "INPUT");
                 format!("return {four};")
             }
-            (Dtype::F16, true) => "let four = weight_{{ part }}[row * (ROW / 2u) + k];
+            (Dtype::F16, _) => "let four = weight_{{ part }}[row * (ROW / 2u) + k];
     return vec4<f32>(unpack2x16float(four.x), unpack2x16float(four.y));"
-                .into(),
-            (Dtype::F16, false) => "let at = row * ROW + 2u * k;
-    return vec4<f32>(unpack2x16float(weight_{{ part }}[at]), unpack2x16float(weight_{{ part }}[at + 1u]));"
                 .into(),
             // Bytes are read as parts of 255.
             (Dtype::Q8, _) => {
-                "return unpack4x8unorm(weight_{{ part }}[row * ROW + k]) * scale.x + scale.y;".into()
+                "return unpack4x8unorm(weight_{{ part }}[row * ROW + k]) * scale.x + scale.y;"
+                    .into()
             }
-            (Dtype::Q4, _) => "let word = weight_{{ part }}[row * ROW + (k >> 1u)] >> ((k & 1u) * 4u);
+            (Dtype::Q4, _) => {
+                "let word = weight_{{ part }}[row * ROW + (k >> 1u)] >> ((k & 1u) * 4u);
     return unpack4x8unorm(word & 0x0f0f0f0fu) * scale.x + scale.y;"
-                .into(),
+                    .into()
+            }
         };
         let scale = match self.dtype {
             Dtype::F32 | Dtype::F16 => "return vec2<f32>(1.0, 0.0);".into(),
