@@ -68,6 +68,9 @@ pub fn adapter() -> Option<String> {
     gpu::adapter()
 }
 
+#[cfg(all(feature = "webgpu", target_family = "wasm"))]
+pub(crate) use gpu::handle;
+
 #[cfg(feature = "webgpu")]
 mod gpu {
     use std::sync::{Arc, Mutex};
@@ -80,6 +83,8 @@ mod gpu {
 
     /// The one GPU device of this program: the runtime can't set the same adapter up twice.
     static DEVICE: AsyncMutex<Option<Device>> = AsyncMutex::new(None);
+    /// The same as the graphics library has it.
+    static HANDLE: Mutex<Option<wgpu::Device>> = Mutex::new(None);
     /// Its name.
     static ADAPTER: Mutex<Option<String>> = Mutex::new(None);
     /// The first error that the GPU reported.
@@ -138,8 +143,15 @@ mod gpu {
             _ => Form::Tiles,
         });
         *ADAPTER.lock().expect("no panic while held") = Some(adapter.name);
+        *HANDLE.lock().expect("no panic while held") = Some(setup.device);
         *started = Some(device.clone());
         Ok(device)
+    }
+
+    /// The device as the graphics library has it, if it was started.
+    #[cfg(target_family = "wasm")]
+    pub fn handle() -> Option<wgpu::Device> {
+        HANDLE.lock().expect("no panic while held").clone()
     }
 
     fn report(error: Error) {

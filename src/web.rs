@@ -70,6 +70,11 @@ extern "C" {
     #[wasm_bindgen(method, catch)]
     async fn manifest(this: &JsStore) -> std::result::Result<JsValue, JsValue>;
 
+    /// Makes the GPU's pipelines before they are needed.
+    pub type JsPipelines;
+    #[wasm_bindgen(method)]
+    fn prepare(this: &JsPipelines, device: &JsValue, texts: Vec<String>) -> Promise;
+
     type MessageChannel;
     #[wasm_bindgen(constructor)]
     fn new() -> MessageChannel;
@@ -368,6 +373,24 @@ fn start() {
     console_error_panic_hook::set_once();
 }
 
+/// Has the GPU's pipelines made by `pipelines`.
+fn prepare_with(pipelines: JsPipelines) {
+    #[cfg(feature = "webgpu")]
+    crate::kernels::ahead::set_compiler(Rc::new(move |texts| {
+        let device = device::handle();
+        let device = device.as_ref().and_then(|device| device.as_webgpu());
+        let begun = device.map(|device| JsFuture::from(pipelines.prepare(device.as_ref(), texts)));
+        Box::pin(async {
+            if let Some(begun) = begun {
+                // What could not be made is made by the runtime, which reports what is wrong with it.
+                let _ = begun.await;
+            }
+        })
+    }));
+    #[cfg(not(feature = "webgpu"))]
+    drop(pipelines);
+}
+
 /// A loaded model. One call at a time: `www/engine.js` queues them.
 #[wasm_bindgen]
 pub struct Engine {
@@ -400,15 +423,17 @@ impl Drop for Borrowed {
 impl Engine {
     /// Starts the device, checks it and loads the checkpoint that `source` holds.
     ///
-    /// `store` keeps converted tensors, or is undefined. `options` has `backend`, `backendReason`, `adapter`, `dtype`, `wholeTable`
+    /// `store` keeps converted tensors, or is undefined; `pipelines` makes the GPU's. `options` has `backend`, `backendReason`, `adapter`, `dtype`, `wholeTable`
     /// and `name`; `progress` is called with stage, file, loaded, total and whether what came last was in the store.
     pub async fn load(
         source: JsSource,
         store: JsValue,
         options: JsValue,
+        pipelines: JsPipelines,
         progress: Function,
         cancel: Cancel,
     ) -> std::result::Result<Engine, JsValue> {
+        prepare_with(pipelines);
         Self::try_load(source, store, options, progress, cancel)
             .await
             .map_err(to_js)

@@ -5,6 +5,7 @@
 import { Download, PATIENCE } from "./download.js";
 import { SiglipError, aborted, siglipError } from "./error.js";
 import { openSource } from "./files.js";
+import { pipelines } from "./pipelines.js";
 import { Stored, openStore } from "./store.js";
 import { THREADS, Threads } from "./threads.js";
 
@@ -135,7 +136,7 @@ async function load({ place, name, backend, dtype, cache, wholeTable, patience }
         if (stage === "download" && file) source.loaded(file, loaded, total, fromCache);
         else if (stage !== "ready") report.progress({ stage, ...(file && { file }), loaded, total });
       };
-      const engine = await guard(wasm, () => wasm.glue.Engine.load(source, stored.problem ? undefined : stored, options, progress, cancel));
+      const engine = await guard(wasm, () => wasm.glue.Engine.load(source, stored.problem ? undefined : stored, options, pipelines, progress, cancel));
       return { wasm, engine, context, info: { ...engine.info, cached: stored.complete, cacheReason: stored.reason } };
     } catch (error) {
       // Parts of two versions of the model would have come together. The older ones are gone now.

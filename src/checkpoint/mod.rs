@@ -10,6 +10,8 @@ pub mod converted;
 mod entry;
 mod folder;
 mod loader;
+#[cfg(feature = "webgpu")]
+mod outline;
 mod rows;
 mod safetensors;
 #[cfg(all(feature = "train", not(target_family = "wasm")))]
@@ -324,7 +326,7 @@ impl Checkpoint {
             let trusted = known.take();
             let retry = trusted.is_some();
             match load_weights(
-                source, &store, trusted, &wish, &specs, device, pace, progress,
+                source, &store, trusted, &wish, &config, &specs, device, pace, progress,
             )
             .await
             {
@@ -418,12 +420,15 @@ struct Wish {
 }
 
 /// All tensors, the reader of the file that has the token table, and what the manifest says of the files.
+/// The pipelines that the model needs are made meanwhile.
 #[allow(clippy::too_many_arguments)] // One caller, which has just made each of them.
+#[cfg_attr(not(feature = "webgpu"), expect(unused_variables))] // Only pipelines depend on the configuration.
 async fn load_weights<'a, S: Source>(
     source: &S,
     store: &impl Store,
     trusted: Option<Manifest>,
     wish: &Wish,
+    config: &SiglipConfig,
     specs: &[ParameterSpec],
     device: &'a Device,
     pace: &impl Pace,
@@ -449,6 +454,8 @@ async fn load_weights<'a, S: Source>(
     let mut loader: Option<Loader> = None;
     let mut table_reader = None;
     let mut described = Vec::new();
+    #[cfg(feature = "webgpu")]
+    let mut pipelines = None;
     for (i, name) in files.into_iter().enumerate() {
         let mut file = match &trusted {
             Some(manifest) => recall(store, &manifest.files[i]).await?,
@@ -470,6 +477,8 @@ async fn load_weights<'a, S: Source>(
         {
             return Err(Failure::Stale);
         }
+        #[cfg(feature = "webgpu")]
+        pipelines.get_or_insert_with(|| outline::prepare(config, specs, loader.dtype(), device));
         let left_before = loader.remote.is_some();
         loader
             .read_file(source, &mut file, alone, store, pace, progress)
@@ -487,6 +496,10 @@ async fn load_weights<'a, S: Source>(
         return Err(Failure::Stale);
     };
     loader.check_complete("the files of the checkpoint")?;
+    #[cfg(feature = "webgpu")]
+    if let Some(pipelines) = pipelines {
+        pipelines.await;
+    }
     Ok((loader, table_reader, described))
 }
 

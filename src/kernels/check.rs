@@ -27,6 +27,25 @@ const HEADS: usize = 3;
 /// # Errors
 /// `device-lost`, naming the operation and the difference, if the device fails or computes something else.
 pub async fn check(device: &Device) -> Result<()> {
+    #[cfg(feature = "webgpu")]
+    if *device != Device::flex() {
+        super::ahead::begin(|| drop(cases(device))).await;
+    }
+    // All have been started before the first is waited for.
+    for (name, expected, got) in cases(device) {
+        let eight_bits = *device == Device::flex() && name.contains("with q");
+        let tolerance = if eight_bits {
+            TOLERANCE_8_BITS
+        } else {
+            TOLERANCE
+        };
+        differ(name, &expected, &to_vec(got).await?, tolerance)?;
+    }
+    Ok(())
+}
+
+/// Of each case its name, what should come out, and what will.
+fn cases(device: &Device) -> Vec<(&'static str, Vec<f32>, Tensor<1>)> {
     let mut cases: Vec<(&str, Vec<f32>, Tensor<1>)> = Vec::new();
     let mut compare = |name, expected: &[f32], got: Tensor<3>| {
         let [a, b, c] = got.dims();
@@ -106,18 +125,7 @@ pub async fn check(device: &Device) -> Result<()> {
         .flat_map(|corner| [0, 1, 2, 7, 8, 9, 14, 15, 16].map(|pixel| x[corner + pixel]))
         .collect();
     compare("patches", &expected, patches(pixels, 3));
-
-    // All have been started before the first is waited for.
-    for (name, expected, got) in cases {
-        let eight_bits = *device == Device::flex() && name.contains("with q");
-        let tolerance = if eight_bits {
-            TOLERANCE_8_BITS
-        } else {
-            TOLERANCE
-        };
-        differ(name, &expected, &to_vec(got).await?, tolerance)?;
-    }
-    Ok(())
+    cases
 }
 
 /// What the device should compute, in plain loops.

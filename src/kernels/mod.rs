@@ -8,6 +8,8 @@
 //! Tensors are f32. Natively other types go through the plain forms, so that derivatives can be tested in f64, and so do sizes that
 //! the CPU's fast forms don't take.
 
+#[cfg(feature = "webgpu")]
+pub mod ahead;
 pub mod check;
 pub(crate) mod cpu;
 #[cfg(feature = "train")]

@@ -501,6 +501,40 @@ describe("the library over the real engine", { timeout: 1_200_000 }, () => {
     assert.match(value.info.adapter, /swiftshader/i);
   });
 
+  test("the GPU's pipelines are made side by side while a model loads, none when it is used, and none twice", async () => {
+    const fresh = await site.page();
+    await importLibrary(fresh, site.library);
+    const counts = await fresh.evaluate(async (labels) => {
+      const counts = { waitedFor: 0, ahead: [] };
+      const { createComputePipeline, createComputePipelineAsync } = GPUDevice.prototype;
+      let ahead = 0;
+      Object.assign(GPUDevice.prototype, {
+        createComputePipeline(descriptor) {
+          counts.waitedFor++;
+          return createComputePipeline.call(this, descriptor);
+        },
+        createComputePipelineAsync(descriptor) {
+          ahead++;
+          return createComputePipelineAsync.call(this, descriptor);
+        },
+      });
+      for (const dtype of ["f32", "f16", "q8", "q4", "q4"]) {
+        const gpu = await SiglipClassifier.load("/tiny/", { backend: "webgpu", dtype, worker: false });
+        counts.ahead.push(ahead);
+        await gpu.embedImages([new ImageData(8, 8), new ImageData(9, 9)]);
+        await gpu.embedText(labels);
+        await gpu.embedText(Array.from({ length: 16 }, (_, i) => `the label ${i}`));
+        await gpu.dispose();
+      }
+      return counts;
+    }, expected.labels);
+    await fresh.close();
+    assert.equal(counts.waitedFor, 0);
+    assert.ok(counts.ahead[0] > 10, `${counts.ahead}`);
+    assert.ok(counts.ahead[3] > counts.ahead[0], `${counts.ahead}`);
+    assert.equal(counts.ahead[4], counts.ahead[3]);
+  });
+
   test("on the main thread, results are the same", async () => {
     const results = await page.evaluate(async (labels) => {
       const local = await SiglipClassifier.load("/tiny/", { worker: false, backend: "cpu" });

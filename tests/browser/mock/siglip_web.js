@@ -88,7 +88,7 @@ export class Engine {
   #stopped = 0;
   #reader;
 
-  static async load(source, store, options, progress, cancel) {
+  static async load(source, store, options, _pipelines, progress, cancel) {
     const config = JSON.parse(new TextDecoder().decode(await source.readAll("config.json")));
     const order = config[backend];
     if (order === "trap") return trap();

@@ -1,0 +1,73 @@
+//! Pipelines before they are needed.
+//!
+//! The runtime makes a pipeline when its kernel first runs, one after the other. A browser makes many side by side, and while a
+//! model's weights are on their way: who can ask it to ([`set_compiler`]) is told of the kernels that are to come, as soon as they
+//! are known. Natively nobody asks, and the runtime's way is all there is.
+
+use std::cell::RefCell;
+use std::pin::Pin;
+use std::rc::Rc;
+
+use burn::backend::Cube;
+use burn::tensor::{DType, Device, Int, Shape, Tensor};
+
+use super::packed::{Dtype, PackedWeight};
+use super::{from_vec, wgsl};
+
+/// Pipelines in the making. They are there when it ends, or are made by the runtime, which then reports what is wrong with them.
+pub type Begun = Pin<Box<dyn Future<Output = ()>>>;
+
+/// Begins to make the pipelines of kernels given by their WGSL.
+pub type Compiler = Rc<dyn Fn(Vec<String>) -> Begun>;
+
+thread_local! {
+    static COMPILER: RefCell<Option<Compiler>> = const { RefCell::new(None) };
+}
+
+/// Has this thread's pipelines made by `compiler`.
+pub fn set_compiler(compiler: Compiler) {
+    COMPILER.set(Some(compiler));
+}
+
+/// Begins with the pipelines of the kernels that `work` starts on a GPU. It starts none, and may be given [`Outlines`] to work on.
+pub fn begin(work: impl FnOnce()) -> Begun {
+    match COMPILER.with_borrow(Clone::clone) {
+        Some(compiler) => compiler(wgsl::texts(work)),
+        None => Box::pin(std::future::ready(())),
+    }
+}
+
+/// Tensors of which there is nothing but the shape.
+pub struct Outlines(<Cube as burn::backend::BackendTypes>::FloatTensorPrimitive);
+
+impl Outlines {
+    /// For work on `device`; none if that isn't a GPU.
+    pub fn new(device: &Device) -> Option<Self> {
+        let tensor = from_vec(vec![0.0], [1], device);
+        tensor.try_into_primitive::<Cube>().ok().map(Self)
+    }
+
+    /// An f32 tensor.
+    pub fn float<const D: usize>(&self, shape: [usize; D]) -> Tensor<D> {
+        let outline = wgsl::outline(&self.0, Shape::new(shape), DType::F32);
+        Tensor::from_primitive::<Cube>(outline)
+    }
+
+    /// Token ids.
+    pub fn ids<const D: usize>(&self, shape: [usize; D]) -> Tensor<D, Int> {
+        let outline = wgsl::outline(&self.0, Shape::new(shape), DType::I32);
+        Tensor::from_primitive::<Cube>(outline)
+    }
+
+    /// A packed weight `[output, input]`.
+    pub fn packed(&self, dtype: Dtype, [output, input]: [usize; 2]) -> PackedWeight {
+        let shape = Shape::new([output, dtype.row_words(input)]);
+        let outline = wgsl::outline(&self.0, shape, DType::U32);
+        let words = Tensor::from_primitive::<Cube>(outline);
+        PackedWeight {
+            words,
+            dtype,
+            input,
+        }
+    }
+}
