@@ -4,19 +4,29 @@ mod common;
 
 use burn::tensor::Device;
 use common::{Memory, PICTURE, StopAfter, TINY};
+#[cfg(feature = "webgpu")]
+use siglip_web::{Backend, device};
 use siglip_web::{Classifier, ClassifyOptions, Code, Error, Picture, Scores};
 
+fn load_on(source: &Memory, device: &Device) -> Result<Classifier, Error> {
+    pollster::block_on(Classifier::load_with(source, device, &(), &mut |_| {}))
+}
+
 fn load(source: &Memory) -> Result<Classifier, Error> {
-    pollster::block_on(Classifier::load_with(
-        source,
-        &Device::flex(),
-        &(),
-        &mut |_| {},
-    ))
+    load_on(source, &Device::flex())
 }
 
 fn tiny() -> Classifier {
     load(&TINY.source()).unwrap()
+}
+
+/// Each device with how much an embedding's components may differ on it between two batches.
+fn devices() -> Vec<(Device, f32)> {
+    vec![
+        (Device::flex(), 1e-6),
+        #[cfg(feature = "webgpu")]
+        (device::open(Backend::WebGpu).unwrap(), 1e-5),
+    ]
 }
 
 fn with_templates(templates: &[&str]) -> ClassifyOptions {
@@ -167,23 +177,56 @@ fn pictures_embedded_together_have_the_embeddings_of_each_alone() {
         [Picture::Encoded(PICTURE)].into_iter().chain(drawn)
     };
     let all: Vec<Picture> = pictures().collect();
-    let mut classifier = tiny();
-    let together = pollster::block_on(classifier.embed_images_with(&all, &())).unwrap();
-    assert_eq!(together.len(), 10);
-    // One of them comes twice.
-    assert_eq!(classifier.runs().0, 9);
-    for (picture, together) in pictures().zip(&together) {
-        let alone = pollster::block_on(tiny().embed_image_with(picture, &())).unwrap();
-        for (a, b) in alone.iter().zip(together) {
-            assert!((a - b).abs() < 1e-6, "{a}, {b}");
+    for (device, tolerance) in devices() {
+        let load = || load_on(&TINY.source(), &device).unwrap();
+        let mut classifier = load();
+        let before = classifier.runs().0;
+        let together = pollster::block_on(classifier.embed_images_with(&all, &())).unwrap();
+        assert_eq!(together.len(), 10);
+        // One of them comes twice.
+        assert_eq!(classifier.runs().0, before + 9);
+        let mut one = load();
+        for (picture, together) in pictures().zip(&together) {
+            let alone = pollster::block_on(one.embed_image_with(picture, &())).unwrap();
+            assert_close(&alone, together, tolerance);
+        }
+        // All are in the cache now.
+        classifier.embed_images(&[PICTURE]).unwrap();
+        assert_eq!(classifier.runs().0, before + 9);
+        // What is not a picture comes in the third batch, while the second is worked on.
+        let mut classifier = load();
+        let broken: Vec<Picture> = all[..9]
+            .iter()
+            .copied()
+            .chain([Picture::Encoded(b"no picture")])
+            .collect();
+        let error = pollster::block_on(classifier.embed_images_with(&broken, &()));
+        assert_eq!(error.unwrap_err().code(), Code::BadImage);
+        let again = pollster::block_on(classifier.embed_images_with(&all, &())).unwrap();
+        for (again, together) in again.iter().zip(&together) {
+            assert_close(again, together, tolerance);
+        }
+        assert!(classifier.embed_images(&[]).unwrap().is_empty());
+    }
+}
+
+#[test]
+fn texts_embedded_together_have_the_embeddings_of_each_alone() {
+    let texts: Vec<String> = (0..40).map(|i| format!("thing {i}")).collect();
+    for (device, tolerance) in devices() {
+        let mut classifier = load_on(&TINY.source(), &device).unwrap();
+        let together = classifier.embed_text(&texts).unwrap();
+        let mut one = load_on(&TINY.source(), &device).unwrap();
+        for (text, together) in texts.iter().zip(&together) {
+            assert_close(&one.embed_text(&[text]).unwrap()[0], together, tolerance);
         }
     }
-    // All are in the cache now.
-    classifier.embed_images(&[PICTURE]).unwrap();
-    assert_eq!(classifier.runs().0, 9);
-    let error = classifier.embed_images(&[PICTURE, b"no picture"]);
-    assert_eq!(error.unwrap_err().code(), Code::BadImage);
-    assert!(classifier.embed_images(&[]).unwrap().is_empty());
+}
+
+fn assert_close(a: &[f32], b: &[f32], tolerance: f32) {
+    for (a, b) in a.iter().zip(b) {
+        assert!((a - b).abs() < tolerance, "{a}, {b}");
+    }
 }
 
 #[test]

@@ -4,6 +4,7 @@ mod cache;
 mod options;
 
 use std::collections::HashMap;
+use std::pin::Pin;
 
 use burn::tensor::{Device, Tensor};
 
@@ -13,7 +14,7 @@ use crate::checkpoint::converted::FixedLabels;
 use crate::checkpoint::{Checkpoint, LoadOptions, Pace, Progress, Source, Stage, Store};
 use crate::device;
 use crate::error::{Error, Result};
-use crate::kernels::{from_ids, from_vec, to_vec};
+use crate::kernels::{begin_to_vec, from_ids, from_vec, to_vec};
 use crate::model::{EncoderLayer, SiglipConfig};
 use crate::preprocess::{self, Image};
 use crate::tokenizer::Tokenizer;
@@ -37,6 +38,9 @@ pub type Embedding = Vec<f32>;
 const TEXTS_KEPT: usize = 2048;
 /// Image embeddings kept.
 const IMAGES_KEPT: usize = 32;
+/// Embeddings that a device may still be working on.
+type Begun = Pin<Box<dyn Future<Output = Result<Vec<Embedding>>>>>;
+
 /// Texts that run through the text tower together.
 const TEXT_BATCH: usize = 16;
 /// Pictures that run through the vision tower together.
@@ -138,11 +142,13 @@ impl Classifier {
         // The CPU's kernels were called when it was started, and a large model's picture takes seconds there.
         if self.device != Device::flex() {
             let side = self.config().vision.image_size;
-            self.run_vision(vec![0.0; 3 * side * side], pace).await?;
+            self.begin_vision(vec![0.0; 3 * side * side], pace)
+                .await?
+                .await?;
             report(Stage::Warmup, 1);
-            if let Some(tokenizer) = &self.checkpoint.tokenizer {
-                let ids = tokenizer.encode("")?;
-                self.run_text(&[ids], pace).await?;
+            if self.checkpoint.tokenizer.is_some() {
+                self.begin_texts([""].into_iter(), pace).await?.await?;
+                self.text_runs += 1;
             }
         }
         report(Stage::Warmup, 2);
@@ -273,18 +279,23 @@ impl Classifier {
                 None => missing.push((*key, picture)),
             }
         }
-        for batch in missing.chunks(IMAGE_BATCH) {
-            let mut pixels = Vec::new();
-            for (_, picture) in batch {
-                let image = picture.decode()?;
-                pace.step().await?;
-                pixels.extend(self.checkpoint.preprocessor.pixel_values(&image));
+        let mut running: Option<(&[(u128, &Picture)], Begun)> = None;
+        // A GPU works on one batch while the next is decoded here; the last turn only waits.
+        for batch in missing.chunks(IMAGE_BATCH).map(Some).chain([None]) {
+            let next = match batch {
+                Some(batch) => Some((batch, self.begin_pictures(batch, pace).await)),
+                None => None,
+            };
+            // Also if the next has an error: results that nobody takes keep their buffer from being used again.
+            if let Some((batch, embeddings)) = running.take() {
+                self.image_runs += batch.len();
+                for ((key, _), embedding) in batch.iter().zip(embeddings.await?) {
+                    self.images.put(*key, embedding.clone());
+                    found.insert(*key, embedding);
+                }
             }
-            let embeddings = self.run_vision(pixels, pace).await?;
-            self.image_runs += batch.len();
-            for ((key, _), embedding) in batch.iter().zip(embeddings) {
-                self.images.put(*key, embedding.clone());
-                found.insert(*key, embedding);
+            if let Some((batch, begun)) = next {
+                running = Some((batch, begun?));
             }
         }
         Ok(keys.iter().map(|key| found[key].clone()).collect())
@@ -310,15 +321,25 @@ impl Classifier {
             .map(|key| self.texts.get(*key).cloned())
             .collect();
         let missing: Vec<usize> = (0..texts.len()).filter(|i| found[*i].is_none()).collect();
-        for batch in missing.chunks(TEXT_BATCH) {
-            let ids = batch
-                .iter()
-                .map(|i| self.tokenizer()?.encode(texts[*i].as_ref()))
-                .collect::<Result<Vec<_>>>()?;
-            let embeddings = self.run_text(&ids, pace).await?;
-            for (i, embedding) in batch.iter().zip(embeddings) {
-                self.texts.put(keys[*i], embedding.clone());
-                found[*i] = Some(embedding);
+        let mut running: Option<(&[usize], Begun)> = None;
+        // As for pictures.
+        for batch in missing.chunks(TEXT_BATCH).map(Some).chain([None]) {
+            let next = match batch {
+                Some(batch) => {
+                    let texts = batch.iter().map(|i| texts[*i].as_ref());
+                    Some((batch, self.begin_texts(texts, pace).await))
+                }
+                None => None,
+            };
+            if let Some((batch, embeddings)) = running.take() {
+                self.text_runs += 1;
+                for (i, embedding) in batch.iter().zip(embeddings.await?) {
+                    self.texts.put(keys[*i], embedding.clone());
+                    found[*i] = Some(embedding);
+                }
+            }
+            if let Some((batch, begun)) = next {
+                running = Some((batch, begun?));
             }
         }
         Ok(found
@@ -327,18 +348,41 @@ impl Classifier {
             .collect())
     }
 
+    /// Decodes pictures and starts the vision tower on them.
+    async fn begin_pictures(
+        &self,
+        pictures: &[(u128, &Picture<'_>)],
+        pace: &impl Pace,
+    ) -> Result<Begun> {
+        let mut pixels = Vec::new();
+        for (_, picture) in pictures {
+            let image = picture.decode()?;
+            pace.step().await?;
+            pixels.extend(self.checkpoint.preprocessor.pixel_values(&image));
+        }
+        self.begin_vision(pixels, pace).await
+    }
+
     /// `pixel_values [batch, 3, height, width]` → checked embeddings.
-    async fn run_vision(&mut self, pixels: Vec<f32>, pace: &impl Pace) -> Result<Vec<Embedding>> {
+    async fn begin_vision(&self, pixels: Vec<f32>, pace: &impl Pace) -> Result<Begun> {
         let side = self.config().vision.image_size;
         let shape = [pixels.len() / (3 * side * side), 3, side, side];
         let tower = &self.checkpoint.model.vision;
         let x = from_vec(pixels, shape, &self.device);
         let x = through(&tower.encoder.layers, tower.embed(x), pace).await?;
-        self.read_embeddings(tower.pool(x)).await
+        Ok(self.read_embeddings(tower.pool(x)))
     }
 
-    /// Token ids `[batch][context]` → checked embeddings.
-    async fn run_text(&mut self, ids: &[Vec<u32>], pace: &impl Pace) -> Result<Vec<Embedding>> {
+    /// Starts the text tower on texts.
+    async fn begin_texts(
+        &mut self,
+        texts: impl Iterator<Item = &str>,
+        pace: &impl Pace,
+    ) -> Result<Begun> {
+        let tokenizer = self.tokenizer()?;
+        let ids: Vec<_> = texts
+            .map(|text| tokenizer.encode(text))
+            .collect::<Result<_>>()?;
         let shape = [ids.len(), ids[0].len()];
         let rows = match &mut self.checkpoint.rows {
             Some(rows) => Some(rows.rows(&ids.concat()).await?),
@@ -357,36 +401,22 @@ impl Classifier {
             }
         };
         let x = through(&tower.encoder.layers, x, pace).await?;
-        let embeddings = self.read_embeddings(tower.pool(x)).await?;
-        self.text_runs += 1;
-        Ok(embeddings)
+        Ok(self.read_embeddings(tower.pool(x)))
     }
 
     /// Tower results `[batch, hidden]`, read back, checked and normalised: nothing wrong is ever shown.
-    async fn read_embeddings(&self, pooled: Tensor<2>) -> Result<Vec<Embedding>> {
+    fn read_embeddings(&self, pooled: Tensor<2>) -> Begun {
         let [_, hidden] = pooled.dims();
-        let values = to_vec(pooled).await;
-        // What the device reported says more than the read that failed for it.
-        device::fault(&self.device)?;
-        let values = values?;
-        let rows = values.chunks_exact(hidden);
-        rows.map(|row| {
-            let length = length(row);
-            // Nothing comes out as zeros but what was never written.
-            if length.is_finite() && length > 0.0 {
-                return Ok(row.iter().map(|v| v / length).collect());
-            }
-            let what = format!("an embedding came out with length {length}");
-            Err(match self.device == Device::flex() {
-                true => {
-                    Error::bad_model(format!("{what}; the weights are damaged: get them again"))
-                }
-                false => Error::device_lost(format!(
-                    "{what}; load the model again on the CPU (backend \"cpu\")"
-                )),
-            })
+        let device = self.device.clone();
+        let values = begin_to_vec(pooled);
+        Box::pin(async move {
+            let values = values.await;
+            // What the device reported says more than the read that failed for it.
+            device::fault(&device)?;
+            let rows = values?;
+            let rows = rows.chunks_exact(hidden);
+            rows.map(|row| embedding(row, &device)).collect()
         })
-        .collect()
     }
 
     fn logit(&self, image: &[f32], text: &[f32]) -> f32 {
@@ -570,6 +600,22 @@ async fn through(layers: &[EncoderLayer], mut x: Tensor<3>, pace: &impl Pace) ->
     }
     pace.step().await?;
     Ok(x)
+}
+
+/// A tower's result, of unit length, if it can be one.
+fn embedding(row: &[f32], device: &Device) -> Result<Embedding> {
+    let length = length(row);
+    // Nothing comes out as zeros but what was never written.
+    if length.is_finite() && length > 0.0 {
+        return Ok(row.iter().map(|v| v / length).collect());
+    }
+    let what = format!("an embedding came out with length {length}");
+    Err(match *device == Device::flex() {
+        true => Error::bad_model(format!("{what}; the weights are damaged: get them again")),
+        false => Error::device_lost(format!(
+            "{what}; load the model again on the CPU (backend \"cpu\")"
+        )),
+    })
 }
 
 /// The mean of unit vectors, of unit length again: how several templates become one label.

@@ -20,7 +20,10 @@ pub mod reference;
 #[cfg(feature = "webgpu")]
 mod wgsl;
 
+use std::future::ready;
 use std::ops::Range;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
 
 #[cfg(feature = "webgpu")]
 use burn::backend::Cube;
@@ -69,6 +72,21 @@ pub async fn to_vec<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>> {
         }
     }
     other_to_vec(tensor).await
+}
+
+/// [`to_vec`] that tells the device at once: other work can be done before the future is waited for.
+pub fn begin_to_vec<const D: usize>(
+    tensor: Tensor<D>,
+) -> Pin<Box<dyn Future<Output = Result<Vec<f32>>>>> {
+    let mut values = Box::pin(to_vec(tensor));
+    // Up to where it waits; whoever waits for it asks again.
+    match values
+        .as_mut()
+        .poll(&mut Context::from_waker(Waker::noop()))
+    {
+        Poll::Ready(values) => Box::pin(ready(values)),
+        Poll::Pending => values,
+    }
 }
 
 fn lost(error: &dyn std::fmt::Debug) -> Error {
