@@ -424,7 +424,8 @@ impl Engine {
     /// Starts the device, checks it and loads the checkpoint that `source` holds.
     ///
     /// `store` keeps converted tensors, or is undefined; `pipelines` makes the GPU's. `options` has `backend`, `backendReason`,
-    /// `adapter`, `dtype`, `wholeTable` and `name`; `progress` is called with stage, file, loaded, total and whether what came last was in the store.
+    /// `adapter`, `dtype`, `wholeTable` and `name`; `progress` is called with stage, file, loaded, total and whether what came last was
+    /// in the store.
     pub async fn load(
         source: JsSource,
         store: JsValue,

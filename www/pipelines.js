@@ -3,9 +3,8 @@
 
 const ENTRY = "main";
 
-/** @typedef {{begun: Map<string, Promise<void>>, modules: Map<string, any>, pipelines: Map<any, any>, prepare: (text: string) => Promise<void>}} Made */
-/** What was made for each device. @type {WeakMap<object, Made>} */
-const made = new WeakMap();
+/** What makes the pipeline of a text, once, for each device. @type {WeakMap<object, (text: string) => Promise<void>>} */
+const makers = new WeakMap();
 
 export const pipelines = {
   /**
@@ -13,15 +12,15 @@ export const pipelines = {
    * @param {any} device the runtime's own GPUDevice @param {string[]} texts
    */
   async prepare(device, texts) {
-    if (!made.has(device)) made.set(device, take(device));
-    const { begun, prepare } = /** @type {Made} */ (made.get(device));
-    for (const text of texts) if (!begun.has(text)) begun.set(text, prepare(text));
-    await Promise.allSettled(texts.map((text) => begun.get(text)));
+    const make = makers.get(device) ?? maker(device);
+    makers.set(device, make);
+    await Promise.allSettled(texts.map(make));
   },
 };
 
-/** Answers for the device where something was made beforehand. @param {any} device @returns {Made} */
-function take(device) {
+/** Answers for the device where something was made beforehand. @param {any} device @returns {(text: string) => Promise<void>} */
+function maker(device) {
+  const begun = new Map();
   const modules = new Map();
   const pipelines = new Map();
   const createShaderModule = device.createShaderModule.bind(device);
@@ -31,11 +30,14 @@ function take(device) {
     const { layout, compute: { module, entryPoint } } = descriptor;
     return (layout === "auto" && entryPoint === ENTRY && pipelines.get(module)) || createComputePipeline(descriptor);
   };
-  const prepare = async (text) => {
+  const make = async (text) => {
     const module = createShaderModule({ code: text });
     const pipeline = await device.createComputePipelineAsync({ layout: "auto", compute: { module, entryPoint: ENTRY } });
     modules.set(text, module);
     pipelines.set(module, pipeline);
   };
-  return { begun: new Map(), modules, pipelines, prepare };
+  return (text) => {
+    if (!begun.has(text)) begun.set(text, make(text));
+    return begun.get(text);
+  };
 }

@@ -21,10 +21,8 @@ pub fn prepare(
     dtype: Dtype,
     device: &Device,
 ) -> Begun {
-    begin(|| {
-        let Some(outlines) = Outlines::new(device) else {
-            return;
-        };
+    begin(device, || {
+        let outlines = Outlines::new(device);
         let mut weights = Outline {
             outlines: &outlines,
             specs: specs.iter().map(|s| (s.name.as_str(), s)).collect(),

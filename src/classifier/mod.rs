@@ -38,13 +38,13 @@ pub type Embedding = Vec<f32>;
 const TEXTS_KEPT: usize = 2048;
 /// Image embeddings kept.
 const IMAGES_KEPT: usize = 32;
-/// Embeddings that a device may still be working on.
-type Begun = Pin<Box<dyn Future<Output = Result<Vec<Embedding>>>>>;
-
 /// Texts that run through the text tower together.
 const TEXT_BATCH: usize = 16;
 /// Pictures that run through the vision tower together.
 const IMAGE_BATCH: usize = 4;
+
+/// Embeddings that a device may still be working on.
+type Begun = Pin<Box<dyn Future<Output = Result<Vec<Embedding>>>>>;
 
 /// A loaded SigLIP model with its caches.
 ///
@@ -147,8 +147,7 @@ impl Classifier {
                 .await?;
             report(Stage::Warmup, 1);
             if self.checkpoint.tokenizer.is_some() {
-                self.begin_texts([""].into_iter(), pace).await?.await?;
-                self.text_runs += 1;
+                self.begin_texts(&[&""], pace).await?.await?;
             }
         }
         report(Stage::Warmup, 2);
@@ -269,36 +268,10 @@ impl Classifier {
         pace: &impl Pace,
     ) -> Result<Vec<Embedding>> {
         let keys: Vec<u128> = pictures.iter().map(|picture| picture.key()).collect();
-        // Kept apart from the cache, which may be smaller than the number of pictures.
-        let mut found: HashMap<u128, Embedding> = HashMap::new();
-        let mut missing = Vec::new();
-        for (key, picture) in keys.iter().zip(pictures) {
-            match self.images.get(*key) {
-                Some(embedding) => drop(found.insert(*key, embedding.clone())),
-                None if missing.iter().any(|(known, _)| known == key) => {}
-                None => missing.push((*key, picture)),
-            }
-        }
-        let mut running: Option<(&[(u128, &Picture)], Begun)> = None;
-        // A GPU works on one batch while the next is decoded here; the last turn only waits.
-        for batch in missing.chunks(IMAGE_BATCH).map(Some).chain([None]) {
-            let next = match batch {
-                Some(batch) => Some((batch, self.begin_pictures(batch, pace).await)),
-                None => None,
-            };
-            // Also if the next has an error: results that nobody takes keep their buffer from being used again.
-            if let Some((batch, embeddings)) = running.take() {
-                self.image_runs += batch.len();
-                for ((key, _), embedding) in batch.iter().zip(embeddings.await?) {
-                    self.images.put(*key, embedding.clone());
-                    found.insert(*key, embedding);
-                }
-            }
-            if let Some((batch, begun)) = next {
-                running = Some((batch, begun?));
-            }
-        }
-        Ok(keys.iter().map(|key| found[key].clone()).collect())
+        let begin =
+            async |this: &mut Self, batch: &[&Picture]| this.begin_pictures(batch, pace).await;
+        self.embed(pictures, keys, |this| &mut this.images, IMAGE_BATCH, begin)
+            .await
     }
 
     /// The unit-length embeddings of `texts`, each as it is, without a template.
@@ -316,51 +289,70 @@ impl Classifier {
             .map(|t| cache::key(&[t.as_ref().as_bytes()]))
             .collect();
         self.tokenizer()?;
-        let mut found: Vec<Option<Embedding>> = keys
-            .iter()
-            .map(|key| self.texts.get(*key).cloned())
-            .collect();
-        let missing: Vec<usize> = (0..texts.len()).filter(|i| found[*i].is_none()).collect();
-        let mut running: Option<(&[usize], Begun)> = None;
-        // As for pictures.
-        for batch in missing.chunks(TEXT_BATCH).map(Some).chain([None]) {
-            let next = match batch {
-                Some(batch) => {
-                    let texts = batch.iter().map(|i| texts[*i].as_ref());
-                    Some((batch, self.begin_texts(texts, pace).await))
+        let begin = async |this: &mut Self, batch: &[&_]| this.begin_texts(batch, pace).await;
+        self.embed(texts, keys, |this| &mut this.texts, TEXT_BATCH, begin)
+            .await
+    }
+
+    /// The embeddings of `inputs` with these keys: from the cache, or else from a tower, which `begin` starts on at most `size` of them.
+    async fn embed<T>(
+        &mut self,
+        inputs: &[T],
+        keys: Vec<u128>,
+        cache: fn(&mut Self) -> &mut Cache<Embedding>,
+        size: usize,
+        begin: impl AsyncFn(&mut Self, &[&T]) -> Result<Begun>,
+    ) -> Result<Vec<Embedding>> {
+        // Kept apart from the cache, which may be smaller than the number of inputs.
+        let mut found: HashMap<u128, Embedding> = HashMap::new();
+        let (mut missing, mut missing_keys) = (Vec::new(), Vec::new());
+        for (key, input) in keys.iter().zip(inputs) {
+            match cache(self).get(*key) {
+                Some(embedding) => drop(found.insert(*key, embedding.clone())),
+                None if missing_keys.contains(key) => {}
+                None => {
+                    missing_keys.push(*key);
+                    missing.push(input);
                 }
-                None => None,
-            };
-            if let Some((batch, embeddings)) = running.take() {
-                self.text_runs += 1;
-                for (i, embedding) in batch.iter().zip(embeddings.await?) {
-                    self.texts.put(keys[*i], embedding.clone());
-                    found[*i] = Some(embedding);
-                }
-            }
-            if let Some((batch, begun)) = next {
-                running = Some((batch, begun?));
             }
         }
-        Ok(found
-            .into_iter()
-            .map(|e| e.expect("found or computed"))
-            .collect())
+        let batches = missing.chunks(size).zip(missing_keys.chunks(size));
+        let mut running: Option<(&[u128], Begun)> = None;
+        // A GPU works on one batch while the next is made ready here; the last turn only waits.
+        for batch in batches.map(Some).chain([None]) {
+            let next = match batch {
+                Some((batch, keys)) => Some((keys, begin(self, batch).await)),
+                None => None,
+            };
+            // Also if the next has an error: results that nobody takes keep their buffer from being used again.
+            if let Some((keys, embeddings)) = running.take() {
+                for (key, embedding) in keys.iter().zip(embeddings.await?) {
+                    cache(self).put(*key, embedding.clone());
+                    found.insert(*key, embedding);
+                }
+            }
+            if let Some((keys, begun)) = next {
+                running = Some((keys, begun?));
+            }
+        }
+        Ok(keys.iter().map(|key| found[key].clone()).collect())
     }
 
     /// Decodes pictures and starts the vision tower on them.
     async fn begin_pictures(
-        &self,
-        pictures: &[(u128, &Picture<'_>)],
+        &mut self,
+        pictures: &[&Picture<'_>],
         pace: &impl Pace,
     ) -> Result<Begun> {
         let mut pixels = Vec::new();
-        for (_, picture) in pictures {
+        for picture in pictures {
             let image = picture.decode()?;
             pace.step().await?;
             pixels.extend(self.checkpoint.preprocessor.pixel_values(&image));
         }
-        self.begin_vision(pixels, pace).await
+        let begun = self.begin_vision(pixels, pace).await?;
+        self.image_runs += pictures.len();
+        Ok(begun)
     }
 
     /// `pixel_values [batch, 3, height, width]` → checked embeddings.
@@ -374,14 +366,11 @@ impl Classifier {
     }
 
     /// Starts the text tower on texts.
-    async fn begin_texts(
-        &mut self,
-        texts: impl Iterator<Item = &str>,
-        pace: &impl Pace,
-    ) -> Result<Begun> {
+    async fn begin_texts(&mut self, texts: &[&impl AsRef<str>], pace: &impl Pace) -> Result<Begun> {
         let tokenizer = self.tokenizer()?;
         let ids: Vec<_> = texts
-            .map(|text| tokenizer.encode(text))
+            .iter()
+            .map(|text| tokenizer.encode(text.as_ref()))
             .collect::<Result<_>>()?;
         let shape = [ids.len(), ids[0].len()];
         let rows = match &mut self.checkpoint.rows {
@@ -401,7 +390,9 @@ impl Classifier {
             }
         };
         let x = through(&tower.encoder.layers, x, pace).await?;
-        Ok(self.read_embeddings(tower.pool(x)))
+        let begun = self.read_embeddings(tower.pool(x));
+        self.text_runs += 1;
+        Ok(begun)
     }
 
     /// Tower results `[batch, hidden]`, read back, checked and normalised: nothing wrong is ever shown.

@@ -5,6 +5,7 @@
 //! are known. Natively nobody asks, and the runtime's way is all there is.
 
 use std::cell::RefCell;
+use std::future::ready;
 use std::pin::Pin;
 use std::rc::Rc;
 
@@ -29,11 +30,11 @@ pub fn set_compiler(compiler: Compiler) {
     COMPILER.set(Some(compiler));
 }
 
-/// Begins with the pipelines of the kernels that `work` starts on a GPU. It starts none, and may be given [`Outlines`] to work on.
-pub fn begin(work: impl FnOnce()) -> Begun {
+/// Begins with the pipelines of the kernels that `work` would start on `device`, if that is a GPU; it may work on [`Outlines`].
+pub fn begin(device: &Device, work: impl FnOnce()) -> Begun {
     match COMPILER.with_borrow(Clone::clone) {
-        Some(compiler) => compiler(wgsl::texts(work)),
-        None => Box::pin(std::future::ready(())),
+        Some(compiler) if *device != Device::flex() => compiler(wgsl::texts(work)),
+        _ => Box::pin(ready(())),
     }
 }
 
@@ -41,28 +42,28 @@ pub fn begin(work: impl FnOnce()) -> Begun {
 pub struct Outlines(<Cube as burn::backend::BackendTypes>::FloatTensorPrimitive);
 
 impl Outlines {
-    /// For work on `device`; none if that isn't a GPU.
-    pub fn new(device: &Device) -> Option<Self> {
+    /// For work on `device`, a GPU.
+    pub fn new(device: &Device) -> Self {
         let tensor = from_vec(vec![0.0], [1], device);
-        tensor.try_into_primitive::<Cube>().ok().map(Self)
+        Self(tensor.try_into_primitive::<Cube>().expect("a GPU's tensor"))
     }
 
     /// An f32 tensor.
     pub fn float<const D: usize>(&self, shape: [usize; D]) -> Tensor<D> {
-        let outline = wgsl::outline(&self.0, Shape::new(shape), DType::F32);
+        let outline = wgsl::of_shape(&self.0, Shape::new(shape), DType::F32);
         Tensor::from_primitive::<Cube>(outline)
     }
 
     /// Token ids.
     pub fn ids<const D: usize>(&self, shape: [usize; D]) -> Tensor<D, Int> {
-        let outline = wgsl::outline(&self.0, Shape::new(shape), DType::I32);
+        let outline = wgsl::of_shape(&self.0, Shape::new(shape), DType::I32);
         Tensor::from_primitive::<Cube>(outline)
     }
 
     /// A packed weight `[output, input]`.
     pub fn packed(&self, dtype: Dtype, [output, input]: [usize; 2]) -> PackedWeight {
         let shape = Shape::new([output, dtype.row_words(input)]);
-        let outline = wgsl::outline(&self.0, shape, DType::U32);
+        let outline = wgsl::of_shape(&self.0, shape, DType::U32);
         let words = Tensor::from_primitive::<Cube>(outline);
         PackedWeight {
             words,

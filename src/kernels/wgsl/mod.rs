@@ -83,8 +83,8 @@ fn noted(shader: Shader) -> bool {
     })
 }
 
-/// A tensor of which there is nothing but the shape.
-pub fn outline(like: &CubeTensor, shape: Shape, dtype: DType) -> CubeTensor {
+/// The memory of `like` as a tensor of this shape and type, whether it fits or, while kernels are only noted, not.
+pub fn of_shape(like: &CubeTensor, shape: Shape, dtype: DType) -> CubeTensor {
     let (client, device) = (like.client.clone(), like.device.clone());
     CubeTensor::new_contiguous(client, device, shape, like.handle.clone(), dtype)
 }
@@ -520,7 +520,6 @@ impl Kernels for Cube {
 
     fn siglip_reshape_ids(ids: CubeTensor, shape: Shape) -> CubeTensor {
         let ids = contiguous(ids);
-        let (client, device) = (ids.client.clone(), ids.device.clone());
-        CubeTensor::new_contiguous(client, device, shape, ids.handle, ids.dtype)
+        of_shape(&ids, shape, ids.dtype)
     }
 }
