@@ -7,7 +7,7 @@ target=${CARGO_TARGET_DIR:-target}
 [[ $target == /* ]] || target=$root/$target
 tools=$target/tools
 logs=$target/logs
-node_bin=$root/tests/browser/node_modules/.bin
+node_bin=$root/tools/node_modules/.bin
 debian_bin=/usr/bin # where Debian's rustc-web and cargo-web are
 wasm=wasm32-unknown-unknown
 
@@ -15,7 +15,7 @@ usage() {
   cat <<'EOF'
 usage: ./build.sh [VERB]
 
-  (none)        install what is missing, then build the release wasm into www/pkg/
+  (none)        install what is missing, then build the release wasm into www/lib/pkg/
   serve [PORT]  the same, then serve www/ on 127.0.0.1 (port 8080 unless given)
   test          formatting, lints, native tests, wasm tests in headless Chromium, the page in a real browser
   bench [ARGS]  the benchmark table of the README, with the peers in the same run
@@ -23,7 +23,7 @@ usage: ./build.sh [VERB]
   help          this text
 
 Needed beforehand: rustup (or cargo and rustc), Node.js 20 or newer with npm; for bench also Python 3.
-Everything else is installed: cargo and npm tools under target/ and tests/browser/, Debian packages with
+Everything else is installed: cargo and npm tools under target/, tools/ and tests/browser/, Debian packages with
 apt-get where this runs as root or sudo asks no password (otherwise the command to type is printed).
 
 Environment:
@@ -82,11 +82,16 @@ need_node() {
   version=$(node -p process.versions.node)
   ((${version%%.*} >= 20)) || die "Node.js $version is too old: version 20 or newer is needed, see https://nodejs.org"
   have npm || die "npm is missing: install it with Node.js from https://nodejs.org or with: sudo apt-get install npm"
-  local wanted stamp=$root/tests/browser/node_modules/.siglip-web
-  wanted=$(sha256sum <"$root/tests/browser/package-lock.json")
+  need_npm_tools tools
+}
+
+# need_npm_tools FOLDER: what the package-lock.json in that folder names.
+need_npm_tools() {
+  local folder=$root/$1 stamp=$root/$1/node_modules/.siglip-web wanted
+  wanted=$(sha256sum <"$folder/package-lock.json")
   [[ -f $stamp && $(<"$stamp") == "$wanted" ]] && return
-  say "Installing the npm tools of tests/browser/package-lock.json"
-  (cd "$root/tests/browser" && npm ci --ignore-scripts --no-audit --no-fund) ||
+  say "Installing the npm tools of $1/package-lock.json"
+  (cd "$folder" && npm ci --ignore-scripts --no-audit --no-fund) ||
     die "npm could not install the tools: check the network, or npm's registry setting (npm config get registry)"
   echo "$wanted" >"$stamp"
 }
@@ -198,6 +203,7 @@ need_wasm_bindgen() {
 }
 
 need_browser() {
+  need_npm_tools tests/browser
   export CHROME_BIN=${CHROME_BIN:-/usr/bin/chromium} CHROMEDRIVER=${CHROMEDRIVER:-/usr/bin/chromedriver}
   [[ -x $CHROME_BIN ]] || need_packages "the browser of the tests" chromium
   [[ -x $CHROMEDRIVER ]] || need_packages "the browser's driver for the wasm tests" chromium-driver
@@ -253,10 +259,10 @@ wasm_opt=(-O2 --low-memory-unused --enable-simd --enable-bulk-memory --enable-bu
   --enable-nontrapping-float-to-int --enable-sign-ext --enable-mutable-globals --enable-reference-types
   --enable-multivalue --strip-debug --strip-producers --strip-target-features)
 
-# build_wasm NAME [FEATURES [EXTRA...]]: www/pkg/NAME.js and www/pkg/NAME_bg.wasm, using what only some browsers have: relaxed-simd in this
+# build_wasm NAME [FEATURES [EXTRA...]]: www/lib/pkg/NAME.js and www/lib/pkg/NAME_bg.wasm, using what only some browsers have: relaxed-simd in this
 # crate's code, threads in everything. Skips each half whose inputs are those of last time.
 build_wasm() {
-  local name=$1 features=${2:-} extra toolchain=$std cargo=wasm_cargo folder=$target out=$root/www/pkg sources finish symbol
+  local name=$1 features=${2:-} extra toolchain=$std cargo=wasm_cargo folder=$target out=$root/www/lib/pkg sources finish symbol
   # Instructions in the order of the source: the matrix products are written so that what they hold fits a browser's vector
   # registers, and the compiler, which thinks there is any number of them, would move loads ahead.
   local work=$target/modules/$name flags=(-C lto=fat -C llvm-args=-pre-RA-sched=source) opt=("${wasm_opt[@]}")
@@ -296,7 +302,7 @@ build_wasm() {
   fi
 
   finish="$({
-    checksum "$raw" "$root/tests/browser/package-lock.json"
+    checksum "$raw" "$root/tools/package-lock.json"
     "$bindgen/wasm-bindgen" --version
     echo "${opt[*]}"
   } | checksum)"
@@ -314,7 +320,7 @@ build_wasm() {
 
 sizes() {
   local file
-  for file in "$root"/www/pkg/*.wasm; do
+  for file in "$root"/www/lib/pkg/*.wasm; do
     printf '%s: %.2f MB, gzip %.2f MB\n' "${file#"$root/"}" "$(wc -c <"$file")e-6" "$(gzip -9c "$file" | wc -c)e-6"
   done
 }
@@ -338,10 +344,10 @@ serve() {
   [[ $# -le 1 && $port =~ ^(0|[1-9][0-9]{0,4})$ && $port -le 65535 ]] ||
     die "\"$*\" is no port: give a number up to 65535, as in ./build.sh serve 8080"
   need_node
-  node "$root/tests/browser/server.mjs" --check "$port" || exit 1 # said before the long build
+  node "$root/tools/serve.mjs" --check "$port" || exit 1 # said before the long build
   build
   cd "$root"
-  exec node tests/browser/server.mjs www "$port"
+  exec node tools/serve.mjs www "$port"
 }
 
 bench() {
@@ -354,7 +360,7 @@ bench() {
 
 package() {
   build
-  node "$root/tests/browser/package.mjs" "$root" "$root/dist"
+  node "$root/tools/package.mjs" "$root" "$root/dist"
   (cd "$root/dist" && npm pack --dry-run) || die "npm would not pack dist/"
   echo "The package is in dist/. To publish it: cd dist && npm publish"
 }

@@ -109,7 +109,7 @@ printf '0123456789' >"$scratch/www/model.bin"
 printf '\0asm' >"$scratch/www/pkg/module.wasm"
 printf 'export {}' >"$scratch/www/module.js"
 printf '<!doctype html>' >"$scratch/www/index.html"
-coproc SERVER { exec "$node" "$root/tests/browser/server.mjs" "$scratch/www" 0 2>&1; }
+coproc SERVER { exec "$node" "$root/tools/serve.mjs" "$scratch/www" 0 2>&1; }
 background+=("$SERVER_PID")
 read -r -t 60 line <&"${SERVER[0]}"
 url=$(grep -o 'http://127.0.0.1:[0-9]*/' <<<"$line")
@@ -165,22 +165,22 @@ check "serve says before the build that the port is taken"
 
 # --- The package ---
 
-mkdir -p "$scratch/repo/src" "$scratch/repo/www/samples" "$scratch/repo/www/pkg" "$scratch/repo/www/models/demo"
+mkdir -p "$scratch/repo/src" "$scratch/repo/www/samples" "$scratch/repo/www/lib/pkg" "$scratch/repo/www/lib/models/demo" "$scratch/repo/www/lib/worker"
 sed -n '/^\[package\]/,/^$/p' "$root/Cargo.toml" >"$scratch/repo/Cargo.toml"
 touch "$scratch/repo/src/lib.rs" "$scratch/repo/README.md"
-for file in siglip-web.js siglip-web.d.ts siglip-classifier.js siglip-classifier.d.ts worker.js index.html page.js page-more.js samples/ladybug.png \
-  pkg/siglip_web_{cpu,cpu_relaxed,cpu_threads,webgpu}{.js,_bg.wasm} models/demo/{config.json,preprocessor_config.json,tokenizer.json,model.safetensors}; do
+for file in lib/siglip-web.js lib/siglip-web.d.ts lib/siglip-classifier.js lib/siglip-classifier.d.ts lib/worker/worker.js index.html page.css samples/ladybug.png \
+  lib/pkg/siglip_web_{cpu,cpu_relaxed,cpu_threads,webgpu}{.js,_bg.wasm} lib/models/demo/{config.json,preprocessor_config.json,tokenizer.json,model.safetensors}; do
   touch "$scratch/repo/www/$file"
 done
-run "$node" "$root/tests/browser/package.mjs" "$scratch/repo" "$scratch/dist"
-((status == 0)) && [[ -f $scratch/dist/worker.js && -f $scratch/dist/pkg/siglip_web_cpu_bg.wasm && -f $scratch/dist/models/demo/config.json ]] &&
-  [[ ! -e $scratch/dist/index.html && ! -e $scratch/dist/page.js && ! -e $scratch/dist/samples ]]
+run "$node" "$root/tools/package.mjs" "$scratch/repo" "$scratch/dist"
+((status == 0)) && [[ -f $scratch/dist/worker/worker.js && -f $scratch/dist/pkg/siglip_web_cpu_bg.wasm && -f $scratch/dist/models/demo/config.json ]] &&
+  [[ ! -e $scratch/dist/index.html && ! -e $scratch/dist/page.css && ! -e $scratch/dist/samples ]]
 check "the package holds the library and the demo model, not the page"
 run "$node" -p 'const m = JSON.parse(require("fs").readFileSync(process.argv[1])); [m.name, m.main, m.types, m.type, m.version].join()' "$scratch/dist/package.json"
 [[ $out == "siglip-web,./siglip-web.js,./siglip-web.d.ts,module,$(awk -F '"' '/^version/ {print $2; exit}' "$root/Cargo.toml")" ]]
 check "package.json names the module, its types and the crate's version"
-rm "$scratch/repo/www/pkg/siglip_web_webgpu_bg.wasm"
-run "$node" "$root/tests/browser/package.mjs" "$scratch/repo" "$scratch/dist"
+rm "$scratch/repo/www/lib/pkg/siglip_web_webgpu_bg.wasm"
+run "$node" "$root/tools/package.mjs" "$scratch/repo" "$scratch/dist"
 ((status == 1)) && [[ $out == *"lacks pkg/siglip_web_webgpu_bg.wasm"*./build.sh* ]]
 check "a package without its wasm is refused"
 

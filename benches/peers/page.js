@@ -30,7 +30,7 @@ const unit = (values) => {
 
 /** siglip-web's own classifier. @param {{model?: string, dtype: string, backend?: string, worker?: boolean}} settings */
 async function ours({ model = "/model/", dtype, backend = "cpu", worker = true }) {
-  const { SiglipClassifier } = await import("/www/siglip-web.js");
+  const { SiglipClassifier } = await import("/www/lib/siglip-web.js");
   return SiglipClassifier.load(new URL(model, location.href).href, { backend, dtype, worker, cache: false });
 }
 

@@ -4,15 +4,10 @@
 //! `tokenizer_config.json`, `model.safetensors` or shards with `model.safetensors.index.json`). Where the folder is — a
 //! disk, a server, a browser's file picker — is the [`Source`]'s business.
 
-mod calibrate;
 mod convert;
-pub mod converted;
-mod entry;
 mod folder;
-mod loader;
-#[cfg(feature = "webgpu")]
-mod outline;
-mod rows;
+pub mod format;
+mod load;
 mod safetensors;
 #[cfg(all(feature = "train", not(target_family = "wasm")))]
 mod write;
@@ -22,10 +17,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use twox_hash::XxHash3_128;
 
-pub use calibrate::{Calibration, calibrate};
-pub use convert::convert;
+pub use convert::{Calibration, calibrate, convert};
 pub use folder::{Folder, FolderReader};
-pub use rows::TokenRows;
+pub use load::TokenRows;
 pub use safetensors::{FileHeader, HeldTensor};
 #[cfg(all(feature = "train", not(target_family = "wasm")))]
 pub use write::{StoredDtype, write_file, write_safetensors};
@@ -36,9 +30,11 @@ use crate::kernels::{Dtype, takes_packed};
 use crate::model::{ParameterSpec, Siglip, SiglipConfig, parameters, vision_parameters};
 use crate::preprocess::Preprocessor;
 use crate::tokenizer::Tokenizer;
-use converted::{FixedLabels, Packing};
-use entry::{Entry, Kind, seal};
-use loader::{Failure, File, LABEL_EMBEDDINGS, Loader, TOKEN_TABLE};
+use format::{FixedLabels, Packing};
+use load::entry::{Entry, Kind, seal};
+#[cfg(feature = "webgpu")]
+use load::outline;
+use load::tensors::{Failure, File, LABEL_EMBEDDINGS, Loader, TOKEN_TABLE};
 
 /// Where a checkpoint's files are.
 #[allow(async_fn_in_trait)] // One thread: the browser's, or a native caller that blocks.

@@ -21,7 +21,7 @@ for (const engine of ["an engine that fails on command", "the real engine"]) {
         { after: (hook) => close.push(hook) },
         {
           overlay: {
-            ...(mocked ? { ...mockEngine, "/tiny/config.json": "{}", "/models/demo/config.json": "{}", "/never/config.json": JSON.stringify({ cpu: "never" }) } : tiny),
+            ...(mocked ? { ...mockEngine, "/tiny/config.json": "{}", "/lib/models/demo/config.json": "{}", "/never/config.json": JSON.stringify({ cpu: "never" }) } : tiny),
             // Events are kept from the first moment, by a script that a strict policy allows.
             "/listen.js": `window.heard = []; for (const type of ["siglip-result", "siglip-error", "siglip-progress"]) {
               document.addEventListener(type, (event) => heard.push({ type, code: event.detail.code, message: event.detail.message, stage: event.detail.stage, labels: Array.isArray(event.detail) ? event.detail.map((one) => one.label) : undefined }));
@@ -36,7 +36,7 @@ for (const engine of ["an engine that fails on command", "the real engine"]) {
 
     /** A page with this body, under the strictest policy. */
     async function open(body, { origin = site.origin, policy = STRICT } = {}) {
-      const tag = `<!doctype html><meta charset="utf-8"><title>A page</title><script src="${site.origin}/listen.js"></script><script type="module" src="${site.origin}/siglip-classifier.js"></script>`;
+      const tag = `<!doctype html><meta charset="utf-8"><title>A page</title><script src="${site.origin}/listen.js"></script><script type="module" src="${site.origin}/lib/siglip-classifier.js"></script>`;
       site.overlay["/tag.html"] = html(tag + body, policy ? { "Content-Security-Policy": policy } : {});
       const page = await site.page("/tag.html", { origin });
       page.problems = [];
@@ -204,7 +204,7 @@ for (const engine of ["an engine that fails on command", "the real engine"]) {
     });
 
     test("importing the script twice is harmless", async () => {
-      const page = await open('<script type="module" src="/siglip-classifier.js?again"></script><siglip-classifier labels="a"></siglip-classifier>');
+      const page = await open('<script type="module" src="/lib/siglip-classifier.js?again"></script><siglip-classifier labels="a"></siglip-classifier>');
       await page.getByLabel("Image").setInputFiles(picture);
       await hear(page, "siglip-result");
       assert.deepEqual(page.problems.filter((text) => !/404/.test(text)), []);

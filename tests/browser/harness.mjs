@@ -10,7 +10,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { chromium } from "playwright-core";
-import { serve } from "./server.mjs";
+import { serve } from "../../tools/serve.mjs";
 
 export const www = fileURLToPath(new URL("../../www/", import.meta.url));
 
@@ -67,7 +67,7 @@ export async function openSite(t, { overlay = {}, args, isolated } = {}) {
   return {
     origin,
     other: away.url.replace(/\/$/, ""),
-    library: `${origin}/siglip-web.js`,
+    library: `${origin}/lib/siglip-web.js`,
     overlay: answers,
     requests: home.requests,
     context: browser.context,
@@ -114,8 +114,8 @@ const trap = Uint8Array.of(0, 97, 115, 109, 1, 0, 0, 0, 1, 4, 1, 96, 0, 0, 3, 2,
 
 /** Overlay with the engine that fails on command in place of the real one. */
 export const mockEngine = Object.fromEntries(["cpu", "cpu_relaxed", "webgpu"].flatMap((device) => [
-  [`/pkg/siglip_web_${device}.js`, new URL("./mock/siglip_web.js", import.meta.url)],
-  [`/pkg/siglip_web_${device}_bg.wasm`, trap],
+  [`/lib/pkg/siglip_web_${device}.js`, new URL("./mock/siglip_web.js", import.meta.url)],
+  [`/lib/pkg/siglip_web_${device}_bg.wasm`, trap],
 ]));
 
 /**

@@ -1,7 +1,7 @@
 // A server that behaves like the Hugging Face Hub (resolve addresses, redirects to signed addresses of another server, ranges,
 // ETags, x-linked-etag, the list of files) and misbehaves on command.
 import { createHash, randomUUID } from "node:crypto";
-import { serve } from "./server.mjs";
+import { serve } from "../../tools/serve.mjs";
 
 const sha256 = (bytes) => createHash("sha256").update(bytes).digest("hex");
 const sha1 = (bytes) => createHash("sha1").update(bytes).digest("hex");

@@ -232,11 +232,11 @@ describe("the library over an engine that fails on command", { timeout: 1_200_00
   test("files of the library that are missing or blocked are told, in both places", async () => {
     const broken = { ...site.overlay };
     const cases = [
-      ["/worker.js", { status: 404 }, "network", /worker\.js could not be started/, [true]],
-      ["/engine.js", { status: 404 }, "network", /worker\.js could not be started/, [true]],
-      ["/pkg/siglip_web_cpu_relaxed.js", { status: 404 }, "network", /siglip_web_cpu_relaxed\.js could not be loaded/, [true, false]],
-      ["/pkg/siglip_web_cpu_relaxed_bg.wasm", { status: 404 }, "network", /siglip_web_cpu_relaxed_bg\.wasm is not there/, [true, false]],
-      ["/pkg/siglip_web_cpu_relaxed_bg.wasm", "<!doctype html>", "unsupported", /can't run the library's WebAssembly/, [true, false]],
+      ["/lib/worker/worker.js", { status: 404 }, "network", /worker\.js could not be started/, [true]],
+      ["/lib/worker/host.js", { status: 404 }, "network", /worker\.js could not be started/, [true]],
+      ["/lib/pkg/siglip_web_cpu_relaxed.js", { status: 404 }, "network", /siglip_web_cpu_relaxed\.js could not be loaded/, [true, false]],
+      ["/lib/pkg/siglip_web_cpu_relaxed_bg.wasm", { status: 404 }, "network", /siglip_web_cpu_relaxed_bg\.wasm is not there/, [true, false]],
+      ["/lib/pkg/siglip_web_cpu_relaxed_bg.wasm", "<!doctype html>", "unsupported", /can't run the library's WebAssembly/, [true, false]],
     ];
     for (const [path, answer, code, message, places] of cases) {
       for (const worker of places) {

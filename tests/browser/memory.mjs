@@ -7,7 +7,7 @@
 import { readFile, stat } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { html, importLibrary, launch, openSite } from "./harness.mjs";
-import { sendFile, serve } from "./server.mjs";
+import { sendFile, serve } from "../../tools/serve.mjs";
 
 const words = process.argv.slice(2);
 const npm = words[0] === "--peer" ? words.splice(0, 2)[1] : undefined;

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
 import { after, before, describe, test } from 'node:test';
 import { launch, www } from './harness.mjs';
-import { serve } from './server.mjs';
+import { serve } from '../../tools/serve.mjs';
 
 const sample = (name) => readFile(`${www}samples/${name}.png`);
 const png = async (name, sampleName = name) => ({ name: `${name}.png`, mimeType: 'image/png', buffer: await sample(sampleName) });
@@ -448,7 +448,7 @@ describe('models', () => {
   });
 
   onPage('from a folder on this computer', async (page) => {
-    await page.locator('#folder').setInputFiles(`${www}models/demo`);
+    await page.locator('#folder').setInputFiles(`${www}lib/models/demo`);
     await page.getByText('read from a folder on this computer').waitFor();
     await answered(page);
     assert.equal(await model(page).inputValue(), 'folder');
@@ -462,7 +462,7 @@ describe('models', () => {
 
   onPage('by dropping a folder, or its files', async (page) => {
     const session = await page.context().newCDPSession(page);
-    const data = { items: [], files: [`${www}models/demo`.replace(/\/\/+/g, '/')], dragOperationsMask: 1 };
+    const data = { items: [], files: [`${www}lib/models/demo`.replace(/\/\/+/g, '/')], dragOperationsMask: 1 };
     for (const type of ['dragEnter', 'dragOver', 'drop']) await session.send('Input.dispatchDragEvent', { type, x: 300, y: 300, data });
     await page.getByText('read from a folder on this computer').waitFor();
     await answered(page);
@@ -471,7 +471,7 @@ describe('models', () => {
     await page.getByText('clip-art drawings only').waitFor();
     await answered(page);
     const names = ['config.json', 'preprocessor_config.json', 'tokenizer.json', 'model.safetensors'];
-    data.files = names.map((name) => `${www}models/demo/${name}`);
+    data.files = names.map((name) => `${www}lib/models/demo/${name}`);
     for (const type of ['dragEnter', 'dragOver', 'drop']) await session.send('Input.dispatchDragEvent', { type, x: 300, y: 300, data });
     await page.getByText('read from a folder on this computer').waitFor();
     await stillWorks(page);
@@ -483,9 +483,9 @@ describe('models', () => {
     await panel.getByText('None so far').waitFor();
     await model(page).selectOption('other');
     const dialog = page.getByRole('dialog', { name: 'Another SigLIP checkpoint' });
-    await dialog.getByRole('textbox').fill('./models/demo/?a=copy');
+    await dialog.getByRole('textbox').fill('./lib/models/demo/?a=copy');
     await dialog.getByRole('button', { name: 'Load' }).click();
-    await page.getByText('The model was fetched from ./models/demo').waitFor();
+    await page.getByText('The model was fetched from ./lib/models/demo').waitFor();
     await answered(page);
     const item = page.getByRole('list', { name: 'Models kept in this browser' }).getByRole('listitem');
     await item.filter({ hasText: /^demo · f32 [\d.]+ MB/ }).waitFor();
@@ -498,7 +498,7 @@ describe('models', () => {
 
   onPage('are offered in the form that this device can hold', async (page) => {
     const forms = await page.evaluate(async () => {
-      const { bestFor, memoryOf } = await import('./page-models.js');
+      const { bestFor, memoryOf } = await import('./page/models.js');
       const model = { parameters: 841.1 };
       const best = (memory, gpu, wish, backend) => bestFor(model, { memory: memory * 1e9, gpu }, wish, backend);
       return {
@@ -517,7 +517,7 @@ describe('models', () => {
 
   onPage('that arrive slowly tell how fast, and how long it will take', async (page) => {
     const told = await page.evaluate(async () => {
-      const { Rate, remaining } = await import('./page-results.js');
+      const { Rate, remaining } = await import('./page/results.js');
       const rate = new Rate();
       const told = [];
       for (let second = 0; second <= 30; second++) told.push(rate.add(1000 * second, second < 10 ? second * 1e6 : 1e7 + (second - 10) * 4e6, 2e8));

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { importLibrary, openSite, www } from "./harness.mjs";
 
-const DEMO = "/models/demo/";
+const DEMO = "/lib/models/demo/";
 const LABELS = ["a ladybug", "a teapot", "a bicycle"];
 
 describe("threads", { timeout: 1_200_000 }, () => {
@@ -78,7 +78,7 @@ describe("threads", { timeout: 1_200_000 }, () => {
   });
 
   test("that don't start are done without", async () => {
-    const cases = { "/thread.js": { status: 404 }, "/pkg/siglip_web_cpu_threads.js": { status: 404 }, "/pkg/siglip_web_cpu_threads_bg.wasm": { status: 404 } };
+    const cases = { "/lib/worker/thread.js": { status: 404 }, "/lib/pkg/siglip_web_cpu_threads.js": { status: 404 }, "/lib/pkg/siglip_web_cpu_threads_bg.wasm": { status: 404 } };
     for (const [file, answer] of Object.entries(cases)) {
       isolated.overlay[file] = answer;
       const page = await importLibrary(await isolated.page(), isolated.library);
@@ -92,9 +92,9 @@ describe("threads", { timeout: 1_200_000 }, () => {
 
   test("that crash end the classifier with an error, not with silence", async () => {
     // A thread that takes its share of the work, and then crashes instead of doing it.
-    const script = await readFile(join(www, "thread.js"), "utf8");
-    isolated.overlay["/thread.js"] = script.replace("runThread();", 'throw new WebAssembly.RuntimeError("unreachable");');
-    assert.notEqual(isolated.overlay["/thread.js"], script);
+    const script = await readFile(join(www, "lib/worker/thread.js"), "utf8");
+    isolated.overlay["/lib/worker/thread.js"] = script.replace("runThread();", 'throw new WebAssembly.RuntimeError("unreachable");');
+    assert.notEqual(isolated.overlay["/lib/worker/thread.js"], script);
     const page = await importLibrary(await isolated.page(), isolated.library);
     const error = await page.evaluate(async ([model, labels]) => {
       try {
@@ -106,7 +106,7 @@ describe("threads", { timeout: 1_200_000 }, () => {
     }, ["demo", LABELS]);
     assert.equal(error.code, "device-lost");
     assert.match(error.message, /crashed \(unreachable\).*Load the model again/);
-    delete isolated.overlay["/thread.js"];
+    delete isolated.overlay["/lib/worker/thread.js"];
     await page.close();
   });
 
@@ -115,7 +115,7 @@ describe("threads", { timeout: 1_200_000 }, () => {
     isolated.overlay["/readable.png"] = new URL("samples/ladybug.png", `file://${www}/`);
     const page = await isolated.page();
     const shown = await page.evaluate(async (address) => {
-      await import(new URL("/siglip-classifier.js", location.href).href);
+      await import(new URL("/lib/siglip-classifier.js", location.href).href);
       const tag = Object.assign(document.createElement("siglip-classifier"), { backend: "cpu" });
       tag.setAttribute("model", "demo");
       tag.setAttribute("labels", "a ladybug, a teapot");

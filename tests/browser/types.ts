@@ -1,5 +1,5 @@
 // Compiled, never run: what TypeScript users may write, and what must not pass.
-import { SiglipClassifier, SiglipError } from "../../www/siglip-web.js";
+import { SiglipClassifier, SiglipError } from "../../www/lib/siglip-web.js";
 import type {
   CachedModel,
   ClassifyOptions,
@@ -10,8 +10,8 @@ import type {
   ModelSource,
   ProgressEvent,
   SiglipErrorCode,
-} from "../../www/siglip-web.js";
-import type { SiglipClassifierElement } from "../../www/siglip-classifier.js";
+} from "../../www/lib/siglip-web.js";
+import type { SiglipClassifierElement } from "../../www/lib/siglip-classifier.js";
 
 declare const everyPicture: {
   blob: Blob;

@@ -1,0 +1,54 @@
+// Puts the npm package together: node package.mjs REPOSITORY DESTINATION (./build.sh package, after the build).
+import { execFileSync } from "node:child_process";
+import { cpSync, existsSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+
+const [root, destination] = process.argv.slice(2);
+// The package is this folder, file for file; the page is no part of it.
+const library = join(root, "www", "lib");
+const NEEDED = [
+  "siglip-web.js",
+  "siglip-web.d.ts",
+  "siglip-classifier.js",
+  "siglip-classifier.d.ts",
+  ...["webgpu", "cpu", "cpu_relaxed", "cpu_threads"].flatMap((device) => [`pkg/siglip_web_${device}.js`, `pkg/siglip_web_${device}_bg.wasm`]),
+  ...["config.json", "preprocessor_config.json", "tokenizer.json", "model.safetensors"].map((file) => `models/demo/${file}`),
+];
+
+const missing = NEEDED.filter((file) => !existsSync(join(library, file)));
+if (missing.length) {
+  console.error(`package: www/lib/ lacks ${missing.join(", ")}: restore what git holds with git checkout www, build www/lib/pkg with ./build.sh`);
+  process.exit(1);
+}
+
+const metadata = JSON.parse(
+  execFileSync("cargo", ["metadata", "--no-deps", "--offline", "--format-version", "1"], { cwd: root, encoding: "utf8" }),
+);
+const crate = metadata.packages.find((candidate) => candidate.name === "siglip-web");
+
+rmSync(destination, { recursive: true, force: true });
+cpSync(library, destination, { recursive: true });
+for (const entry of readdirSync(root).filter((name) => /^(README|LICENSE|NOTICE)/.test(name))) {
+  cpSync(join(root, entry), join(destination, entry), { recursive: true });
+}
+const manifest = {
+  name: crate.name,
+  version: crate.version,
+  description: crate.description,
+  keywords: crate.keywords,
+  license: crate.license,
+  ...(crate.repository && { repository: { type: "git", url: crate.repository } }),
+  ...(crate.homepage && { homepage: crate.homepage }),
+  type: "module",
+  main: "./siglip-web.js",
+  module: "./siglip-web.js",
+  types: "./siglip-web.d.ts",
+  exports: {
+    ".": { types: "./siglip-web.d.ts", default: "./siglip-web.js" },
+    "./siglip-classifier": { types: "./siglip-classifier.d.ts", default: "./siglip-classifier.js" },
+    "./*": "./*",
+  },
+  // The tag registers itself; the workers are started by address.
+  sideEffects: ["./siglip-classifier.js", "./worker/worker.js", "./worker/thread.js"],
+};
+writeFileSync(join(destination, "package.json"), `${JSON.stringify(manifest, null, 2)}\n`);

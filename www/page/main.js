@@ -1,0 +1,569 @@
+// The page: holds what is chosen, asks the classifier, and says what happens. How pictures arrive is in
+// page-pictures.js, which models there are in page-models.js, how results read in page-results.js; the model itself is behind
+// siglip-web.js.
+
+import { ModelList, showKept } from './models.js';
+import { connect, markSample, showSamples } from './pictures.js';
+import { bytes, duration, parseLabels, quote, Rate, remaining, ResultList, sigmoid, softmax, softmaxVerdict, verdict } from './results.js';
+
+// The page's policy asks for Trusted Types: a worker's script may only come from this origin.
+window.trustedTypes?.createPolicy('default', {
+  createScriptURL(address) {
+    if (new URL(address, document.baseURI).origin !== location.origin) throw new TypeError(`Not a script of this page: ${address}`);
+    return address;
+  },
+  createHTML(text, type, sink) { // the library reads the size of SVG drawings; nothing is ever put into the page as markup
+    if (sink !== 'DOMParser parseFromString') throw new TypeError('Markup is not put into this page.');
+    return text;
+  },
+});
+
+const $ = (id) => document.getElementById(id);
+const list = new ResultList($('results'));
+
+const demo = { id: 'demo', source: 'demo', title: 'the demo model' };
+const model = { classifier: undefined, choice: demo, backend: 'auto', dtype: 'auto', whole: false, loading: undefined };
+const models = new ModelList(() => ({ dtype: $('dtype').value, backend: $('backend').value }));
+const picture = { now: undefined, next: undefined, fetching: undefined }; // `next` is shown, but not yet accepted by the model
+const labels = { list: [], own: false }; // own: typed by the person, so a sample must not overwrite them
+let shown; // the answer on the page: {classifier, picture, labels, template, scores, pictureTime, labelsTime}
+let running; // AbortController of the classification under way
+let timer; // of the pause after typing
+
+// ---- What the page says ------------------------------------------------------------------------------------------
+
+function say(state, text) {
+  $('answer').dataset.state = state;
+  if ($('status').textContent !== text) $('status').textContent = text;
+}
+
+/** Offers one button beside the message, or takes it away. */
+function offer(action, text = 'Try again') {
+  $('retry').hidden = !action;
+  $('retry').textContent = text;
+  $('retry').onclick = action ?? null;
+}
+
+/** Shows progress with a Cancel button; without arguments, hides both, unless a model is still loading. */
+function busy(text, cancel) {
+  const panel = $('busy');
+  if (!text && model.loading) {
+    const { loading } = model;
+    $('cancel').onclick = () => loading.abort();
+    return;
+  }
+  if (!text) {
+    if (panel.contains(document.activeElement)) $('labels').focus(); // the Cancel button had the focus and goes away
+    panel.hidden = true;
+    return;
+  }
+  offer();
+  say('busy', text);
+  $('progress').removeAttribute('value');
+  $('bytes').textContent = '';
+  $('cancel').onclick = cancel;
+  panel.hidden = false;
+}
+
+/** An error is said where it can't be overlooked, also on a small screen. */
+function fail(text, retry, retryText) {
+  busy();
+  say('error', text);
+  offer(retry, retryText);
+  $('answer').scrollIntoView({ block: 'nearest' });
+}
+
+const capital = (text) => text[0].toUpperCase() + text.slice(1);
+const sentence = (text) => (/[.!?…]$/.test(text) ? text : `${text}.`);
+const reason = (error) => sentence(capital(String(error?.message || error)));
+
+// ---- The answer --------------------------------------------------------------------------------------------------
+
+const template = () => $('template').value;
+
+function isCurrent() {
+  return Boolean(shown) && shown.classifier === model.classifier && shown.picture === (picture.next ?? picture.now)
+    && shown.template === template() && shown.labels.join('\n') === labels.list.join('\n');
+}
+
+/** Results that answer an earlier question are dimmed and say so. */
+function mark() {
+  const stale = Boolean(shown) && (!isCurrent() || Boolean(model.loading));
+  $('results-card').dataset.stale = String(stale);
+  $('stale-note').hidden = !stale;
+  $('results').setAttribute('aria-busy', String(Boolean(running || model.loading)));
+}
+
+function show(notice) {
+  const forced = $('softmax').checked;
+  $('softmax-note').hidden = !forced;
+  if (!shown) {
+    list.clear();
+    $('timing').textContent = '';
+    mark();
+    return;
+  }
+  let rows = shown.scores.map(({ label, logit, score }) => ({ label, score: Number.isFinite(logit) ? sigmoid(logit) : score, logit }));
+  if (forced) {
+    const shares = softmax(rows.map(({ logit }) => logit));
+    rows = rows.map((row, i) => ({ label: row.label, score: shares[i], alone: row.score }));
+  }
+  list.show(rows);
+  const remembered = (known) => (known ? ' (remembered)' : '');
+  $('timing').textContent = `Picture ${duration(shown.pictureTime)}${remembered(shown.pictureKnown)}, labels ${duration(shown.labelsTime)}${remembered(shown.labelsKnown)}, on the ${device(shown.classifier.info)}`;
+  mark();
+  if (!isCurrent()) return; // the switch was used while these are earlier results
+  const { state, text } = forced ? softmaxVerdict(rows) : verdict(rows);
+  if (notice) say('error', `${notice} ${text}`);
+  else say(state, text);
+}
+
+/** Asks the model about what is chosen now. A newer question replaces one that is still being answered. */
+async function run(notice = '') {
+  clearTimeout(timer);
+  running?.abort();
+  const job = running = new AbortController();
+  const { classifier } = model;
+  const subject = picture.next ?? picture.now;
+  const question = { classifier, picture: subject, labels: [...labels.list], template: template() };
+  const done = () => {
+    clearTimeout(slow);
+    running = undefined;
+    $('progress').removeAttribute('value');
+  };
+  let phase = 'Looking at the picture…';
+  const stop = () => {
+    if (!running) return;
+    running.stopped = true;
+    running.abort();
+  };
+  const slow = setTimeout(() => running === job && busy(phase, stop), 250);
+
+  mark();
+  if (subject && subject.viewable === undefined) return done(); // `take` goes on when that is known
+  if (model.loading || !classifier || !subject) {
+    done();
+    if (!classifier && !model.loading && subject?.viewable) accept(subject);
+    mark();
+    if (classifier && !model.loading) {
+      busy();
+      say('hint', notice || 'Choose a picture to begin.');
+    }
+    return;
+  }
+  if (!notice) offer();
+  try {
+    const start = performance.now();
+    await classifier.embedImage(subject.blob, { signal: job.signal });
+    if (job !== running) return;
+    accept(subject);
+    const middle = performance.now();
+    if (question.labels.length === 0) {
+      done();
+      busy();
+      shown = undefined;
+      show();
+      say('hint', `${notice} Type at least one label, for example “a cat, a dog”.`.trim());
+      return;
+    }
+    phase = question.labels.length === 1 ? 'Reading the label…' : `Reading ${question.labels.length} labels…`;
+    if (!$('busy').hidden) say('busy', phase);
+    const scores = await classifier.classify(subject.blob, question.labels, { template: question.template, signal: job.signal });
+    if (job !== running) return;
+    const known = shown?.classifier === classifier ? shown : undefined;
+    shown = {
+      ...question, scores, pictureTime: middle - start, labelsTime: performance.now() - middle,
+      pictureKnown: known?.picture === subject,
+      labelsKnown: known?.template === question.template && question.labels.every((label) => known.labels.includes(label)),
+    };
+    done();
+    busy();
+    show(notice);
+  } catch (error) {
+    if (job !== running) return;
+    done();
+    if (job.stopped) {
+      accept(subject);
+      if (shown?.picture !== subject) shown = undefined; // never another picture's results beside this one
+      show();
+      fail('Stopped. Change something or try again.', () => run());
+    } else if (['device-lost', 'out-of-memory', 'disposed'].includes(error?.code)) {
+      const { choice } = model;
+      drop(subject); // it may have been too much
+      unload();
+      fail(`${reason(error)} The model has to be started again.`, () => load(choice), 'Start it again');
+    } else if (subject === picture.next || error?.code === 'bad-image') {
+      refuse(subject, reason(error));
+    } else {
+      fail(reason(error), error?.code === 'bad-input' ? undefined : () => run());
+    }
+    mark();
+  } finally {
+    clearTimeout(slow);
+  }
+}
+
+const device = ({ backend }) => (backend === 'webgpu' ? 'graphics card (WebGPU)' : 'CPU');
+
+// ---- The picture -------------------------------------------------------------------------------------------------
+
+/** Shows a picture, if this browser can; the model may be able to read what the browser can't. */
+function display(subject) {
+  $('preview').hidden = !subject?.viewable;
+  $('blank').hidden = Boolean(subject?.viewable);
+  $('blank').lastChild.textContent = subject ? 'This browser can’t show this kind of picture' : 'No picture yet';
+  if (subject?.viewable) {
+    $('preview').src = subject.url;
+    $('stage').toggleAttribute('data-wide', subject.viewable.wide);
+  }
+  $('preview').alt = subject ? `The chosen picture: ${subject.name}` : '';
+  $('caption').textContent = subject?.name ?? '';
+  markSample(subject);
+}
+
+function release(subject) {
+  if (subject) URL.revokeObjectURL(subject.url);
+}
+
+function accept(subject) {
+  if (subject !== picture.next) return;
+  if (picture.now !== subject) release(picture.now);
+  picture.now = subject;
+  picture.next = undefined;
+  delete $('stage').dataset.pending;
+  display(subject);
+}
+
+/** The picture before comes back. */
+function drop(subject) {
+  if (subject !== picture.next) return;
+  picture.next = undefined;
+  release(subject);
+  delete $('stage').dataset.pending;
+  display(picture.now);
+}
+
+/** A picture that can't be used: the one before comes back, with its results. */
+function refuse(subject, why) {
+  const had = picture.now;
+  drop(subject);
+  const text = `${quote(subject.name)} can’t be used. ${why}${had ? ' The picture you had is kept.' : ''}`;
+  fail(text);
+  mark();
+  if (had && !isCurrent() && !model.loading) run(text);
+}
+
+/** How this browser can show a picture: whether it is wider than its stage (4:3); false if it can't. */
+async function viewable(url) {
+  const image = new Image();
+  image.src = url;
+  try {
+    await image.decode();
+    return { wide: image.naturalWidth * 3 > image.naturalHeight * 4 };
+  } catch {
+    return false;
+  }
+}
+
+/** Takes a picture from any of the page's doors. */
+async function take({ blob, name, sample, labels: suggested }) {
+  picture.fetching?.abort();
+  running?.abort();
+  running = undefined;
+  const subject = { blob, name, sample, url: URL.createObjectURL(blob) };
+  release(picture.next);
+  picture.next = subject;
+  suggest(suggested);
+  if (blob.size === 0) return refuse(subject, 'The file is empty. Choose another one.');
+  $('stage').dataset.pending = 'true';
+  mark();
+  const view = await viewable(subject.url);
+  if (picture.next !== subject) return;
+  subject.viewable = view;
+  if (view) display(subject);
+  else if (!model.classifier && !model.loading) return refuse(subject, 'It is not a picture this browser knows. Choose a JPEG, PNG, WebP, GIF or BMP file.');
+  run();
+}
+
+/** Fetches a picture first; `work` gets the signal of the Cancel button. */
+async function fetching(address, work) {
+  picture.fetching?.abort();
+  const job = picture.fetching = new AbortController();
+  busy('Fetching the picture…', () => job.abort('stopped'));
+  try {
+    const got = await work(job.signal);
+    if (picture.fetching !== job) return;
+    picture.fetching = undefined;
+    busy();
+    take(got);
+  } catch (error) {
+    if (picture.fetching !== job) return;
+    picture.fetching = undefined;
+    fail(job.signal.aborted ? 'Stopped. The picture was not fetched.' : reason(error), () => fetching(address, work));
+  }
+}
+
+// ---- The labels --------------------------------------------------------------------------------------------------
+
+function readLabels() {
+  const { labels: found, repeated, empty } = parseLabels($('labels').value);
+  labels.list = found;
+  const some = (list) => list.slice(0, 3).map(quote).join(', ') + (list.length > 3 ? '…' : '');
+  $('labels-note').textContent = [
+    repeated.length > 0 && `Listed more than once, counted once: ${some(repeated)}`,
+    empty.length > 0 && `Left out, for want of a word: ${some(empty)}`,
+  ].filter(Boolean).join('. ');
+  $('labels-note').hidden = !$('labels-note').textContent;
+  mark();
+}
+
+/** A sample's labels go into the box, unless the person has typed some; then they are only offered. */
+function suggest(suggested) {
+  $('suggestion').hidden = true;
+  if (!suggested) return;
+  const use = () => {
+    $('labels').value = suggested.join(', ');
+    labels.own = false;
+    $('suggestion').hidden = true;
+    readLabels();
+  };
+  if (!labels.own || !$('labels').value.trim()) return use();
+  if (suggested.join('\n') === labels.list.join('\n')) return;
+  $('suggest').textContent = `Use ${suggested.join(', ')}`;
+  $('suggest').onclick = () => {
+    use();
+    $('labels').focus();
+    run();
+  };
+  $('suggestion').hidden = false;
+}
+
+function later() {
+  clearTimeout(timer);
+  timer = setTimeout(run, 250);
+}
+
+// ---- The model ---------------------------------------------------------------------------------------------------
+
+function unload() {
+  model.classifier?.dispose();
+  model.classifier = undefined;
+  mark();
+}
+
+function describe() {
+  const info = model.classifier?.info;
+  $('about').textContent = model.choice.id === 'demo'
+    ? 'The demo model is small, came with this page and errs often. It learned from clip-art drawings only: try it on simple drawings of everyday things. Photographs, writing and fine distinctions are beyond it; for those, choose one of the larger models above.'
+    : `The model was fetched from ${model.choice.id === 'other' ? model.choice.source : 'the Hugging Face Hub'}. ${model.whole
+      ? 'Your picture and your labels were not sent anywhere.'
+      : 'Your picture was not sent anywhere. For words that are new, their parts of the model’s word table are fetched from there, from which that server could tell the words; Advanced has a switch to fetch all of it.'}`;
+  if (model.choice.id === 'folder') $('about').textContent = 'The model was read from a folder on this computer. Nothing was sent anywhere.';
+  $('facts').replaceChildren();
+  if (!info) return;
+  const facts = [
+    ['Model', info.name],
+    ['Runs on', `${device(info)}${info.adapter ? `: ${info.adapter}` : ''}`],
+    ['Why there', info.backendReason],
+    ['Size', `${bytes(info.bytes)}, ${(info.parameters / 1e6).toFixed(info.parameters < 1e7 ? 1 : 0)} million parameters, ${info.dtype}`],
+    ['Sees', `${info.imageSize} × ${info.imageSize} pixels, in patches of ${info.patchSize}`],
+    ['Reads', `up to ${info.contextLength} tokens per label`],
+    ['Kept', info.cacheReason],
+  ];
+  for (const [term, text] of facts) {
+    if (!text) continue;
+    const group = document.createElement('div');
+    const name = document.createElement('dt');
+    const value = document.createElement('dd');
+    name.textContent = term;
+    value.textContent = text;
+    group.append(name, value);
+    $('facts').append(group);
+  }
+}
+
+function progressOf(title) {
+  let said;
+  let arriving; // the file whose download is under way; what has arrived of it is loaded at the same time
+  const pace = new Rate();
+  const verbs = { download: 'Downloading', load: 'Loading', warmup: 'Warming up', ready: 'Starting' };
+  const speak = (text) => text !== said && say('busy', said = text);
+  return ({ stage, file, loaded, total, fromCache, waiting }) => {
+    if (waiting) return void speak(waiting);
+    const known = total > 0;
+    if (total < 1e5 && stage === 'download') return; // too quick to read
+    if (stage === 'download') arriving = known && loaded >= total ? undefined : file;
+    else if (stage === 'load' && arriving) return;
+    const verb = fromCache ? 'Reading from the cache' : verbs[stage] ?? 'Loading';
+    if (known) $('progress').value = Math.min(1, loaded / total);
+    else $('progress').removeAttribute('value');
+    const isBytes = stage === 'download' || stage === 'load';
+    const { rate, left } = stage === 'download' && !fromCache ? pace.add(performance.now(), loaded, total) : {};
+    const parts = [`${bytes(loaded)}${known ? ` of ${bytes(total)}` : ''}`, rate && `${bytes(rate)}/s`, known && left && `${remaining(left)} left`, file];
+    $('bytes').textContent = isBytes ? parts.filter(Boolean).join(' · ') : '';
+    // Spoken rarely: at each tenth of a large file.
+    const tenth = known && isBytes && total > 3e7 ? Math.floor((loaded / total) * 10) * 10 : undefined;
+    if (tenth !== undefined && said?.startsWith(`${verb} ${title}, ${tenth}%`)) return;
+    const rest = tenth !== undefined && left > 20 ? `, about ${remaining(left)} left` : '';
+    speak(`${verb} ${title}${tenth === undefined ? '' : `, ${tenth}%`}${rest}…`);
+  };
+}
+
+/** What is kept, in the panel and in the list of models. */
+async function showCaches() {
+  const { SiglipClassifier } = await import('../lib/siglip-web.js');
+  const caches = await SiglipClassifier.caches().catch(() => []);
+  models.know(caches);
+  showKept(caches, async (name) => {
+    try {
+      const freed = await SiglipClassifier.clearCache(name);
+      if ($('kept').contains(document.activeElement) || document.activeElement === $('clear')) $('storage').querySelector('summary').focus();
+      await showCaches();
+      $('kept-note').textContent = `${bytes(freed)} freed. ${$('kept-note').textContent}`;
+    } catch (error) {
+      $('kept-note').textContent = reason(error);
+    }
+  });
+}
+
+/** Loads a model. The one before stays until the new one is ready if it is the small demo; a large one makes room first. */
+async function load(choice) {
+  model.loading?.abort();
+  running?.abort();
+  running = undefined;
+  clearTimeout(timer);
+  const job = model.loading = new AbortController();
+  const { backend, dtype } = model;
+  const wanted = $('backend').value;
+  const precision = $('dtype').value;
+  const { whole } = model;
+  const wholeTable = $('whole').checked;
+  if (model.choice.id !== 'demo') unload();
+  busy(`Loading ${choice.title}…`, () => job.abort());
+  mark();
+  try {
+    const { SiglipClassifier } = await import('../lib/siglip-web.js');
+    const progress = progressOf(choice.title);
+    const classifier = await SiglipClassifier.load(choice.source, {
+      backend: wanted, dtype: models.find(choice.id)?.dtype ?? precision, wholeTable, signal: job.signal, onProgress: (event) => model.loading === job && progress(event),
+    });
+    if (model.loading !== job) return void classifier.dispose();
+    unload();
+    Object.assign(model, { classifier, choice, backend: wanted, dtype: precision, whole: wholeTable, loading: undefined });
+    describe();
+    showCaches();
+    run(choice.notice);
+  } catch (error) {
+    if (model.loading !== job) return;
+    model.loading = undefined;
+    const text = job.signal.aborted ? `Stopped loading ${choice.title}.` : `${capital(choice.title)} could not be loaded. ${reason(error)}`;
+    const retry = () => {
+      $('model').value = choice.id;
+      $('backend').value = wanted;
+      $('dtype').value = precision;
+      $('whole').checked = wholeTable;
+      load({ ...choice, notice: undefined });
+    };
+    $('model').value = model.classifier ? model.choice.id : 'demo';
+    $('backend').value = backend;
+    $('dtype').value = dtype;
+    $('whole').checked = whole;
+    showCaches();
+    if (model.classifier) {
+      const still = `${text} ${model.choice.id === choice.id ? 'It goes on as before' : `${capital(model.choice.title)} is still in use`}.`;
+      fail(still, retry);
+      mark();
+      if (!isCurrent()) run(still); // something was changed meanwhile
+    } else if (choice.id !== 'demo') {
+      load({ ...demo, notice: `${text} The demo model is in use again.` });
+    } else {
+      describe();
+      mark();
+      fail(text, retry);
+    }
+  }
+}
+
+function chooseModel() {
+  const { value } = $('model');
+  clearTimeout(chooseModel.timer);
+  if (value === 'folder' || value === 'other') {
+    const back = () => ($('model').value = model.choice.id);
+    if (value === 'folder') {
+      $('folder').oncancel = back;
+      $('folder').click();
+    } else {
+      $('other-dialog').showModal();
+    }
+    return;
+  }
+  if (value === 'demo') return void load(demo);
+  const choice = { id: value, source: value, title: models.find(value).title };
+  chooseModel.timer = setTimeout(() => load(choice), 600); // arrow keys may only be passing by a large download
+}
+
+function connectModel() {
+  $('model').addEventListener('change', chooseModel);
+  $('folder').addEventListener('change', () => {
+    const files = [...$('folder').files];
+    $('folder').value = '';
+    if (files.length > 0) takeFolder(files, files[0].webkitRelativePath.split('/')[0]);
+  });
+  $('other-form').addEventListener('submit', (event) => {
+    event.preventDefault();
+    const name = $('other').value.trim();
+    if (!name) return $('other').focus();
+    $('other-dialog').chosen = true;
+    $('other-dialog').close();
+    load({ id: 'other', source: name, title: name });
+  });
+  $('other-close').addEventListener('click', () => $('other-dialog').close());
+  $('other-dialog').addEventListener('close', () => {
+    if (!$('other-dialog').chosen) $('model').value = model.choice.id;
+    $('other-dialog').chosen = false;
+  });
+  for (const control of [$('backend'), $('dtype'), $('whole')]) {
+    control.addEventListener('change', () => {
+      models.show();
+      load({ ...model.choice, notice: undefined });
+    });
+  }
+  $('storage').addEventListener('toggle', () => $('storage').open && showCaches());
+}
+
+/** A model's files, from the picker or dropped. */
+function takeFolder(files, name) {
+  clearTimeout(chooseModel.timer);
+  $('model').value = 'folder';
+  load({ id: 'folder', source: files, title: `the model in ${quote(name || 'your folder')}` });
+}
+
+// ---- Start -------------------------------------------------------------------------------------------------------
+
+connect({ take, fail: (text) => fail(text), fetching, takeFolder });
+connectModel();
+$('labels').addEventListener('input', () => {
+  labels.own = true;
+  $('suggestion').hidden = true;
+  readLabels();
+  later();
+});
+$('template').addEventListener('input', () => {
+  mark();
+  later();
+});
+$('softmax').addEventListener('change', () => show());
+addEventListener('keydown', (event) => {
+  if (event.key === 'Escape' && !$('busy').hidden && !document.querySelector('dialog[open]')) $('cancel').click();
+});
+
+describe();
+readLabels();
+load(demo);
+showSamples(take).then(
+  ([first]) => picture.now || picture.next || take(first),
+  () => {
+    $('samples-title').hidden = true;
+    if (!picture.now && !picture.next) run();
+  },
+);

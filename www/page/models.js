@@ -1,0 +1,134 @@
+// The models that the page offers: how large they are in each form, what this device can hold, and what is kept of them here.
+
+import { bytes } from './results.js';
+
+const $ = (id) => document.getElementById(id);
+
+// Parameters in millions, without the token table: of that only the rows of the labels' tokens are fetched.
+const MODELS = [
+  { family: 'SigLIP', id: 'google/siglip-base-patch16-224', title: 'SigLIP B/16, 224 px', parameters: 178.6, tokenizer: 2.4 },
+  { family: 'SigLIP', id: 'google/siglip-base-patch16-256-multilingual', title: 'SigLIP B/16, 256 px, multilingual', parameters: 178.6, tokenizer: 16 },
+  { family: 'SigLIP', id: 'google/siglip-large-patch16-256', title: 'SigLIP L/16, 256 px', parameters: 619.4, tokenizer: 2.4 },
+  { family: 'SigLIP', id: 'google/siglip-so400m-patch14-384', title: 'SigLIP So400m/14, 384 px', parameters: 841.1, tokenizer: 2.4 },
+  { family: 'SigLIP 2', id: 'google/siglip2-base-patch16-224', title: 'SigLIP 2 B/16, 224 px', parameters: 178.6, tokenizer: 34 },
+  { family: 'SigLIP 2', id: 'google/siglip2-large-patch16-256', title: 'SigLIP 2 L/16, 256 px', parameters: 619.4, tokenizer: 34 },
+  { family: 'SigLIP 2', id: 'google/siglip2-so400m-patch14-384', title: 'SigLIP 2 So400m/14, 384 px', parameters: 841.1, tokenizer: 34 },
+];
+
+/** Bytes that a parameter takes, as measured on the whole models: some weights are held finer than the rest. */
+const HELD = { f32: 4, f16: 2, q8: 1.28, q4: 0.93 };
+/** As the Hub has them: whatever they are held as here, they arrive as f32. */
+const ARRIVING = 4;
+/** For pictures on their way, the tokenizer and the browser itself. */
+const BESIDES = 4e8;
+
+/** @returns {number} bytes */
+export const downloadOf = ({ parameters, tokenizer }) => 1e6 * (parameters * ARRIVING + tokenizer);
+/** @returns {number} bytes */
+export const memoryOf = ({ parameters }, dtype) => 1e6 * parameters * HELD[dtype];
+
+/** What a tab may take of this device. Browsers tell of memory only roughly, some not at all, and none of a GPU's. */
+export async function lookAtDevice() {
+  const phone = matchMedia('(hover: none) and (pointer: coarse)').matches;
+  const memory = navigator.deviceMemory ? navigator.deviceMemory * 5e8 : phone ? 1.2e9 : 4e9;
+  const adapter = await navigator.gpu?.requestAdapter({ powerPreference: 'high-performance' }).catch(() => null);
+  const { vendor = '', architecture = '', description = '', isFallbackAdapter = false } = adapter?.info ?? {};
+  const gpu = Boolean(adapter) && !isFallbackAdapter && !/swiftshader|llvmpipe|software/i.test(`${vendor} ${architecture} ${description}`);
+  // WebAssembly addresses 4 GB. What WebGPU promises of buffers is many times the largest matrix of these models, so its limits decide nothing.
+  return { gpu, memory: Math.min(memory, gpu ? Infinity : 3.6e9) };
+}
+
+/** The largest form that fits; undefined if none does. @param {{gpu: boolean, memory: number}} device */
+export function bestFor(model, device, wish = 'auto', backend = 'auto') {
+  const fits = (dtype) => memoryOf(model, dtype) + BESIDES <= device.memory;
+  if (wish !== 'auto') return fits(wish) ? wish : undefined;
+  return (device.gpu && backend !== 'cpu' ? ['f16', 'q8', 'q4'] : ['q8', 'q4']).find(fits);
+}
+
+/**
+ * Fills the list of models, and tells of each what it takes.
+ * @param {{choose: () => {dtype: string, backend: string}}} page
+ */
+export class ModelList {
+  #choices;
+  #device = { gpu: false, memory: 3.6e9 };
+  #kept = new Map();
+
+  /** @param {() => {dtype: string, backend: string}} choices what the person has chosen under Advanced */
+  constructor(choices) {
+    this.#choices = choices;
+    for (const family of new Set(MODELS.map((model) => model.family))) {
+      const group = document.createElement('optgroup');
+      group.label = `${family}, from the Hugging Face Hub`;
+      group.append(...MODELS.filter((model) => model.family === family).map(({ id, title }) => new Option(title, id)));
+      $('models-own').before(group);
+    }
+    this.show();
+    lookAtDevice().then((device) => {
+      this.#device = device;
+      this.show();
+    });
+  }
+
+  /** @param {string} id @returns {{id: string, title: string, dtype: string} | undefined} how to load it here */
+  find(id) {
+    const model = MODELS.find((candidate) => candidate.id === id);
+    return model && { id, title: model.title, dtype: this.#best(model) ?? this.#fallback() };
+  }
+
+  #best(model) {
+    const { dtype, backend } = this.#choices();
+    return bestFor(model, this.#device, dtype, backend);
+  }
+
+  /** What is tried where nothing fits. */
+  #fallback() {
+    const { dtype } = this.#choices();
+    return dtype === 'auto' ? 'q4' : dtype;
+  }
+
+  show() {
+    for (const model of MODELS) {
+      const option = [...$('model').options].find(({ value }) => value === model.id);
+      const best = this.#best(model);
+      const kept = this.#kept.get(model.id)?.some(({ dtype, complete }) => complete && dtype === (best ?? this.#fallback()));
+      const size = kept ? 'kept here' : `${bytes(downloadOf(model))} download`;
+      const memory = `${bytes(memoryOf(model, best ?? this.#fallback()))} in memory (${best ?? this.#fallback()})`;
+      option.textContent = `${model.title} · ${size}, ${memory}${best ? '' : ' · too large for this device'}`;
+    }
+  }
+
+  /** @param {{name: string, dtype: string, bytes: number, complete: boolean}[]} caches */
+  know(caches) {
+    this.#kept = Map.groupBy ? Map.groupBy(caches, ({ name }) => name) : new Map(caches.map((cache) => [cache.name, caches.filter(({ name }) => name === cache.name)]));
+    this.show();
+  }
+}
+
+/**
+ * Lists what is kept, each with a button to remove it.
+ * @param {{name: string, dtype: string, bytes: number, complete: boolean}[]} caches
+ * @param {(name?: string) => void} remove all without a name
+ */
+export function showKept(caches, remove) {
+  const names = [...new Set(caches.map(({ name }) => name))];
+  $('kept-note').textContent = names.length > 0
+    ? `${bytes(caches.reduce((sum, cache) => sum + cache.bytes, 0))} on this device. A model that is kept needs no download the next time.`
+    : 'None so far. A model that you download is kept here for the next time; the demo comes with the page.';
+  $('kept').replaceChildren(...names.map((name) => {
+    const forms = caches.filter((cache) => cache.name === name);
+    const item = document.createElement('li');
+    const text = document.createElement('span');
+    text.textContent = `${name || 'A model without a name'} · ${forms.map((form) => `${form.dtype.replace(/^auto-.*/, 'automatic')} ${bytes(form.bytes)}${form.complete ? '' : ', not complete'}`).join('; ')}`;
+    const button = document.createElement('button');
+    button.type = 'button';
+    button.className = 'button small';
+    button.textContent = 'Remove';
+    button.setAttribute('aria-label', `Remove ${name}`);
+    button.addEventListener('click', () => remove(name));
+    item.append(text, button);
+    return item;
+  }));
+  $('clear').hidden = names.length < 2;
+  $('clear').onclick = () => remove();
+}

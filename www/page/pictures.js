@@ -1,0 +1,271 @@
+// Every way a picture reaches the page: file, drop, paste, camera, web address, sample. Each ends in one call of
+// `take(picture)`, where a picture is {blob, name, sample?}, or of `fail(message)`. A model's files may be dropped as well.
+
+const $ = (id) => document.getElementById(id);
+
+/** A reason the person at the page can act on. */
+export class Problem extends Error {}
+
+/** Fetches a picture from another site, if that site lets pages read it. */
+export async function fetchPicture(address, signal) {
+  let url;
+  try {
+    url = new URL(/^[a-z][a-z0-9+.-]*:/i.test(address) ? address : `https://${address}`);
+  } catch {
+    throw new Problem(`“${address}” is not a web address. It should look like https://example.org/cat.jpg.`);
+  }
+  if (!['https:', 'http:', 'data:', 'blob:'].includes(url.protocol)) {
+    throw new Problem(`A picture can’t be fetched from a “${url.protocol}” address. Use one that starts with https.`);
+  }
+  if (url.protocol === 'http:' && url.origin !== location.origin) url.protocol = 'https:'; // all that the page's policy lets through
+  const place = url.host || 'that address';
+  let response;
+  try {
+    response = await fetch(url, { signal, credentials: 'omit', referrerPolicy: 'no-referrer' });
+  } catch (error) {
+    if (signal?.aborted) throw error;
+    throw new Problem(`The picture at ${place} could not be read: there is no connection, or that site does not let other pages read its pictures. Save it to your device, then choose the file.`);
+  }
+  if (!response.ok) throw new Problem(`${place} answered ${response.status} instead of a picture. Check the address.`);
+  const blob = await response.blob().catch((error) => {
+    if (signal?.aborted) throw error;
+    throw new Problem(`The download from ${place} broke off. Try again.`);
+  });
+  if (/^text\/html/i.test(blob.type)) {
+    throw new Problem('That is the address of a web page, not of a picture. Open the picture itself (“Open image in new tab”) and copy that address.');
+  }
+  return { blob, name: (url.host && url.pathname.split('/').pop()) || 'Picture from a link' };
+}
+
+/** A picture out of several files: the first one that looks like one. */
+function pick(files) {
+  const list = [...files];
+  return list.find((file) => file.type.startsWith('image/')) ?? list[0];
+}
+
+const named = (file, otherwise) => ({ blob: file, name: file.name || otherwise });
+
+/**
+ * Connects all of the page's doors for pictures.
+ * @param {{take: (picture: object) => void, fail: (message: string) => void, fetching: (address: string, work: (signal: AbortSignal) => Promise<object>) => void,
+ *   takeFolder: (files: File[], name: string) => void}} page
+ */
+export function connect(page) {
+  connectFiles(page);
+  connectDrop(page);
+  connectPaste(page);
+  connectAddress(page);
+  connectCamera(page);
+}
+
+function connectFiles({ take }) {
+  for (const input of [$('image'), $('capture')]) {
+    input.addEventListener('change', () => {
+      const file = pick(input.files);
+      if (file) take(named(file, 'Picture'));
+      input.value = ''; // so that the same file can be chosen again
+    });
+  }
+}
+
+/** The files of a folder, not of those in it. @param {FileSystemDirectoryEntry} folder @returns {Promise<File[]>} */
+async function filesOf(folder) {
+  const reader = folder.createReader();
+  const files = [];
+  for (;;) {
+    const entries = await new Promise((resolve, reject) => reader.readEntries(resolve, reject)); // some at a time
+    if (entries.length === 0) return files;
+    files.push(...(await Promise.all(entries.filter(({ isFile }) => isFile).map((entry) => new Promise((resolve, reject) => entry.file(resolve, reject))))));
+  }
+}
+
+function connectDrop({ take, fail, fetching, takeFolder }) {
+  const veil = $('drop');
+  let depth = 0;
+  const welcome = (transfer) => [...(transfer?.types ?? [])].some((type) => type === 'Files' || type === 'text/uri-list');
+  const lower = () => {
+    depth = 0;
+    veil.hidden = true;
+  };
+  addEventListener('dragenter', (event) => {
+    if (!welcome(event.dataTransfer)) return;
+    event.preventDefault();
+    depth += 1;
+    veil.hidden = false;
+  }, true);
+  addEventListener('dragover', (event) => {
+    if (!welcome(event.dataTransfer)) return;
+    event.preventDefault();
+    event.dataTransfer.dropEffect = 'copy';
+  }, true);
+  addEventListener('dragleave', () => {
+    depth -= 1;
+    if (depth <= 0) lower();
+  }, true);
+  addEventListener('dragend', lower, true);
+  addEventListener('drop', (event) => {
+    if (!welcome(event.dataTransfer)) return;
+    event.preventDefault();
+    lower();
+    const folder = [...event.dataTransfer.items].map((item) => item.webkitGetAsEntry?.()).find((entry) => entry?.isDirectory);
+    if (folder) {
+      filesOf(folder).then((files) => takeFolder(files, folder.name), () => fail(`The folder “${folder.name}” could not be read. Choose it under Model instead.`));
+      return;
+    }
+    const files = [...event.dataTransfer.files];
+    if (files.some(({ name }) => name === 'config.json')) return takeFolder(files, '');
+    const file = pick(files);
+    if (file) return take(named(file, 'Dropped picture'));
+    const address = event.dataTransfer.getData('text/uri-list').split(/\r?\n/).find((line) => line && !line.startsWith('#'));
+    if (address) return fetching(address, (signal) => fetchPicture(address, signal));
+    fail('What you dropped holds no picture. Drop a picture file, or a picture from another page.');
+  }, true);
+}
+
+function connectPaste({ take, fail, fetching }) {
+  addEventListener('paste', (event) => {
+    const typing = event.target instanceof Element && Boolean(event.target.closest('input, textarea'));
+    if (typing && event.clipboardData?.types.includes('text/plain')) return; // ordinary text, perhaps with a picture of it
+    const file = event.clipboardData && pick(event.clipboardData.files);
+    if (file) {
+      event.preventDefault();
+      return take(named(file, 'Pasted picture'));
+    }
+    if (typing) return;
+    const text = event.clipboardData?.getData('text').trim() ?? '';
+    if (/^(https?:\/\/|data:image\/)\S+$/i.test(text)) fetching(text, (signal) => fetchPicture(text, signal));
+    else fail('The clipboard holds no picture. Copy one, then paste it here.');
+  }, true);
+
+  const button = $('paste');
+  button.hidden = !navigator.clipboard?.read;
+  button.addEventListener('click', async () => {
+    try {
+      for (const item of await navigator.clipboard.read()) {
+        const type = item.types.find((name) => name.startsWith('image/'));
+        if (type) return take({ blob: await item.getType(type), name: 'Pasted picture' });
+      }
+      fail('The clipboard holds no picture. Copy one, then press Paste.');
+    } catch {
+      fail('The browser did not allow this page to read the clipboard. Press Ctrl+V (or ⌘V) to paste, or choose a file.');
+    }
+  });
+}
+
+function connectAddress({ fail, fetching }) {
+  const [button, form, input] = [$('link'), $('address-form'), $('address')];
+  button.addEventListener('click', () => {
+    form.hidden = !form.hidden;
+    button.setAttribute('aria-expanded', String(!form.hidden));
+    if (!form.hidden) input.focus();
+  });
+  form.addEventListener('submit', (event) => {
+    event.preventDefault();
+    const address = input.value.trim();
+    if (!address) return fail('Type or paste the web address of a picture first.');
+    fetching(address, (signal) => fetchPicture(address, signal));
+  });
+}
+
+function connectCamera({ take, fail }) {
+  const [dialog, video, note, shutter, flip] = [$('camera-dialog'), $('video'), $('camera-note'), $('shutter'), $('flip')];
+  let stream;
+  let facing = 'environment';
+  let opening = 0;
+
+  const stop = () => {
+    opening += 1;
+    stream?.getTracks().forEach((track) => track.stop());
+    stream = undefined;
+    video.srcObject = null;
+    shutter.disabled = true;
+  };
+
+  const open = async () => {
+    stop();
+    const mine = opening;
+    note.hidden = false;
+    note.textContent = 'Waiting for the camera. Your browser may ask whether this page may use it.';
+    try {
+      const got = await navigator.mediaDevices.getUserMedia({ video: { facingMode: facing, width: { ideal: 1280 } } });
+      if (mine !== opening) return got.getTracks().forEach((track) => track.stop()); // closed meanwhile
+      stream = got;
+      video.srcObject = got;
+      await video.play();
+      if (mine !== opening) return;
+      video.dataset.mirror = String(got.getVideoTracks()[0]?.getSettings().facingMode !== 'environment' && facing === 'user');
+      note.hidden = true;
+      shutter.disabled = false;
+      shutter.focus();
+      const cameras = (await navigator.mediaDevices.enumerateDevices()).filter(({ kind }) => kind === 'videoinput');
+      flip.hidden = cameras.length < 2;
+    } catch (error) {
+      if (mine !== opening) return;
+      note.textContent = error.name === 'NotAllowedError'
+        ? 'This page may not use the camera. Allow it in the browser’s address bar, or close this and choose a file.'
+        : error.name === 'NotFoundError' || error.name === 'OverconstrainedError'
+          ? 'No camera was found. Connect one, or close this and choose a file.'
+          : 'The camera could not be started; another program may be using it. Close this and choose a file.';
+    }
+  };
+
+  $('camera').addEventListener('click', () => {
+    const phone = matchMedia('(hover: none) and (pointer: coarse)').matches; // its own camera app focuses better
+    if (phone || !navigator.mediaDevices?.getUserMedia) return $('capture').click();
+    dialog.showModal();
+    open();
+  });
+  flip.addEventListener('click', () => {
+    facing = facing === 'user' ? 'environment' : 'user';
+    open();
+  });
+  shutter.addEventListener('click', () => {
+    const canvas = document.createElement('canvas');
+    canvas.width = video.videoWidth;
+    canvas.height = video.videoHeight;
+    canvas.getContext('2d').drawImage(video, 0, 0);
+    dialog.close();
+    canvas.toBlob((blob) => (blob ? take({ blob, name: 'Picture from the camera' }) : fail('The camera gave no picture. Try once more.')), 'image/png');
+  });
+  $('camera-close').addEventListener('click', () => dialog.close());
+  dialog.addEventListener('close', stop);
+}
+
+/**
+ * Shows the samples as thumbnails. Their bytes are fetched once, here, so that choosing one later asks nobody for anything.
+ * @param {(picture: object) => void} take
+ * @returns {Promise<object[]>} the samples, as pictures with `labels`
+ */
+export async function showSamples(take) {
+  const response = await fetch(new URL('../samples/samples.json', import.meta.url));
+  if (!response.ok) throw new Problem(`The samples answered ${response.status}.`);
+  const samples = await Promise.all((await response.json()).map(async ({ file, name, labels }) => {
+    const url = new URL(`../samples/${file}`, import.meta.url);
+    const picture = await fetch(url);
+    if (!picture.ok) throw new Problem(`${file} answered ${picture.status}.`);
+    return { blob: await picture.blob(), name, labels, sample: file };
+  }));
+  $('samples').replaceChildren(...samples.map((sample) => {
+    const image = document.createElement('img');
+    image.src = URL.createObjectURL(sample.blob);
+    image.alt = sample.name;
+    image.draggable = false;
+    const button = document.createElement('button');
+    button.type = 'button';
+    button.dataset.sample = sample.sample;
+    button.setAttribute('aria-pressed', 'false');
+    button.append(image);
+    button.addEventListener('click', () => take(sample));
+    const item = document.createElement('li');
+    item.append(button);
+    return item;
+  }));
+  return samples;
+}
+
+/** Marks the thumbnail of the sample in use, if one is. */
+export function markSample(picture) {
+  for (const button of $('samples').querySelectorAll('button')) {
+    button.setAttribute('aria-pressed', String(button.dataset.sample === picture?.sample));
+  }
+}
