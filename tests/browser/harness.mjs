@@ -1,4 +1,5 @@
-// A real browser on the real files: Chromium through playwright-core, and www/ on two origins.
+// A real browser on the real files: Chromium or Firefox through playwright-core, WebKit through webkit.mjs; and www/ on two origins.
+// playwright-core stays at 1.64.1: later ones ask Firefox ESR 153 for a command that it doesn't know (emulation.setMediaFeaturesOverride).
 //
 //   const site = await openSite(t, { overlay: { "/broken/config.json": "<html>" } });
 //   const page = await site.page("/");                 // an empty page unless a path of www/ is given
@@ -9,8 +10,9 @@ import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { chromium } from "playwright-core";
+import { chromium, firefox } from "playwright-core";
 import { serve } from "../../tools/serve.mjs";
+import { launchWebKit } from "./webkit.mjs";
 
 export const www = fileURLToPath(new URL("../../www/", import.meta.url));
 
@@ -26,16 +28,22 @@ const ARGUMENTS = [
   "--use-webgpu-adapter=swiftshader",
 ];
 
-/** Starts Chromium with a fresh profile. */
-export async function launch({ args = [] } = {}) {
+/** The engines that people use. */
+export const BROWSERS = /** @type {const} */ (["chromium", "firefox", "webkit"]);
+
+/**
+ * Starts a browser with a fresh profile. `context` is Playwright's, where it drives the browser.
+ * @param {{browser?: "chromium" | "firefox" | "webkit", args?: string[], preferences?: Record<string, any>}} [options] preferences: Firefox's
+ */
+export async function launch({ browser = "chromium", args = [], preferences } = {}) {
+  if (browser === "webkit") return launchWebKit({ args });
   const profile = await mkdtemp(join(tmpdir(), "siglip-web-"));
-  const context = await chromium.launchPersistentContext(profile, {
-    executablePath: process.env.CHROME_BIN ?? "/usr/bin/chromium",
-    headless: true,
-    args: [...ARGUMENTS, ...args],
-  });
+  const context = browser === "chromium"
+    ? await chromium.launchPersistentContext(profile, { executablePath: process.env.CHROME_BIN ?? "/usr/bin/chromium", headless: true, args: [...ARGUMENTS, ...args] })
+    : await firefox.launchPersistentContext(profile, { channel: "moz-firefox", executablePath: process.env.FIREFOX_BIN ?? "/usr/bin/firefox-esr", headless: true, args, firefoxUserPrefs: preferences });
   return {
     context,
+    newPage: () => context.newPage(),
     async close() {
       await context.close();
       await rm(profile, { recursive: true, force: true });
@@ -44,13 +52,13 @@ export async function launch({ args = [] } = {}) {
 }
 
 /**
- * Serves www/ on two ports, and opens a browser.
+ * Serves www/ on two ports, and opens a browser (Chromium unless `browser` says another).
  * `isolated`: its pages are cross-origin isolated. `overlay` maps paths to what they answer instead of (or beside) the files: text or bytes, `{status, headers, body}`,
  * a URL of a file, or a function (request, response) that answers by itself. It may be changed while the site is open.
- * @returns {Promise<{origin: string, other: string, library: string, overlay: object, requests: string[], context: import("playwright-core").BrowserContext,
+ * @returns {Promise<{origin: string, other: string, library: string, overlay: object, requests: string[], context: import("playwright-core").BrowserContext | undefined,
  *   page(path?: string, options?: {origin?: string}): Promise<import("playwright-core").Page>}>}
  */
-export async function openSite(t, { overlay = {}, args, isolated } = {}) {
+export async function openSite(t, { overlay = {}, browser: name, args, preferences, isolated } = {}) {
   const answers = { "/blank.html": html("<!doctype html><title>blank</title>"), ...overlay };
   const handle = (request, response) => answer(answers[request.url.replace(/[?#].*$/s, "")], request, response);
   const closing = [];
@@ -61,7 +69,7 @@ export async function openSite(t, { overlay = {}, args, isolated } = {}) {
   closing.push(home.close);
   const away = await serve(www, { handle, isolated });
   closing.push(away.close);
-  const browser = await launch({ args });
+  const browser = await launch({ browser: name, args, preferences });
   closing.push(browser.close);
   const origin = home.url.replace(/\/$/, "");
   return {
@@ -72,7 +80,7 @@ export async function openSite(t, { overlay = {}, args, isolated } = {}) {
     requests: home.requests,
     context: browser.context,
     async page(path = "/blank.html", { origin: at = origin } = {}) {
-      const page = await browser.context.newPage();
+      const page = await browser.newPage();
       closing.push(() => page.close());
       page.setDefaultTimeout(120_000); // real engines on a busy machine
       await page.goto(at + path);
