@@ -239,7 +239,9 @@ stub sudo 'exit 1'
 if ((EUID == 0)); then
   chmod 755 "$scratch" "$scratch/bin"
   chmod 666 "$scratch/calls"
+  mkdir -p "$scratch/tools"
   cp "$script" "$scratch/build.sh"
+  cp "$root"/tools/*.sh "$scratch/tools"
   run setpriv --reuid=65534 --clear-groups env -i HOME="$scratch" PATH="$scratch/bin" "$BASH" -c \
     "source '$scratch/build.sh'; need_packages 'a reason' chromium"
 else

@@ -1,0 +1,102 @@
+# Everything that must hold: sourced by build.sh, after wasm.sh.
+# shellcheck shell=bash disable=SC2154
+
+# step TITLE COMMAND...: runs one part of the tests, and counts what it says about passed and failed ones.
+passed=0 failed=0 skipped=0 failures=()
+step() {
+  local title=$1 began=$SECONDS status=0 ok bad skip
+  local log="$logs/${title//[^[:alnum:]]/-}.log"
+  shift
+  say "$title"
+  # No "||" here: bash would ignore errors inside the command.
+  set +e
+  (
+    set -e
+    "$@"
+  ) 2>&1 </dev/null | tee "$log"
+  status=$?
+  set -e
+  read -r ok bad skip < <(count "$log")
+  if ((status == 0 && bad > 0)); then status=1; fi
+  # A step that counts nothing, or broke before its tests could say so, is itself what passed or failed.
+  if ((status == 0 && ok == 0)); then ok=1; fi
+  if ((status != 0 && bad == 0)); then bad=1; fi
+  ((passed += ok, failed += bad, skipped += skip)) || true
+  if ((status != 0)); then failures+=("$title"); fi
+  printf -- '-- %s: %s in %d s\n' "$title" "$( ((status == 0)) && echo passed || echo FAILED)" $((SECONDS - began))
+}
+
+# Sums what libtest, wasm-bindgen-test, node:test and tests/build.sh print: "passed failed skipped".
+count() {
+  sed 's/\x1b\[[0-9;]*m//g' "$1" | awk '
+    /^test result: / {
+      for (i = 2; i <= NF; i++) {
+        if ($i ~ /^passed/) ok += $(i - 1)
+        if ($i ~ /^failed/) bad += $(i - 1)
+        if ($i ~ /^ignored/) skip += $(i - 1)
+      }
+    }
+    $1 == "ℹ" && $2 == "pass" { ok += $3 }
+    $1 == "ℹ" && ($2 == "fail" || $2 == "cancelled") { bad += $3 }
+    $1 == "ℹ" && ($2 == "skipped" || $2 == "todo") { skip += $3 }
+    END { print ok + 0, bad + 0, skip + 0 }'
+}
+
+check_format() { cargo fmt --all --check; }
+check_lints() { cargo clippy --release --locked --all-targets -- -D warnings; }
+# src/web.rs exists only on wasm32. Debian's toolchain has no clippy; there rustc's own warnings must do, as errors.
+check_wasm_lints() {
+  local command=(rustc)
+  [[ $std == debian ]] || command=(clippy)
+  wasm_cargo "${command[@]}" --locked --profile web --target $wasm --lib --no-default-features -- -D warnings
+}
+native_tests() { cargo test --release --locked; }
+wasm_tests() {
+  local capabilities=$target/webdriver.json
+  node -e '
+    const fs = require("node:fs"), capabilities = JSON.parse(fs.readFileSync("tests/webdriver.json"));
+    capabilities["goog:chromeOptions"].binary = process.env.CHROME_BIN;
+    fs.writeFileSync(process.argv[1], JSON.stringify(capabilities));' "$capabilities"
+  CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUNNER=$bindgen/wasm-bindgen-test-runner WASM_BINDGEN_TEST_ONLY_WEB=1 \
+    WASM_BINDGEN_TEST_WEBDRIVER_JSON=$capabilities WASM_BINDGEN_TEST_TIMEOUT=1200 WASM_BINDGEN_TEST_DRIVER_TIMEOUT=60 \
+    wasm_cargo test --locked --profile web --target $wasm --test web --no-default-features --features webgpu
+}
+check_types() { "$node_bin/tsc" --project tests/browser; }
+script_tests() { tests/build.sh; }
+browser_tests() {
+  compgen -G "tests/browser/*.test.mjs" >/dev/null || die "tests/browser holds no *.test.mjs: restore it with git checkout tests"
+  # One file at a time: each drives a browser that wants every core.
+  node --test --test-concurrency=1 --test-reporter=spec tests/browser/*.test.mjs
+}
+
+run_tests() {
+  local began=$SECONDS
+  cd "$root"
+  mkdir -p "$logs"
+  need_rust
+  need_node
+  have rustfmt && have cargo-clippy || {
+    have rustup && rustup component add rustfmt clippy
+  } || die "rustfmt or clippy is missing: type rustup component add rustfmt clippy"
+  need_vulkan
+  need_browser
+  need_wasm_std
+  need_wasm_bindgen
+
+  step "Formatting" check_format
+  step "Lints" check_lints
+  step "Lints of the wasm side" check_wasm_lints
+  step "Native tests" native_tests
+  step "Wasm tests in Chromium" wasm_tests
+  step "Types" check_types
+  # Before build.sh's own tests, which serve and pack what is built.
+  step "Release wasm" build
+  step "Tests of build.sh" script_tests
+  step "The page in Chromium" browser_tests
+
+  say "Summary after $(((SECONDS - began) / 60)) min $(((SECONDS - began) % 60)) s"
+  ((${#failures[@]} == 0)) || printf 'failed: %s\n' "${failures[@]}"
+  ((skipped == 0)) || printf '%d skipped\n' "$skipped"
+  printf '%d passed, %d failed\n' "$passed" "$failed"
+  ((failed == 0))
+}

@@ -1,0 +1,117 @@
+# The wasm modules: sourced by build.sh, after setup.sh.
+# shellcheck shell=bash disable=SC2154
+
+# Cargo with the toolchain that has a wasm32 standard library. RUSTFLAGS would replace those of .cargo/config.toml.
+wasm_cargo() {
+  # "test" always, as cargo adds it for tests and would then build every dependency again.
+  if [[ $std == rustup ]]; then cargo_of rustup "" "$target" "$@"; else cargo_of debian std,panic_abort,test "$target" "$@"; fi
+}
+
+# Cargo for the module with threads: everything in it is compiled for a shared memory, in a folder of its own.
+threads_cargo() {
+  cargo_of "$threads_std" std,panic_abort "$target/threads" --config "target.$wasm.rustflags=['-C', 'target-feature=+atomics,+bulk-memory']" "$@"
+}
+
+# cargo_of TOOLCHAIN CRATES FOLDER ARGUMENT...: CRATES of the standard library are built from its sources.
+cargo_of() {
+  local toolchain=$1 crates=$2 folder=$3
+  shift 3
+  local settings=(-u RUSTFLAGS -u CARGO_ENCODED_RUSTFLAGS "CARGO_TARGET_DIR=$folder") cargo=cargo
+  if [[ $crates ]]; then settings+=(RUSTC_BOOTSTRAP=1 "CARGO_UNSTABLE_BUILD_STD=$crates"); fi
+  if [[ $toolchain == debian ]]; then
+    settings+=("RUSTC=$debian_bin/rustc" "RUSTDOC=$debian_bin/rustdoc" "CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER=$(rust_lld)")
+    cargo=$debian_bin/cargo
+  fi
+  env "${settings[@]}" "$cargo" "$@"
+}
+
+rustc_version() {
+  if [[ $1 == rustup ]]; then rustc -vV; else "$debian_bin/rustc" -vV; fi
+}
+
+checksum() { sha256sum "$@" | cut -d ' ' -f 1; }
+
+# The features that a module may use: those of rustc's baseline, and SIMD128. Nothing else is assumed of a browser.
+# low-memory-unused: nothing lies in the first KiB (there the stack would end), so that additions of small constants can be a part of
+# loads and stores.
+wasm_opt=(-O2 --low-memory-unused --enable-simd --enable-bulk-memory --enable-bulk-memory-opt --enable-call-indirect-overlong
+  --enable-nontrapping-float-to-int --enable-sign-ext --enable-mutable-globals --enable-reference-types
+  --enable-multivalue --strip-debug --strip-producers --strip-target-features)
+
+# build_wasm NAME [FEATURES [EXTRA...]]: www/lib/pkg/NAME.js and www/lib/pkg/NAME_bg.wasm, using what only some browsers have: relaxed-simd in this
+# crate's code, threads in everything. Skips each half whose inputs are those of last time.
+build_wasm() {
+  local name=$1 features=${2:-} extra toolchain=$std cargo=wasm_cargo folder=$target out=$root/www/lib/pkg sources finish symbol
+  # Instructions in the order of the source: the matrix products are written so that what they hold fits a browser's vector
+  # registers, and the compiler, which thinks there is any number of them, would move loads ahead.
+  local work=$target/modules/$name flags=(-C lto=fat -C llvm-args=-pre-RA-sched=source) opt=("${wasm_opt[@]}")
+  shift $(($# < 2 ? $# : 2))
+  for extra; do
+    opt+=("--enable-$extra")
+    case $extra in
+      relaxed-simd) flags+=(-C target-feature=+relaxed-simd) ;;
+      threads)
+        toolchain=$threads_std cargo=threads_cargo folder=$target/threads
+        # 4 GiB, as much as memories can have; wasm-bindgen starts threads by the symbols.
+        flags+=(-C link-arg=--shared-memory -C link-arg=--import-memory -C link-arg=--max-memory=4294967296)
+        for symbol in __heap_base __wasm_init_tls __tls_size __tls_align __tls_base; do flags+=(-C "link-arg=--export=$symbol"); done
+        ;;
+    esac
+  done
+  local raw=$work/$name.wasm linked=$folder/$wasm/web/siglip_web.wasm
+  mkdir -p "$work" "$out"
+  sources=$(
+    cd "$root"
+    {
+      find Cargo.toml Cargo.lock .cargo src -type f -print0 | sort -z | xargs -0 sha256sum
+      rustc_version "$toolchain"
+      echo "$toolchain $features ${flags[*]}"
+    } | checksum
+  )
+  if [[ ! -f $raw || ! -f $work/sources || $(<"$work/sources") != "$sources" ]]; then
+    say "Compiling $name"
+    # Both modules have the same file name, and cargo does not see that the other took its place.
+    rm -f "$linked" "$folder/$wasm/web/deps/siglip_web.wasm" "$work/sources"
+    (cd "$root" && $cargo rustc --locked --profile web --target "$wasm" --lib --crate-type cdylib \
+      --no-default-features --features "$features" -- "${flags[@]}") || die "$name did not compile: see the messages above"
+    # See `construct` in src/device.rs.
+    ! grep -aq command_export "$linked" || die "$name would run its constructors at every call from JavaScript"
+    cp "$linked" "$raw"
+    echo "$sources" >"$work/sources"
+  fi
+
+  finish="$({
+    checksum "$raw" "$root/tools/package-lock.json"
+    "$bindgen/wasm-bindgen" --version
+    echo "${opt[*]}"
+  } | checksum)"
+  if [[ -f $work/finish && $(<"$work/finish") == "$finish $(checksum "$out/$name.js" "$out/${name}_bg.wasm" 2>/dev/null)" ]]; then
+    return
+  fi
+  say "Binding and optimising $name"
+  "$bindgen/wasm-bindgen" --target web --no-typescript --remove-name-section --remove-producers-section \
+    --out-dir "$work" --out-name "$name" "$raw" || die "wasm-bindgen failed on $raw"
+  "$node_bin/wasm-opt" "${opt[@]}" "$work/${name}_bg.wasm" -o "$work/optimised.wasm" || die "wasm-opt failed on $work/${name}_bg.wasm"
+  mv "$work/optimised.wasm" "$out/${name}_bg.wasm"
+  mv "$work/$name.js" "$out/$name.js"
+  echo "$finish $(checksum "$out/$name.js" "$out/${name}_bg.wasm")" >"$work/finish"
+}
+
+sizes() {
+  local file
+  for file in "$root"/www/lib/pkg/*.wasm; do
+    printf '%s: %.2f MB, gzip %.2f MB\n' "${file#"$root/"}" "$(wc -c <"$file")e-6" "$(gzip -9c "$file" | wc -c)e-6"
+  done
+}
+
+build() {
+  need_rust
+  need_node
+  need_wasm_std
+  need_threads_std
+  need_wasm_bindgen
+  build_wasm siglip_web_cpu
+  build_wasm siglip_web_cpu_relaxed "" relaxed-simd
+  build_wasm siglip_web_cpu_threads "" relaxed-simd threads
+  build_wasm siglip_web_webgpu webgpu
+}
