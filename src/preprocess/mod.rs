@@ -6,127 +6,23 @@
 //! `f32` values come out, bit for bit.
 
 mod decode;
+mod image;
+mod kind;
+mod memory;
 mod orientation;
+mod pixels;
 mod resize;
 
 use serde::Deserialize;
 
 pub use self::decode::{decode, decode_over};
+pub use self::image::{Image, MAX_PIXELS};
 use self::resize::{Filter, resize};
 use crate::error::{Error, Result};
 use crate::json;
 
-/// Most pixels of a picture. Pillow warns of a decompression bomb a little below.
-const MAX_PIXELS: u64 = 100_000_000;
-/// Most pixels along one side.
-const MAX_SIDE: u32 = 1_000_000;
 /// Most pixels along one side of a model's input.
 const MAX_MODEL_SIDE: u64 = 4096;
-
-/// An upright picture with 8 bits each of red, green and blue.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Image {
-    width: u32,
-    height: u32,
-    rgb: Vec<u8>,
-}
-
-impl Image {
-    /// A picture from `width × height` pixels of red, green, blue and straight (not premultiplied) alpha, row by
-    /// row from the top, as a canvas's `ImageData` has them. Alpha is laid over white.
-    ///
-    /// # Errors
-    /// `bad-image` if a side is zero, the picture is larger than [`decode`] allows, or `rgba` isn't
-    /// `4 * width * height` bytes long; `out-of-memory` if its copy can't be held.
-    pub fn from_rgba(width: u32, height: u32, rgba: &[u8]) -> Result<Self> {
-        check_size(width, height)?;
-        let expected = u64::from(width) * u64::from(height) * 4;
-        if rgba.len() as u64 != expected {
-            return Err(Error::bad_image(format!(
-                "{width} × {height} RGBA pixels take {expected} bytes, but {} were given",
-                rgba.len()
-            )));
-        }
-        let mut rgb = decode::allocate(expected)?;
-        rgb.extend_from_slice(rgba);
-        decode::rgba_into_rgb(&mut rgb, decode::WHITE);
-        Ok(Self { width, height, rgb })
-    }
-
-    /// A picture from samples `[height, width, 3]`, row by row from the top: red, green, blue.
-    ///
-    /// # Errors
-    /// `bad-image` if a side is zero, the picture is larger than [`decode`] allows, or `rgb` isn't `3 * width * height`
-    /// bytes long.
-    pub fn from_rgb(width: u32, height: u32, rgb: Vec<u8>) -> Result<Self> {
-        check_size(width, height)?;
-        let expected = u64::from(width) * u64::from(height) * 3;
-        if rgb.len() as u64 != expected {
-            return Err(Error::bad_image(format!(
-                "{width} × {height} RGB pixels take {expected} bytes, but {} were given",
-                rgb.len()
-            )));
-        }
-        Ok(Self { width, height, rgb })
-    }
-
-    /// The picture squashed or stretched to another size, with Pillow's bicubic filter.
-    ///
-    /// # Errors
-    /// `bad-image` for a size that [`decode`] doesn't allow.
-    pub fn resize(&self, width: u32, height: u32) -> Result<Self> {
-        check_size(width, height)?;
-        let from = (self.width as usize, self.height as usize);
-        let to = (width as usize, height as usize);
-        let rgb = resize(&self.rgb, from, to, Filter::Bicubic);
-        Ok(Self { width, height, rgb })
-    }
-
-    /// Width in pixels, at least 1.
-    pub fn width(&self) -> u32 {
-        self.width
-    }
-
-    /// Height in pixels, at least 1.
-    pub fn height(&self) -> u32 {
-        self.height
-    }
-
-    /// Samples `[height, width, 3]`, row by row from the top: red, green, blue.
-    pub fn rgb(&self) -> &[u8] {
-        &self.rgb
-    }
-}
-
-impl std::fmt::Debug for Image {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Image({} × {})", self.width, self.height)
-    }
-}
-
-/// Rejects pictures without pixels and those too large to handle safely.
-fn check_size(width: u32, height: u32) -> Result<()> {
-    if width == 0 || height == 0 {
-        return Err(Error::bad_image(format!(
-            "a picture of {width} × {height} pixels has nothing to see"
-        )));
-    }
-    if width > MAX_SIDE || height > MAX_SIDE {
-        return Err(Error::bad_image(format!(
-            "the picture has {width} × {height} pixels, and the limit is {MAX_SIDE} along a side; make it smaller"
-        )));
-    }
-    let pixels = u64::from(width) * u64::from(height);
-    if pixels > MAX_PIXELS {
-        return Err(Error::bad_image(format!(
-            "the picture has {width} × {height} pixels ({} megapixels), and the limit is {} megapixels; \
-             make it smaller",
-            pixels.div_ceil(1_000_000),
-            MAX_PIXELS / 1_000_000,
-        )));
-    }
-    Ok(())
-}
 
 /// What `preprocessor_config.json` says, read as `SiglipImageProcessor` reads it: a key that is absent or null
 /// has the class's default.
@@ -298,8 +194,8 @@ impl Preprocessor {
 
     /// The vision tower's input for one picture: `[3, height, width]`, channel by channel.
     pub fn pixel_values(&self, image: &Image) -> Vec<f32> {
-        let from = (image.width as usize, image.height as usize);
-        let resized = resize(&image.rgb, from, (self.width, self.height), self.filter);
+        let from = (image.width() as usize, image.height() as usize);
+        let resized = resize(image.rgb(), from, (self.width, self.height), self.filter);
         let pixels = resized.as_chunks::<3>().0;
         let mut values = Vec::with_capacity(resized.len());
         for (channel, levels) in self.levels.iter().enumerate() {

@@ -1,6 +1,6 @@
 //! Which way up a picture is, as its EXIF or XMP metadata says.
 
-use super::decode::allocate;
+use super::memory::allocate;
 use crate::error::Result;
 
 /// Columns turned into rows at a time.
