@@ -68,10 +68,10 @@ describe("downloads and what is kept of them", { timeout: 600_000 }, () => {
     await page.evaluate(() => {
       window.load = async (source, options = {}) => {
         const events = [];
-        const patience = { hurry: true, stall: 20_000, ...options.patience };
+        const retryPolicy = { hurry: true, stall: 20_000, ...options.retryPolicy };
         const result = await outcome(async () => {
           const classifier = await SiglipClassifier.load(source, {
-            backend: "cpu", ...options, [Symbol.for("siglip-web.patience")]: patience,
+            backend: "cpu", ...options, [Symbol.for("siglip-web.retryPolicy")]: retryPolicy,
             onProgress: (event) => { events.push(event); options.onProgress?.(event); },
           });
           if (options.keep) window.kept = classifier;
@@ -274,7 +274,7 @@ describe("downloads and what is kept of them", { timeout: 600_000 }, () => {
   test("a connection that gives nothing any more counts as broken", async () => {
     let stalls = 2;
     hub.fault = ({ where, start, end }) => (where === "cdn" && 400_000 >= start && 400_000 < end && stalls-- > 0 ? { stall: 400_000 } : undefined);
-    whole(await load(hub.model, { cache: false, patience: { stall: 150 } }));
+    whole(await load(hub.model, { cache: false, retryPolicy: { stall: 150 } }));
     assert.ok(stalls <= 0);
   });
 
@@ -467,7 +467,7 @@ describe("downloads and what is kept of them", { timeout: 600_000 }, () => {
         hub.fault = ({ where }) => (where === "cdn" ? (reached(), fault) : undefined);
         await page.evaluate(([source, worker]) => {
           window.stop = new AbortController();
-          window.loading = load(source, { worker, signal: window.stop.signal, patience: { hurry: false } });
+          window.loading = load(source, { worker, signal: window.stop.signal, retryPolicy: { hurry: false } });
         }, [hub.model, worker]);
         await there;
         const result = await page.evaluate(() => {
@@ -573,8 +573,8 @@ describe("the real engine over the same server", { timeout: 900_000 }, () => {
     page = await importLibrary(await site.page(), site.library);
     await page.evaluate((labels) => {
       window.answer = async (source, options) => outcome(async () => {
-        const patience = { [Symbol.for("siglip-web.patience")]: { hurry: true } };
-        const classifier = await SiglipClassifier.load(source, { backend: "cpu", ...patience, ...options });
+        const retryPolicy = { [Symbol.for("siglip-web.retryPolicy")]: { hurry: true } };
+        const classifier = await SiglipClassifier.load(source, { backend: "cpu", ...retryPolicy, ...options });
         const picture = new ImageData(new Uint8ClampedArray(4 * 20 * 20).map((_, i) => (i * 37) % 256), 20, 20);
         const scores = await classifier.classify(picture, labels);
         const texts = await classifier.embedText(labels);
@@ -663,8 +663,8 @@ describe("the real engine over the same server", { timeout: 900_000 }, () => {
     // New words, and no network: that call fails, and nothing else.
     hub.fault = ({ where }) => (where === "cdn" || where === "hub" ? { status: 503 } : undefined);
     const results = await page.evaluate(async ([source, labels]) => {
-      const patience = { [Symbol.for("siglip-web.patience")]: { hurry: true } };
-      const classifier = await SiglipClassifier.load(source, { backend: "cpu", dtype: "f32", ...patience });
+      const retryPolicy = { [Symbol.for("siglip-web.retryPolicy")]: { hurry: true } };
+      const classifier = await SiglipClassifier.load(source, { backend: "cpu", dtype: "f32", ...retryPolicy });
       const results = [await outcome(() => classifier.embedText(["zebra crossing"])), await outcome(() => classifier.embedText(labels))];
       await classifier.dispose();
       return results;

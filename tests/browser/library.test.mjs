@@ -952,11 +952,11 @@ describe("the library over the real engine", { timeout: 1_200_000 }, () => {
     ];
     for (const [file, answer, code, message] of cases) {
       for (const name of MODEL_FILES) site.overlay[`/broken/${name}`] = name === file ? answer : model(name);
-      const result = await page.evaluate(() => outcome(async () => (await SiglipClassifier.load("/broken/", { worker: false, backend: "cpu", [Symbol.for("siglip-web.patience")]: { hurry: true } })).info));
+      const result = await page.evaluate(() => outcome(async () => (await SiglipClassifier.load("/broken/", { worker: false, backend: "cpu", [Symbol.for("siglip-web.retryPolicy")]: { hurry: true } })).info));
       assertError(result, code, message);
     }
     // In the worker, and with a page that is as usable as before.
-    assertError(await page.evaluate(() => outcome(async () => (await SiglipClassifier.load("/broken/", { [Symbol.for("siglip-web.patience")]: { hurry: true } })).info)), "network");
+    assertError(await page.evaluate(() => outcome(async () => (await SiglipClassifier.load("/broken/", { [Symbol.for("siglip-web.retryPolicy")]: { hurry: true } })).info)), "network");
     assertAsReference(await page.evaluate((labels) => tiny.classify("/picture.png", labels), expected.labels));
   });
 

@@ -6,10 +6,12 @@
 const CODES = ["bad-input", "bad-image", "bad-model", "network", "aborted", "unsupported", "out-of-memory", "device-lost", "disposed"];
 
 export class SiglipError extends Error {
+  /** @type {"SiglipError"} */
+  name = "SiglipError";
+
   /** @param {SiglipErrorCode} code @param {string} message @param {ErrorOptions} [options] */
   constructor(code, message, options) {
     super(message, options);
-    this.name = "SiglipError";
     /** @readonly @type {SiglipErrorCode} */
     this.code = code;
   }

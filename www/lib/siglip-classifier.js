@@ -6,6 +6,10 @@ import { SiglipClassifier, SiglipError } from "./siglip-web.js";
 
 /** @typedef {import("./siglip-web.d.ts").ImageInput} ImageInput */
 /** @typedef {import("./siglip-web.d.ts").LabelScore} LabelScore */
+/** @typedef {typeof import("./siglip-classifier.d.ts").SiglipClassifierElement} Declared */
+/** @typedef {"observedAttributes" | "connectedCallback" | "disconnectedCallback" | "attributeChangedCallback"} Callbacks */
+/** @typedef {import("./ports.d.ts").Implements<Declared, typeof SiglipClassifierElement>} AsDeclared */
+/** @typedef {import("./ports.d.ts").NothingMore<import("./ports.d.ts").Undeclared<Declared, typeof SiglipClassifierElement, Callbacks>>} NothingMore */
 
 const CSS = `
 :host { display: block; max-width: 32rem; font: 1rem/1.45 system-ui, sans-serif;
@@ -151,6 +155,7 @@ export class SiglipClassifierElement extends Base {
     });
   }
 
+  /** @param {string} name @param {string | null} before @param {string | null} after */
   attributeChangedCallback(name, before, after) {
     if (before === after) return;
     if (name === "labels") this.#labels = undefined;
@@ -189,7 +194,7 @@ export class SiglipClassifierElement extends Base {
       this.#result = result;
       this.#list(result);
       const [best] = result;
-      this.#say(best.score < FITS ? "None of the labels fits." : `Best: ${best.label}, ${percent(best.score)}.`);
+      this.#say(!best || best.score < FITS ? "None of the labels fits." : `Best: ${best.label}, ${percent(best.score)}.`);
       this.#emit("siglip-result", result);
     } catch (error) {
       if (run !== this.#run) return;

@@ -1,5 +1,6 @@
 // The models that the page offers: how large they are in each form, what this device can hold, and what is kept of them here.
 
+import { isSoftware } from '../lib/worker/backend.js';
 import { bytes } from './results.js';
 
 const $ = (id) => document.getElementById(id);
@@ -32,8 +33,7 @@ export async function lookAtDevice() {
   const phone = matchMedia('(hover: none) and (pointer: coarse)').matches;
   const memory = navigator.deviceMemory ? navigator.deviceMemory * 5e8 : phone ? 1.2e9 : 4e9;
   const adapter = await navigator.gpu?.requestAdapter({ powerPreference: 'high-performance' }).catch(() => null);
-  const { vendor = '', architecture = '', description = '', isFallbackAdapter = false } = adapter?.info ?? {};
-  const gpu = Boolean(adapter) && !isFallbackAdapter && !/swiftshader|llvmpipe|software/i.test(`${vendor} ${architecture} ${description}`);
+  const gpu = Boolean(adapter) && !isSoftware(adapter);
   // WebAssembly addresses 4 GB. What WebGPU promises of buffers is many times the largest matrix of these models, so its limits decide nothing.
   return { gpu, memory: Math.min(memory, gpu ? Infinity : 3.6e9) };
 }

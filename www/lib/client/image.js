@@ -3,7 +3,7 @@
 import { SiglipError, aborted } from "../error.js";
 
 /**
- * @typedef {{bytes: Uint8Array} | {rgba: Uint8ClampedArray, width: number, height: number}} Picture
+ * @typedef {import("../ports.d.ts").Picture} Picture
  * @typedef {object} Prepared
  * @property {Picture} picture
  * @property {() => Promise<Picture>} [decode] the browser's own decoder, for a format that the engine doesn't know
@@ -193,12 +193,12 @@ function svgText(bytes) {
 
 /** A drawing has no pixels of its own: it is drawn as large as it says, within bounds. @param {string} text @returns {Promise<Picture>} */
 async function rasterise(text) {
-  const bad = (why) => new SiglipError("bad-image", `The SVG drawing could not be drawn: ${why}. Save it as PNG.`);
+  const bad = (/** @type {string} */ why) => new SiglipError("bad-image", `The SVG drawing could not be drawn: ${why}. Save it as PNG.`);
   if (!globalThis.document) throw new SiglipError("unsupported", "An SVG drawing can only be drawn by a page, not by a worker. Draw it there, or save it as PNG.");
   const root = new DOMParser().parseFromString(text, "image/svg+xml").documentElement;
   if (root.localName !== "svg") throw bad("it is not well-formed XML");
-  const [, , boxWidth, boxHeight] = (root.getAttribute("viewBox") ?? "").trim().split(/[\s,]+/).map(Number);
-  const length = (name) => Number(/^\s*([\d.]+(?:e[+-]?\d+)?)\s*(px|pt|pc|mm|cm|in)?\s*$/i.exec(root.getAttribute(name) ?? "")?.[1]);
+  const [, , boxWidth = NaN, boxHeight = NaN] = (root.getAttribute("viewBox") ?? "").trim().split(/[\s,]+/).map(Number);
+  const length = (/** @type {string} */ name) => Number(/^\s*([\d.]+(?:e[+-]?\d+)?)\s*(px|pt|pc|mm|cm|in)?\s*$/i.exec(root.getAttribute(name) ?? "")?.[1]);
   let width = length("width") || (length("height") * boxWidth) / boxHeight || boxWidth || 300;
   let height = length("height") || (width * boxHeight) / boxWidth || boxHeight || 150;
   const longest = Math.max(width, height);

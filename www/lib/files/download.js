@@ -2,30 +2,17 @@
 // put together from two versions, and what goes wrong for good is told apart.
 import { SiglipError, aborted, siglipError } from "../error.js";
 
-/**
- * How long to go on trying. Times in milliseconds. `hurry` waits for nothing, for tests: what would be waited for is still told.
- * @typedef {{first: number, longest: number, tries: number, stall: number, hurry?: boolean}} Patience
- * @type {Patience}
- */
-export const PATIENCE = { first: 500, longest: 30_000, tries: 8, stall: 30_000 };
+/** @typedef {import("../ports.d.ts").Context} Context */
+/** @typedef {import("../ports.d.ts").RetryPolicy} RetryPolicy */
+/** @typedef {import("../ports.d.ts").Version} Version */
+
+/** @type {RetryPolicy} */
+export const RETRY_POLICY = { first: 500, longest: 30_000, tries: 8, stall: 30_000 };
 
 /** Failures in a row before the file ever was there: mostly a wrong address or no network at all. */
 const TRIES_AT_FIRST = 3;
 /** A server that asks for more is busy for the day. Seconds. */
 const LONGEST_ASKED = 300;
-
-/**
- * What the downloads of one load share.
- * @typedef {object} Context
- * @property {AbortSignal} signal of the call under way; it changes from call to call
- * @property {string} name how messages call the model
- * @property {boolean} hub whether addresses are those of the Hugging Face Hub, or of a mirror of it
- * @property {Patience} patience
- * @property {RequestCache} caching whether the browser's HTTP cache may keep a copy as well
- * @property {(waiting: string) => void} wait told why nothing arrives
- */
-
-/** What tells one version of a file from another. @typedef {{etag?: string, modified?: string, size?: number}} Version */
 
 /** A failure that may pass. */
 class Again extends Error {
@@ -61,17 +48,17 @@ class Tries {
     if (this.#signal.aborted) throw aborted();
     if (!(error instanceof Again)) throw siglipError(error, "network");
     const { reason, asked } = error;
-    const { patience } = this.#context;
+    const { retryPolicy } = this.#context;
     this.#failures += 1;
-    const enough = this.#known() || asked !== undefined ? patience.tries : Math.min(TRIES_AT_FIRST, patience.tries);
+    const enough = this.#known() || asked !== undefined ? retryPolicy.tries : Math.min(TRIES_AT_FIRST, retryPolicy.tries);
     if (this.#failures >= enough || (asked !== undefined && asked > LONGEST_ASKED)) throw reason;
-    const wait = asked === undefined ? backOff(patience, this.#failures) : 1000 * asked;
+    const wait = asked === undefined ? backOff(retryPolicy, this.#failures) : 1000 * asked;
     if (wait >= 1000) this.#context.wait(`${reason.message.split(/(?<=\.) /)[0]} Trying again in ${Math.ceil(wait / 1000)} s.`);
-    if (!patience.hurry) await pause(wait, this.#signal);
+    if (!retryPolicy.hurry) await pause(wait, this.#signal);
   }
 }
 
-/** Twice as long each time, and not all visitors at once. @param {Patience} patience @param {number} failures */
+/** Twice as long each time, and not all visitors at once. @param {RetryPolicy} retryPolicy @param {number} failures */
 function backOff({ first, longest }, failures) {
   return Math.min(longest, first * 2 ** (failures - 1)) * (0.5 + Math.random() / 2);
 }
@@ -98,7 +85,7 @@ function pause(time, signal) {
 /** Ends a request that gives nothing for too long. */
 class Watch {
   #stop = new AbortController();
-  #timer;
+  #timer = 0;
 
   /** @param {number} time @param {AbortSignal} signal of the caller */
   constructor(time, signal) {
@@ -146,8 +133,8 @@ async function ask(context, address, watch, { method = "GET", range, cache = con
 }
 
 /** @param {Context} context @param {string} address */
-function stalled({ patience }, address) {
-  return new SiglipError("network", `Nothing more came from ${plain(address)} for ${Math.ceil(patience.stall / 1000)} seconds. Check the connection and load again.`);
+function stalled({ retryPolicy }, address) {
+  return new SiglipError("network", `Nothing more came from ${plain(address)} for ${Math.ceil(retryPolicy.stall / 1000)} seconds. Check the connection and load again.`);
 }
 
 /** The browser says of a failed request only that it failed. @param {Context} context @param {string} address @param {Error} error */
@@ -215,7 +202,7 @@ function plain(address) {
 
 /** @param {Response} response @returns {Version} */
 export function versionOf(response) {
-  const header = (name) => response.headers.get(name) ?? undefined;
+  const header = (/** @type {string} */ name) => response.headers.get(name) ?? undefined;
   return { etag: header("etag"), modified: header("last-modified"), size: wholeSize(response) };
 }
 
@@ -272,11 +259,11 @@ export class Download {
    * @returns {Promise<Response | undefined>}
    */
   async first(options = {}) {
-    const { signal, patience } = this.#context;
+    const { signal, retryPolicy } = this.#context;
     const tries = new Tries(this.#context, signal, () => this.#known);
     for (;;) {
       try {
-        return await this.#ask(options, new Watch(patience.stall, signal));
+        return await this.#ask(options, new Watch(retryPolicy.stall, signal));
       } catch (error) {
         await tries.failed(error);
       }
@@ -332,7 +319,7 @@ export class Download {
     this.#versions.set(place, { ...version, ...before });
     this.size ??= size;
     const linked = /^(?:W\/)?"?([\da-f]{64})"?$/i.exec(response.headers.get("x-linked-etag") ?? "");
-    this.sha256 ??= linked?.[1].toLowerCase();
+    this.sha256 ??= linked?.[1]?.toLowerCase();
     this.commit ??= /^[\da-f]{40}$/.exec(response.headers.get("x-repo-commit") ?? "")?.[0];
   }
 
@@ -349,12 +336,12 @@ export class Download {
    * whole: no range is asked for as long as nothing has arrived
    */
   async *bytes(start, end, { response, stop, whole } = {}) {
-    const { patience } = this.#context;
+    const { retryPolicy } = this.#context;
     const signal = stop ? AbortSignal.any([stop, this.#context.signal]) : this.#context.signal;
     const tries = new Tries(this.#context, signal, () => this.#known);
     let at = start;
     for (;;) {
-      const watch = new Watch(patience.stall, signal);
+      const watch = new Watch(retryPolicy.stall, signal);
       try {
         if (!response) {
           const range = whole && at === 0 ? undefined : `bytes=${at}-${end === Infinity ? "" : end - 1}`;

@@ -2,6 +2,7 @@
 
 /** @typedef {import("./download.js").Download} Download */
 
+/** No request is for more bytes. The engine plans reads no longer (`PIECE` in src/checkpoint/load/tensors.rs), so that each is one chunk. */
 const CHUNK = 4 * 2 ** 20;
 const READ_AHEAD = 32 * 2 ** 20;
 const REQUESTS = 4;
@@ -72,20 +73,17 @@ export class Ranges {
     this.#drop();
     const headEnd = this.#head.bytes ? this.#head.end : 0;
     for (let i = 0; i + 1 < reads.length; i += 2) {
-      let [start, end] = [reads[i], reads[i] + reads[i + 1]];
+      const [offset, length] = /** @type {[number, number]} */ ([reads[i], reads[i + 1]]);
+      let [start, end] = [offset, offset + length];
       if (this.size !== undefined) end = Math.min(end, this.size);
       start = Math.max(start, headEnd);
-      while (start < end) {
-        const last = this.#chunks[this.#chunks.length - 1];
-        const room = last && last.end === start ? CHUNK - (last.end - last.start) : 0;
-        if (last && room > 0) {
-          last.end = Math.min(end, start + room);
-          start = last.end;
-        } else {
-          this.#chunks.push({ start, end: Math.min(end, start + CHUNK) });
-          start = this.#chunks[this.#chunks.length - 1].end;
-        }
+      // A planned read that is met by one chunk is handed on as it arrived, without a copy: neighbours share a chunk only whole.
+      const last = this.#chunks[this.#chunks.length - 1];
+      if (last && last.end === start && end - last.start <= CHUNK) {
+        last.end = Math.max(last.end, end);
+        continue;
       }
+      for (; start < end; start += CHUNK) this.#chunks.push({ start, end: Math.min(end, start + CHUNK) });
     }
     this.#pump();
   }
@@ -128,7 +126,7 @@ export class Ranges {
     const planned = this.#chunks.findIndex(({ start, end, failed }) => start <= at && at < end && !failed);
     if (planned >= 0) {
       for (let i = 0; i < planned; i++) this.#release(); // not read after all
-      const [next] = this.#chunks;
+      const next = /** @type {Chunk} */ (this.#chunks[0]);
       this.#pump();
       await next.done;
       return next;
@@ -151,7 +149,7 @@ export class Ranges {
   #pump() {
     const most = this.#stream ? 1 : REQUESTS;
     while (this.#inFlight < most && this.#begun < this.#chunks.length) {
-      const chunk = this.#chunks[this.#begun];
+      const chunk = /** @type {Chunk} */ (this.#chunks[this.#begun]);
       const size = chunk.end - chunk.start;
       if (this.#begun > 0 && this.#held + size > READ_AHEAD) return;
       this.#begun += 1;

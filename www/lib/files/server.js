@@ -1,112 +1,23 @@
-// The checkpoint's files, wherever they are: what the engine calls Source.
+// A folder of a server, or a model of the Hub.
+import { SiglipError } from "../error.js";
 import { Download, sameVersion, versionOf } from "./download.js";
-import { SiglipError, siglipError } from "../error.js";
 import { Ranges } from "./ranges.js";
 
-/** @typedef {import("./download.js").Context} Context */
-/** @typedef {import("./download.js").Version} Version */
+/** @typedef {import("../ports.d.ts").Context} Context */
+/** @typedef {import("../ports.d.ts").Hub} Hub */
+/** @typedef {import("../ports.d.ts").Loaded} Loaded */
+/** @typedef {import("../ports.d.ts").Progress} Progress */
+/** @typedef {import("../ports.d.ts").Reader} Reader */
+/** @typedef {import("../ports.d.ts").RemotePlace} RemotePlace */
+/** @typedef {import("../ports.d.ts").Version} Version */
+/** @typedef {import("../ports.d.ts").WeightsVersion} WeightsVersion */
 /** @typedef {import("../store/stored.js").Stored} Stored */
-/** @typedef {{stage: string, file?: string, loaded: number, total: number, fromCache?: boolean, waiting?: string}} Progress */
-/** @typedef {{kind: "url", base: string, hub?: Hub} | {kind: "files", files: Map<string, File>} | {kind: "directory", handle: FileSystemDirectoryHandle}} Place */
-/** The Hub's own, or a mirror's, origin; the model there. @typedef {{origin: string, model: string, revision: string}} Hub */
-/** Told by the engine how much of a file it has, and whether the last of it was kept. @typedef {(file: string, loaded: number, total: number, fromCache: boolean) => void} Loaded */
-/** @typedef {{size?: number, ranges: boolean, sha256?: string, plan: (reads: Float64Array) => void, readAt: (offset: number, length: number) => Promise<Uint8Array>, close: () => void}} Reader */
 
 /** How long to wait for a server that is only asked whether anything has changed. Milliseconds. */
 const LOOK = 5000;
 
-/**
- * @param {Place} place
- * @param {Context} context
- * @param {Stored | undefined} stored
- * @param {(progress: Progress) => void} report told of what is downloaded
- * @returns {{readAll: (file: string) => Promise<Uint8Array | undefined>, open: (file: string) => Promise<Reader | undefined>, loaded: Loaded}}
- */
-export function openSource(place, context, stored, report) {
-  const source = place.kind === "url" ? new Folder(place, context, stored, report) : new Files(place, context.name, report);
-  /** @template T @param {(file: string) => Promise<T>} work @returns {(file: string) => Promise<T>} */
-  const inside = (work) => async (file) => {
-    if (!file.split("/").every((part) => /^[\w.-]+$/.test(part) && !/^\.+$/.test(part))) {
-      throw new SiglipError("bad-model", `${context.name} names a file ${JSON.stringify(file)}, which is not a name inside its folder.`);
-    }
-    return work(file);
-  };
-  return { readAll: inside((file) => source.readAll(file)), open: inside((file) => source.open(file)), loaded: (...how) => source.loaded(...how) };
-}
-
-// ---------------------------------------------------------------------------------------------------------
-// On disk
-
-/** Files that the visitor chose; they are read by slices. */
-class Files {
-  #place;
-  #name;
-  #report;
-
-  /** @param {Exclude<Place, {kind: "url"}>} place @param {string} name @param {(progress: Progress) => void} report */
-  constructor(place, name, report) {
-    this.#place = place;
-    this.#name = name;
-    this.#report = report;
-  }
-
-  /** @type {Loaded} */
-  loaded(file, loaded, total) {
-    this.#report({ stage: "download", file, loaded, total });
-  }
-
-  /** @param {string} file */
-  #find(file) {
-    return this.#place.kind === "files" ? this.#place.files.get(file) : fromDirectory(this.#place.handle, file);
-  }
-
-  /** @param {string} file */
-  async readAll(file) {
-    const found = await this.#find(file);
-    return found && read(found, file, this.#name);
-  }
-
-  /** @param {string} file @returns {Promise<Reader | undefined>} */
-  async open(file) {
-    const found = await this.#find(file);
-    const name = this.#name;
-    return found && {
-      size: found.size,
-      ranges: true,
-      plan() {},
-      readAt: (offset, length) => read(found.slice(offset, offset + length), file, name),
-      close() {},
-    };
-  }
-}
-
-/** @param {FileSystemDirectoryHandle} directory @param {string} file */
-async function fromDirectory(directory, file) {
-  const parts = file.split("/");
-  try {
-    for (const part of parts.slice(0, -1)) directory = await directory.getDirectoryHandle(part);
-    return await (await directory.getFileHandle(parts[parts.length - 1])).getFile();
-  } catch (error) {
-    if (error.name === "NotFoundError" || error.name === "TypeMismatchError") return undefined;
-    throw new SiglipError("network", `${file} in the folder ${directory.name} could not be read (${error.message}). Choose the folder again and allow reading.`, { cause: error });
-  }
-}
-
-/** @param {Blob} blob @param {string} file @param {string} name */
-async function read(blob, file, name) {
-  try {
-    return new Uint8Array(await blob.arrayBuffer());
-  } catch (error) {
-    if (error instanceof RangeError) throw siglipError(error);
-    throw new SiglipError("network", `${file} of ${name} could not be read (${error.message}). It may have been moved or changed since it was chosen: choose it again.`, { cause: error });
-  }
-}
-
-// ---------------------------------------------------------------------------------------------------------
-// On a server
-
 /** A folder of a server, or a model of the Hub; with what is kept of it. */
-class Folder {
+export class RemoteFiles {
   #place;
   #context;
   #stored;
@@ -120,7 +31,7 @@ class Folder {
   /** What the engine has of the weights that are being read, and what arrived since. @type {Map<string, {loaded: number, total: number, ahead: number, told: number}>} */
   #weights = new Map();
 
-  /** @param {Extract<Place, {kind: "url"}>} place @param {Context} context @param {Stored | undefined} stored @param {(progress: Progress) => void} report */
+  /** @param {RemotePlace} place @param {Context} context @param {Stored | undefined} stored @param {(progress: Progress) => void} report */
   constructor(place, context, stored, report) {
     this.#place = place;
     this.#context = context;
@@ -242,8 +153,8 @@ class Folder {
     // Its weights are compared when they are opened; the rest is small.
     this.#anew = !stored.complete;
     if (this.#anew) return;
-    const { patience } = this.#context;
-    const context = { ...this.#context, patience: { ...patience, tries: 1, stall: Math.min(patience.stall, LOOK) } };
+    const { retryPolicy } = this.#context;
+    const context = { ...this.#context, retryPolicy: { ...retryPolicy, tries: 1, stall: Math.min(retryPolicy.stall, LOOK) } };
     const same = Object.entries({ ...files, ...weights }).map(async ([file, version]) => {
       try {
         const response = await this.#unpinned(file, context).first({ method: "HEAD", cache: "no-cache" });
@@ -266,7 +177,7 @@ class Folder {
 
   /**
    * What is kept of a file's tensors counts only if the file is the same as then.
-   * @param {string} file @param {Version & {sha256?: string, ranges?: boolean}} version
+   * @param {string} file @param {WeightsVersion} version
    */
   async #compare(file, version) {
     const stored = this.#stored;
@@ -300,8 +211,8 @@ class Folder {
     /** @type {Map<string, {size?: number, sha256?: string}>} */
     const listing = new Map();
     const commit = this.#stored?.about.commit ?? revision;
-    const { patience } = this.#context;
-    const context = { ...this.#context, hub: false, patience: { ...patience, tries: Math.min(2, patience.tries) } };
+    const { retryPolicy } = this.#context;
+    const context = { ...this.#context, hub: false, retryPolicy: { ...retryPolicy, tries: Math.min(2, retryPolicy.tries) } };
     try {
       const download = new Download(context, `${origin}/api/models/${model}/tree/${encodeURIComponent(commit)}`, "list of files");
       const bytes = await download.all(() => {});

@@ -25,12 +25,12 @@ function maker(device) {
   const pipelines = new Map();
   const createShaderModule = device.createShaderModule.bind(device);
   const createComputePipeline = device.createComputePipeline.bind(device);
-  device.createShaderModule = (descriptor) => modules.get(descriptor.code) ?? createShaderModule(descriptor);
-  device.createComputePipeline = (descriptor) => {
+  device.createShaderModule = (/** @type {GPUShaderModuleDescriptor} */ descriptor) => modules.get(descriptor.code) ?? createShaderModule(descriptor);
+  device.createComputePipeline = (/** @type {GPUComputePipelineDescriptor} */ descriptor) => {
     const { layout, compute: { module, entryPoint } } = descriptor;
     return (layout === "auto" && entryPoint === ENTRY && pipelines.get(module)) || createComputePipeline(descriptor);
   };
-  const make = async (text) => {
+  const make = async (/** @type {string} */ text) => {
     const module = createShaderModule({ code: text });
     const pipeline = await device.createComputePipelineAsync({ layout: "auto", compute: { module, entryPoint: ENTRY } });
     modules.set(text, module);

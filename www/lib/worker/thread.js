@@ -1,4 +1,5 @@
 // One thread beside the worker's own: see threads.js. Once it runs it hears no more messages.
+// @ts-ignore: made by the build
 import init, { runThread } from "../pkg/siglip_web_cpu_threads.js";
 
 self.onmessage = async ({ data: { module, memory, watcher } }) => {

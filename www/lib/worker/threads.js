@@ -11,6 +11,7 @@ export const THREADS = self.crossOriginIsolated && typeof Window === "undefined"
 
 /** The threads of one instance of the module, beside the one that calls it. */
 export class Threads {
+  /** @type {{worker: Worker, end: () => void, ready: Promise<unknown>}[]} */
   #spawned = [];
   #watch;
 
@@ -53,7 +54,7 @@ export class Threads {
 /** That a thread runs the module, or why not. Listens at once: a script that isn't there is told before the module has come. @param {Worker} worker */
 function answered(worker) {
   const answer = new Promise((resolve, reject) => {
-    const fail = (message) => reject(new SiglipError("unsupported", `A thread of the library could not be started (${message}).`));
+    const fail = (/** @type {string} */ message) => reject(new SiglipError("unsupported", `A thread of the library could not be started (${message}).`));
     worker.onmessage = ({ data }) => (data === "ready" ? resolve(undefined) : fail(data));
     worker.onerror = (event) => {
       event.preventDefault();

@@ -1,0 +1,110 @@
+// The line to the engine: a worker's messages, or plain calls on this thread.
+import { SiglipError, siglipError } from "../error.js";
+import { isForeign, spawn } from "../worker/spawn.js";
+
+/** @typedef {import("../ports.d.ts").Progress} Progress */
+/** @typedef {import("../ports.d.ts").Request} Request */
+/** @typedef {(Request & {id: number}) | {cancel: number}} Message */
+
+/** How long a worker may take to give its memory back before it is ended all the same. Milliseconds. */
+const DISPOSE_LIMIT = 2000;
+
+/** Requests and their answers, over a worker's messages or plain calls. */
+export class Link {
+  #post;
+  #end;
+  /** @type {Map<number, {resolve: (value: any) => void, reject: (error: SiglipError) => void, onProgress?: (progress: Progress) => void}>} */
+  #pending = new Map();
+  #count = 0;
+  /** @type {SiglipError | undefined} why nothing can be asked any more */
+  failure;
+
+  /** @param {(message: Message, transfer: Transferable[]) => void} post @param {() => void} end */
+  constructor(post, end) {
+    this.#post = post;
+    this.#end = end;
+  }
+
+  /**
+   * @param {Request} message
+   * @param {(progress: Progress) => void} [onProgress]
+   * @param {Transferable[]} [transfer]
+   */
+  request(message, onProgress, transfer = []) {
+    const id = ++this.#count;
+    /** @type {Promise<any>} */
+    const reply = new Promise((resolve, reject) => {
+      if (this.failure) throw this.failure;
+      this.#pending.set(id, { resolve, reject, onProgress });
+      this.#post({ ...message, id }, transfer);
+    });
+    return { reply, cancel: () => { if (this.#pending.has(id)) this.#post({ cancel: id }, []); } };
+  }
+
+  /** @param {any} message */
+  receive({ id, progress, error, result, watch }) {
+    if (watch) return this.#watch(watch);
+    const waiting = this.#pending.get(id);
+    if (!waiting) return;
+    if (progress) return waiting.onProgress?.(progress);
+    this.#pending.delete(id);
+    if (error) waiting.reject(siglipError(error));
+    else waiting.resolve(result);
+  }
+
+  /** A thread of the worker that crashes leaves it waiting for ever. @param {MessagePort} port */
+  #watch(port) {
+    port.onmessage = ({ data }) => this.close(new SiglipError("device-lost", `The computation crashed (${data}) and had to stop. Load the model again.`));
+  }
+
+  /** Asks for all memory back, and waits a little for that. */
+  async free() {
+    let timer;
+    const late = new Promise((resolve) => { timer = setTimeout(resolve, DISPOSE_LIMIT); });
+    await Promise.race([this.request({ method: "dispose" }).reply.catch(() => {}), late]);
+    clearTimeout(timer);
+  }
+
+  /** Nothing hangs: what waits is rejected with `error`, and so is what comes later. @param {SiglipError} error */
+  close(error) {
+    if (this.failure) return;
+    this.failure = error;
+    for (const { reject } of this.#pending.values()) reject(error);
+    this.#pending.clear();
+    this.#end();
+  }
+}
+
+export function workerLink() {
+  if (typeof Worker === "undefined") throw new SiglipError("unsupported", "There are no web workers here. siglip-web runs in a browser; there, worker: false does without them.");
+  const url = new URL("../worker/worker.js", import.meta.url);
+  const foreign = isForeign(url);
+  const failed = (/** @type {string} */ detail) => new SiglipError("network", `The library's worker ${url.href} could not be started${detail ? ` (${detail})` : ""}. Serve the whole folder that siglip-web.js is in${foreign ? ", let other sites read it (CORS)," : ""} and allow it in the page's Content-Security-Policy (worker-src ${foreign ? "blob:" : "'self'"}); or load with worker: false.`);
+  let spawned;
+  try {
+    spawned = spawn(url, () => new Worker(new URL("../worker/worker.js", import.meta.url), { type: "module", name: "siglip-web" }), "siglip-web");
+  } catch (error) {
+    throw failed(error.message);
+  }
+  const { worker, end } = spawned;
+  let started = false;
+  const link = new Link((message, transfer) => worker.postMessage(message, transfer), end);
+  worker.onmessage = ({ data }) => {
+    started = true;
+    link.receive(data);
+  };
+  // Once it runs, the worker itself tells of every failure of a call; what is left are errors that concern none.
+  worker.onerror = (event) => {
+    if (started) return;
+    event.preventDefault();
+    link.close(failed(event.message));
+  };
+  return link;
+}
+
+export async function localLink() {
+  const { Host } = await import("../worker/host.js");
+  const host = new Host((message) => link.receive(message));
+  const link = new Link((message) => void host.receive(message), () => {});
+  return link;
+}

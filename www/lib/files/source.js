@@ -1,0 +1,30 @@
+// The checkpoint's files, wherever they are: what the engine calls Source.
+import { SiglipError } from "../error.js";
+import { LocalFiles } from "./disk.js";
+import { RemoteFiles } from "./server.js";
+
+/** @typedef {import("../ports.d.ts").Context} Context */
+/** @typedef {import("../ports.d.ts").Loaded} Loaded */
+/** @typedef {import("../ports.d.ts").Place} Place */
+/** @typedef {import("../ports.d.ts").Progress} Progress */
+/** @typedef {import("../ports.d.ts").Source} Source */
+/** @typedef {import("../store/stored.js").Stored} Stored */
+
+/**
+ * @param {Place} place
+ * @param {Context} context
+ * @param {Stored | undefined} stored
+ * @param {(progress: Progress) => void} report told of what is downloaded
+ * @returns {Source & {loaded: Loaded}}
+ */
+export function openSource(place, context, stored, report) {
+  const source = place.kind === "url" ? new RemoteFiles(place, context, stored, report) : new LocalFiles(place, context.name, report);
+  /** @template T @param {(file: string) => Promise<T>} work @returns {(file: string) => Promise<T>} */
+  const inside = (work) => async (file) => {
+    if (!file.split("/").every((part) => /^[\w.-]+$/.test(part) && !/^\.+$/.test(part))) {
+      throw new SiglipError("bad-model", `${context.name} names a file ${JSON.stringify(file)}, which is not a name inside its folder.`);
+    }
+    return work(file);
+  };
+  return { readAll: inside((file) => source.readAll(file)), open: inside((file) => source.open(file)), loaded: (...how) => source.loaded(...how) };
+}

@@ -1,0 +1,127 @@
+/** What the rooms of the library give each other; callers see `siglip-web.d.ts`. */
+import type { ClassifyOptions, LabelScore, LoadOptions, ModelInfo, ProgressEvent } from "./siglip-web.js";
+
+/** Where a model's files are. */
+export type Place = RemotePlace | LocalPlace;
+/** `base`: the folder's address, with the query that every file is asked for with. */
+export type RemotePlace = { kind: "url"; base: string; hub?: Hub };
+export type LocalPlace = { kind: "files"; files: Map<string, File> } | { kind: "directory"; handle: FileSystemDirectoryHandle };
+/** The Hub's own, or a mirror's, origin; the model there. */
+export type Hub = { origin: string; model: string; revision: string };
+
+/** As for the caller, but `"ready"`, which the caller's thread tells. */
+export type Progress = Omit<ProgressEvent, "stage"> & { stage: "download" | "load" | "warmup" };
+/** Told by the engine how much of a file it has, and whether the last of it was kept. */
+export type Loaded = (file: string, loaded: number, total: number, fromCache: boolean) => void;
+
+/** What tells one version of a file from another. */
+export type Version = { etag?: string; modified?: string; size?: number };
+export type WeightsVersion = Version & { sha256?: string; ranges?: boolean };
+
+/** When to ask again, and when to give up. Times in milliseconds. `hurry` waits for nothing, for tests: what would be waited for is still told. */
+export type RetryPolicy = { first: number; longest: number; tries: number; stall: number; hurry?: boolean };
+
+/** What the downloads of one load share. */
+export type Context = {
+  /** Of the call under way; it changes from call to call. */
+  signal: AbortSignal;
+  /** How messages call the model. */
+  name: string;
+  /** Whether addresses are those of the Hugging Face Hub, or of a mirror of it. */
+  hub: boolean;
+  retryPolicy: RetryPolicy;
+  /** Whether the browser's HTTP cache may keep a copy as well. */
+  caching: RequestCache;
+  /** Told why nothing arrives. */
+  wait: (waiting: string) => void;
+};
+
+// What the engine is given: the ports of src/web
+
+/** A checkpoint's files. */
+export type Source = { readAll: (file: string) => Promise<Uint8Array | undefined>; open: (file: string) => Promise<Reader | undefined> };
+/** An open file. `plan` takes `[offset, length, offset, length, …]`. */
+export type Reader = {
+  size?: number;
+  ranges: boolean;
+  sha256?: string;
+  plan: (reads: Float64Array) => void;
+  readAt: (offset: number, length: number) => Promise<Uint8Array>;
+  close: () => void;
+};
+/** Where the engine keeps tensors as it holds them. */
+export type Store = {
+  manifest: () => Promise<string | undefined>;
+  get: (key: string) => Promise<Uint8Array | undefined>;
+  put: (key: string, bytes: Uint8Array) => Promise<void>;
+  commit: (manifest: string) => Promise<void>;
+};
+/** Makes the GPU's pipelines of these texts (WGSL). */
+export type Pipelines = { prepare: (device: GPUDevice, texts: string[]) => Promise<void> };
+export type Cancel = { aborted: boolean };
+
+// What it gives: src/web/mod.rs, through wasm-bindgen's glue
+
+/** An encoded file, or all of its pixels. */
+export type Picture = { bytes: Uint8Array } | { rgba: Uint8ClampedArray; width: number; height: number };
+export type EngineOptions = { backend: Backend; backendReason: string; adapter: string; dtype: string; wholeTable: boolean; name: string };
+export type Backend = ModelInfo["backend"];
+
+export type Engine = {
+  readonly info: Omit<ModelInfo, "cached" | "cacheReason">;
+  readonly stats: { imageRuns: number; textRuns: number };
+  classify: (image: Picture, labels: string[], options: Omit<ClassifyOptions, "signal">, cancel: Cancel) => Promise<LabelScore[]>;
+  embedImage: (image: Picture, cancel: Cancel) => Promise<Float32Array>;
+  embedImages: (images: Picture[], cancel: Cancel) => Promise<Float32Array[]>;
+  embedText: (texts: string[], cancel: Cancel) => Promise<Float32Array[]>;
+  dispose: () => void;
+  free: () => void;
+};
+export type Glue = {
+  default: (module: { module_or_path: WebAssembly.Module; memory?: WebAssembly.Memory }) => Promise<{ memory: WebAssembly.Memory }>;
+  Engine: {
+    load: (
+      source: Source,
+      store: Store | undefined,
+      options: EngineOptions,
+      pipelines: Pipelines,
+      progress: (stage: ProgressEvent["stage"], file: string | undefined, loaded: number, total: number, fromStore: boolean) => void,
+      cancel: Cancel,
+    ) => Promise<Engine>;
+  };
+  /** Of the module with threads. */
+  startThreads?: (others: number) => void;
+  runThread?: () => void;
+};
+
+// Messages from the caller's thread to the worker
+
+export type Request = LoadRequest | { method: "stats" } | { method: "dispose" } | Call;
+/** What `METHODS` of worker/methods.js lists. */
+export type Call =
+  | { method: "classify"; image: Picture; labels: string[]; options: Omit<ClassifyOptions, "signal"> }
+  | { method: "embedImage"; image: Picture }
+  | { method: "embedImages"; images: Picture[] }
+  | { method: "embedText"; texts: string[] };
+export type LoadRequest = {
+  method: "load";
+  place: Place;
+  name: string;
+  backend: NonNullable<LoadOptions["backend"]>;
+  dtype: NonNullable<LoadOptions["dtype"]>;
+  cache: boolean;
+  wholeTable: boolean;
+  retryPolicy?: Partial<RetryPolicy>;
+};
+export type Stats = { imageRuns: number; textRuns: number; memory?: number };
+
+// Declarations beside the implementation
+
+type Members<T> = { [K in keyof T]: T[K] extends (...given: infer A) => infer R ? (...given: A) => R : T[K] };
+type Statics<C> = Members<Omit<C, "prototype">>;
+type InstanceOf<C> = C extends { prototype: infer T } ? T : never;
+/** Compiles only where class `Given` does what `Declared` promises. */
+export type Implements<Declared, Given extends Statics<Declared> & { prototype: Members<InstanceOf<Declared>> }> = Given;
+/** Compiles only where class `Given` has no public member that `Declared` doesn't name, `But` those that only a browser calls. */
+export type NothingMore<None extends never> = None;
+export type Undeclared<Declared, Given, But = never> = Exclude<keyof InstanceOf<Given> | keyof Given, keyof InstanceOf<Declared> | keyof Declared | But>;

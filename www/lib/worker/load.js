@@ -1,0 +1,88 @@
+// From a request to a model that answers: chooses the backend, fetches its WebAssembly, opens the checkpoint and what is kept of it.
+import { SiglipError, aborted, siglipError } from "../error.js";
+import { RETRY_POLICY } from "../files/download.js";
+import { openSource } from "../files/source.js";
+import { Stored, openStore } from "../store/stored.js";
+import { CPU, adapterOf, chooseBackend } from "./backend.js";
+import { Crash, guard, instantiate } from "./module.js";
+import { pipelines } from "./pipelines.js";
+
+/** @typedef {import("../ports.d.ts").Backend} Backend */
+/** @typedef {import("../ports.d.ts").Cancel} Cancel */
+/** @typedef {import("../ports.d.ts").Context} Context */
+/** @typedef {import("../ports.d.ts").Engine} Engine */
+/** @typedef {import("../ports.d.ts").Glue} Glue */
+/** @typedef {import("../ports.d.ts").LoadRequest} LoadRequest */
+/** @typedef {import("../ports.d.ts").Place} Place */
+/** @typedef {import("../siglip-web.d.ts").ModelInfo} ModelInfo */
+/** @typedef {import("./backend.js").Choice} Choice */
+/** @typedef {import("./module.js").Report} Report */
+/** @typedef {import("./module.js").Wasm} Wasm */
+/** `context`: of downloads; those of the load, and of rows that calls need later. @typedef {{wasm: Wasm, engine: Engine, context: Context, info: ModelInfo}} Loaded */
+
+/**
+ * @param {LoadRequest} request
+ * @param {Report} report
+ * @param {Cancel} cancel
+ * @param {AbortSignal} signal
+ * @returns {Promise<Loaded>}
+ */
+export async function load({ place, name, backend, dtype, cache, wholeTable, retryPolicy }, report, cancel, signal) {
+  const choice = await chooseBackend(backend);
+  if (signal.aborted) throw aborted();
+  const wait = (/** @type {string} */ waiting) => report.progress({ stage: "download", loaded: 0, total: 0, waiting });
+  /** @type {Context} */
+  const context = { signal, name, hub: place.kind === "url" && place.hub !== undefined, retryPolicy: { ...RETRY_POLICY, ...retryPolicy }, caching: "default", wait };
+  /** @param {Choice} choice @param {boolean} [again] @returns {Promise<Loaded>} */
+  const attempt = async ({ backend, reason, adapter }, again = false) => {
+    const wasm = await instantiate(backend, report, context);
+    const stored = await openStored(place, { name, dtype: dtype === "auto" ? `auto-${backend}` : dtype }, cache, context);
+    try {
+      const source = openSource(place, context, stored, report.progress);
+      const options = { backend, backendReason: [reason, wasm.note].filter(Boolean).join(" "), adapter: adapterOf(wasm) ?? adapter, dtype, wholeTable, name };
+      // "ready" is reported by the client.
+      /** @type {Parameters<Glue["Engine"]["load"]>[4]} */
+      const progress = (stage, file, loaded, total, fromCache) => {
+        if (stage === "download" && file) source.loaded(file, loaded, total, fromCache);
+        else if (stage !== "ready") report.progress({ stage, ...(file && { file }), loaded, total });
+      };
+      const engine = await guard(wasm, () => wasm.glue.Engine.load(source, stored.problem ? undefined : stored, options, pipelines, progress, cancel));
+      return { wasm, engine, context, info: { ...engine.info, cached: stored.complete, cacheReason: stored.reason } };
+    } catch (error) {
+      // Parts of two versions of the model would have come together. The older ones are gone now.
+      if (!stored.stale || again || signal.aborted) throw error;
+      stored.release();
+      return attempt({ backend, reason, adapter }, true);
+    } finally {
+      stored.release();
+    }
+  };
+  try {
+    return await attempt(choice);
+  } catch (thrown) {
+    const error = thrown instanceof Crash ? thrown.reason : siglipError(thrown);
+    const gpuFailed = backend === "auto" && choice.backend === "webgpu" && !cancel.aborted;
+    if (!gpuFailed || !["device-lost", "unsupported", "out-of-memory"].includes(error.code)) throw thrown;
+    return await attempt({ ...CPU, reason: `The CPU is used because WebGPU on ${choice.adapter} failed: ${error.message}` });
+  }
+}
+
+/**
+ * What is kept of the model, or a stand-in that keeps nothing.
+ * @param {Place} place @param {{name: string, dtype: string}} model @param {boolean} cache @param {Context} context
+ */
+async function openStored(place, { name, dtype }, cache, context) {
+  const source = place.kind === "url" ? place.base : "";
+  const none = (/** @type {string} */ why) => new Stored(undefined, { format: 0, name, source, dtype, files: {}, weights: {} }, why);
+  if (place.kind !== "url") return none("The model's files are on this device already");
+  // The demo is a part of the library.
+  if (place.base === new URL("../models/demo/", import.meta.url).href) return none("The demo model comes with the page");
+  if (!cache) {
+    context.caching = "no-store";
+    return none("The model isn't kept, as it was asked");
+  }
+  const stored = await openStore({ name, source, dtype }, context.signal, context.wait);
+  // One copy is enough.
+  context.caching = stored.problem ? "default" : "no-store";
+  return stored;
+}

@@ -1,0 +1,213 @@
+// The WebAssembly of a backend: fetched and started once for a thread, and given up when it crashes.
+import { SiglipError, aborted, siglipError } from "../error.js";
+import { Download } from "../files/download.js";
+import { RELAXED } from "./backend.js";
+import { THREADS, Threads } from "./threads.js";
+
+/** @typedef {import("../ports.d.ts").Backend} Backend */
+/** @typedef {import("../ports.d.ts").Context} Context */
+/** @typedef {import("../ports.d.ts").Glue} Glue */
+/** @typedef {import("../ports.d.ts").Progress} Progress */
+/** @typedef {{backend: Backend, glue: Glue, memory: WebAssembly.Memory | undefined, threads?: Threads, note?: string, crashed?: SiglipError}} Wasm */
+/** @typedef {{progress: (progress: Progress) => void, watch: (port: MessagePort) => void}} Report what a load tells the page meanwhile */
+
+/** The modules of this thread that run. A worker has one; pages with `worker: false` share theirs. @type {{webgpu?: Wasm, cpu?: Wasm}} */
+const modules = {};
+/** How often a module was given up: a trapped instance can't be used again, and the same script under another query is a fresh one. */
+const crashes = { webgpu: 0, cpu: 0 };
+/** One instantiation at a time: a second one would overwrite the first one's instance. @type {Record<string, Promise<any>>} */
+const starting = {};
+
+/**
+ * @param {Backend} backend
+ * @param {Report} report
+ * @param {Context} context
+ * @returns {Promise<Wasm>}
+ */
+export function instantiate(backend, report, context) {
+  const before = starting[backend] ?? Promise.resolve();
+  const turn = before.catch(() => {}).then(async () => (modules[backend] ??= await start(backend, report, context)));
+  starting[backend] = turn;
+  return turn;
+}
+
+/** The best module that starts here. @param {Backend} backend @param {Report} report @param {Context} context */
+async function start(backend, report, context) {
+  if (backend === "webgpu") return startModule("siglip_web_webgpu", backend, report, context);
+  if (RELAXED && THREADS > 1) {
+    try {
+      return await startModule("siglip_web_cpu_threads", backend, report, context);
+    } catch (error) {
+      // Shared memory must be reserved whole, and more scripts be served with the right headers: one thread needs neither.
+      if (context.signal.aborted) throw error;
+      const wasm = await startModule("siglip_web_cpu_relaxed", backend, report, context);
+      return { ...wasm, note: `One thread is used because more could not be started: ${error.message}` };
+    }
+  }
+  return startModule(RELAXED ? "siglip_web_cpu_relaxed" : "siglip_web_cpu", backend, report, context);
+}
+
+/** @typedef {"siglip_web_webgpu" | "siglip_web_cpu" | "siglip_web_cpu_relaxed" | "siglip_web_cpu_threads"} ModuleName */
+
+/** Written out, so that bundlers see the files. @type {Record<ModuleName, {glue: () => Promise<any>, wasm: () => URL}>} */
+const MODULES = {
+  // @ts-ignore: made by the build
+  siglip_web_webgpu: { glue: () => import("../pkg/siglip_web_webgpu.js"), wasm: () => new URL("../pkg/siglip_web_webgpu_bg.wasm", import.meta.url) },
+  // @ts-ignore: made by the build
+  siglip_web_cpu: { glue: () => import("../pkg/siglip_web_cpu.js"), wasm: () => new URL("../pkg/siglip_web_cpu_bg.wasm", import.meta.url) },
+  // @ts-ignore: made by the build
+  siglip_web_cpu_relaxed: { glue: () => import("../pkg/siglip_web_cpu_relaxed.js"), wasm: () => new URL("../pkg/siglip_web_cpu_relaxed_bg.wasm", import.meta.url) },
+  // @ts-ignore: made by the build
+  siglip_web_cpu_threads: { glue: () => import("../pkg/siglip_web_cpu_threads.js"), wasm: () => new URL("../pkg/siglip_web_cpu_threads_bg.wasm", import.meta.url) },
+};
+
+/**
+ * @param {ModuleName} name @param {Backend} backend @param {Report} report @param {Context} context
+ * @returns {Promise<Wasm>}
+ */
+async function startModule(name, backend, report, context) {
+  const { signal } = context;
+  if (signal.aborted) throw aborted();
+  const threads = name === "siglip_web_cpu_threads" ? new Threads(report.watch) : undefined;
+  try {
+    const glue = await importGlue(name, crashes[backend]);
+    const module = await compile(name, report, context);
+    const exports = await glue.default({ module_or_path: module });
+    await threads?.share(module, exports.memory, glue, signal);
+    return { backend, glue, memory: exports?.memory, threads };
+  } catch (error) {
+    threads?.end();
+    if (signal.aborted) throw aborted();
+    if (error instanceof WebAssembly.CompileError || error instanceof WebAssembly.LinkError) {
+      throw new SiglipError("unsupported", `This page can't run the library's WebAssembly (${error.message}). It takes a browser with WebAssembly SIMD and, under a Content-Security-Policy that limits scripts, 'wasm-unsafe-eval'.`, { cause: error });
+    }
+    throw siglipError(error, "network");
+  }
+}
+
+/** @param {ModuleName} name @param {number} crashes @returns {Promise<any>} */
+async function importGlue(name, crashes) {
+  try {
+    return await (crashes ? import(/* @vite-ignore */ `../pkg/${name}.js?${crashes}`) : MODULES[name].glue());
+  } catch (error) {
+    throw new SiglipError("network", `The library's file pkg/${name}.js could not be loaded (${error.message}). Serve the whole folder that siglip-web.js is in.`, { cause: error });
+  }
+}
+
+/** @param {ModuleName} name @param {Report} report @param {Context} context */
+async function compile(name, report, context) {
+  const address = MODULES[name].wasm();
+  const file = `${name}_bg.wasm`;
+  const response = await new Download({ ...context, name: "the library", hub: false }, address.href, file).first();
+  if (!response) throw new SiglipError("network", `The library's file ${address.href} is not there. Serve the whole folder that siglip-web.js is in.`);
+  // Under its own media type: some servers don't know application/wasm, and compiling while loading insists on it.
+  const body = counted(response, file, report.progress);
+  return WebAssembly.compileStreaming(new Response(body, { headers: { "content-type": "application/wasm" } }));
+}
+
+/** The body with its bytes reported as they arrive. @param {Response} response @param {string} file @param {(progress: Progress) => void} report */
+function counted(response, file, report) {
+  const total = Number(response.headers.get("content-length")) || 0;
+  let loaded = 0;
+  let reported = -Infinity;
+  const tell = (/** @type {boolean} */ last) => {
+    const now = performance.now();
+    if (!last && now - reported < 50) return;
+    reported = now;
+    report({ stage: "download", file, loaded, total: last ? loaded : Math.max(total, loaded) });
+  };
+  tell(false);
+  return (response.body ?? new Blob([]).stream()).pipeThrough(new TransformStream({
+    transform(bytes, controller) {
+      loaded += bytes.length;
+      tell(false);
+      controller.enqueue(bytes);
+    },
+    flush() {
+      tell(true);
+    },
+  }));
+}
+
+/** A trap: the module's memory can't be trusted any more. */
+export class Crash extends Error {
+  /** @param {SiglipError} reason */
+  constructor(reason) {
+    super(reason.message);
+    this.reason = reason;
+  }
+}
+
+/**
+ * Runs a call into WebAssembly so that it always ends. A trap inside an asynchronous call never settles its
+ * promise: it surfaces as an uncaught error of this thread, and is caught there.
+ * @param {Wasm} wasm
+ * @param {() => any} call
+ * @returns {Promise<any>}
+ */
+export function guard(wasm, call) {
+  const crash = (/** @type {Error} */ error) => {
+    abandon(wasm);
+    const memory = /memory|alloc/i.test(error.message) || !canGrow(wasm.memory);
+    wasm.crashed = memory
+      ? new SiglipError("out-of-memory", "The model ran out of memory and had to stop. Close other tabs or take a smaller model or picture, and load the model again.", { cause: error })
+      : new SiglipError("device-lost", `The computation crashed (${error.message}) and had to stop. Load the model again; if it happens again, try backend "cpu".`, { cause: error });
+    return new Crash(wasm.crashed);
+  };
+  const failure = (/** @type {any} */ error) => {
+    if (trapped(error)) return crash(error);
+    // The module remembers a lost GPU; only a fresh one asks for it again.
+    if (error?.code === "device-lost") abandon(wasm);
+    return error;
+  };
+  if (wasm.crashed) return Promise.reject(new Crash(wasm.crashed));
+  return new Promise((resolve, reject) => {
+    /** @param {any} event */
+    const uncaught = (event) => {
+      const error = event.error ?? event.reason;
+      if (!trapped(error) || strange(error, wasm)) return;
+      event.preventDefault();
+      end(reject, crash(error));
+    };
+    const end = (/** @type {(value: any) => void} */ settle, /** @type {any} */ value) => {
+      self.removeEventListener("error", uncaught);
+      self.removeEventListener("unhandledrejection", uncaught);
+      settle(value);
+    };
+    self.addEventListener("error", uncaught);
+    self.addEventListener("unhandledrejection", uncaught);
+    Promise.resolve().then(call).then(
+      (value) => end(resolve, value),
+      (error) => end(reject, failure(error)),
+    );
+  });
+}
+
+/** The next load takes a fresh module. @param {Wasm} wasm */
+function abandon(wasm) {
+  if (modules[wasm.backend] !== wasm) return;
+  wasm.threads?.end();
+  delete modules[wasm.backend];
+  crashes[wasm.backend] += 1;
+}
+
+/** A failed allocation is a trap like any other; but where memory can't grow by half a GiB, it was one. @param {WebAssembly.Memory} [memory] */
+function canGrow(memory) {
+  try {
+    memory?.grow(2 ** 13);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** Whether a trap is one of the other backend's module, given up earlier. @param {Error} error @param {Wasm} wasm */
+function strange(error, { backend }) {
+  const name = (/** @type {Backend} */ word) => String(error.stack).includes(`siglip_web_${word}`);
+  return !name(backend) && name(backend === "cpu" ? "webgpu" : "cpu");
+}
+
+/** @param {any} error */
+function trapped(error) {
+  return error instanceof WebAssembly.RuntimeError || (error instanceof RangeError && /call stack/i.test(error.message));
+}
