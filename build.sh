@@ -41,6 +41,8 @@ die() {
 }
 have() { command -v "$1" >/dev/null 2>&1; }
 
+# shellcheck source=tools/jobs.sh
+source "$root/tools/jobs.sh"
 # shellcheck source=tools/setup.sh
 source "$root/tools/setup.sh"
 # shellcheck source=tools/wasm.sh
@@ -56,9 +58,10 @@ serve() {
     die "\"$*\" is no port: give a number up to 65535, as in ./build.sh serve 8080"
   need_node
   node "$root/tools/serve.mjs" --check "$port" || exit 1 # said before the long build
-  build
+  build_first
   cd "$root"
-  exec node tools/serve.mjs www "$port"
+  # The other modules are built while the page is open.
+  exec node tools/serve.mjs www "$port" ./build.sh
 }
 
 bench() {

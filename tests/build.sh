@@ -39,6 +39,7 @@ run() {
 
 # stub NAME BODY: a program NAME.
 stub() {
+  rm -f "$scratch/bin/$1" # it may be a link to the real one
   printf '#!/bin/bash\necho "%s $*" >>"%s/calls"\n%s\n' "$1" "$scratch" "$2" >"$scratch/bin/$1"
   chmod +x "$scratch/bin/$1"
 }
@@ -49,7 +50,7 @@ fresh() {
   rm -rf "${scratch:?}/bin" "$scratch/target" "$scratch/sysroot" "$scratch/calls"
   mkdir -p "$scratch/bin" "$scratch/target" "$scratch/sysroot/lib/rustlib/host/bin"
   touch "$scratch/calls" "$scratch/sysroot/lib/rustlib/host/bin/rust-lld"
-  for tool in bash env cat cut awk sed tr head grep sha256sum mkdir rm find sort xargs dirname basename cp mv tee timeout touch; do
+  for tool in bash env cat cut awk sed tr head grep sha256sum mkdir rm find sort xargs dirname basename cp mv tee timeout touch tail sleep; do
     ln -s "$(command -v "$tool")" "$scratch/bin/$tool"
   done
 }
@@ -367,6 +368,29 @@ stub wasm-bindgen 'echo wasm-bindgen 0.2.1'
 inside 'need_wasm_bindgen; echo "from: $bindgen"'
 ((status == 0)) && calls "cargo install wasm-bindgen-cli --version =$locked" && [[ $out == *"from: $scratch/target/tools/bin"* ]]
 check "any other version is not: Cargo.lock's is installed"
+
+# --- Jobs side by side ---
+
+fresh
+# Ends once it was waited for.
+stub sleep "touch $scratch/waited"
+inside "start_job one eval 'until [[ -e $scratch/waited ]]; do :; done'; start_job two true; finish_jobs; echo done"
+((status == 0)) && [[ $out == *"waiting for "*one*done ]]
+check "what is being waited for is said, and all of it ends"
+
+printf '   Compiling a\n    Building [==>   ] 86/143: a\r    Building [==>   ] 87/143: a, b\r' >"$scratch/target/logs/bar.log"
+inside 'crates bar'
+[[ $out == 87/143 ]]
+check "cargo's progress bar says how many crates of how many are compiled"
+
+inside 'start_job good true; start_job bad eval "echo the reason; exit 3"; finish_jobs; echo done'
+((status == 1)) && [[ $out == *"the reason"*"bad failed"* && $out != *done* ]]
+check "a job that fails shows what it said, and ends the build"
+
+ln -sf "$(command -v sleep)" "$scratch/bin/sleep"
+inside 'start_job endless sleep 600; kill $$; finish_jobs'
+((status == 143)) && ! pgrep -f "^sleep 600\$" >/dev/null
+check "a build that is stopped leaves no job behind"
 
 # --- The summary ---
 

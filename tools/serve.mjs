@@ -1,6 +1,7 @@
 // Static files over HTTP for `./build.sh serve` and the browser tests:
-//   node serve.mjs FOLDER [PORT]     serves until it is stopped, cross-origin isolated; port 0 takes a free one
-//   node serve.mjs --check PORT      only says whether the port is free
+//   node serve.mjs FOLDER [PORT [COMMAND]]   serves until it is stopped, cross-origin isolated; port 0 takes a free one; the command runs meanwhile
+//   node serve.mjs --check PORT              only says whether the port is free
+import { spawn } from "node:child_process";
 import { createServer } from "node:http";
 import { realpathSync } from "node:fs";
 import { fileURLToPath } from "node:url";
@@ -78,13 +79,30 @@ export function serve(root, { port = 0, handle, isolated = false } = {}) {
   });
 }
 
-async function main([first, second]) {
+/** Runs what builds the rest of the files. It ends with this program, and with it all that it started. */
+function runMeanwhile(command) {
+  const child = spawn(command, { detached: true, stdio: ["ignore", "inherit", "inherit"] });
+  child.on("error", (error) => console.error(`serve: ${command} could not be started (${error.message}): what it builds is missing`));
+  child.on("exit", (status) => {
+    if (status === 0) console.log("Everything is built; reload the page to use it.");
+    else if (status !== null) console.error(`serve: ${command} failed (see above): the page goes on with what is there`);
+  });
+  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) {
+    process.once(signal, () => {
+      if (child.pid && child.exitCode === null && child.signalCode === null) process.kill(-child.pid, "SIGTERM");
+      process.kill(process.pid, signal);
+    });
+  }
+}
+
+async function main([first, second, command]) {
   const check = first === "--check";
   const port = Number(second ?? 8080);
   try {
     const server = await serve(check ? "." : first, { port, isolated: true });
     if (check) return await server.close();
     console.log(`Serving ${first} at ${server.url} (Ctrl-C stops)`);
+    if (command) runMeanwhile(command);
   } catch (error) {
     const reason = {
       EADDRINUSE: `port ${port} is taken by another program: stop it, or choose another port, as in ./build.sh serve ${port === 65535 ? 8080 : port + 1}`,

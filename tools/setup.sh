@@ -140,8 +140,8 @@ rust_lld() {
 
 locked_version() { awk -v name="\"$1\"" '$1 == "name" {found = $3 == name} found && $1 == "version" {gsub(/"/, "", $3); print $3; exit}' "$root/Cargo.lock"; }
 
-# wasm-bindgen works only with modules of exactly its own version.
-need_wasm_bindgen() {
+# has_wasm_bindgen: sets `bindgen`, the folder of its programs. It works only with modules of exactly its own version.
+has_wasm_bindgen() {
   local version folder
   version=$(locked_version wasm-bindgen)
   [[ $version ]] || die "Cargo.lock names no wasm-bindgen: restore it with git checkout Cargo.lock"
@@ -151,11 +151,19 @@ need_wasm_bindgen() {
       return
     fi
   done
+  return 1
+}
+
+need_wasm_bindgen() {
+  ! has_wasm_bindgen || return 0
+  local version settings install
+  version=$(locked_version wasm-bindgen)
   say "Installing wasm-bindgen-cli $version"
-  local install=(cargo install wasm-bindgen-cli --version "=$version" --root "$tools" --force)
-  # Its locked dependencies where they can be had; a mirror may lag behind them. Lightly optimised: built sooner, fast enough.
-  env -u RUSTFLAGS CARGO_TARGET_DIR="$target/tools-build" CARGO_PROFILE_RELEASE_OPT_LEVEL=1 "${install[@]}" --locked ||
-    env -u RUSTFLAGS CARGO_TARGET_DIR="$target/tools-build" CARGO_PROFILE_RELEASE_OPT_LEVEL=1 "${install[@]}" ||
+  # Built sooner: without the encryption that its test runner could speak to remote browsers, and lightly optimised, which is fast enough.
+  settings=(-u RUSTFLAGS "CARGO_TARGET_DIR=$target/tools-build" CARGO_PROFILE_RELEASE_OPT_LEVEL=1)
+  install=(cargo install wasm-bindgen-cli --version "=$version" --no-default-features --bin wasm-bindgen --bin wasm-bindgen-test-runner --root "$tools" --force)
+  # Its locked dependencies where they can be had; a mirror may lag behind them.
+  env "${settings[@]}" "${install[@]}" --locked || env "${settings[@]}" "${install[@]}" ||
     die "wasm-bindgen-cli could not be installed: see cargo's message above, then type: ${install[*]}"
   rm -rf "$target/tools-build"
   bindgen=$tools/bin

@@ -38,14 +38,35 @@ wasm_opt=(-O2 --low-memory-unused --enable-simd --enable-bulk-memory --enable-bu
   --enable-nontrapping-float-to-int --enable-sign-ext --enable-mutable-globals --enable-reference-types
   --enable-multivalue --strip-debug --strip-producers --strip-target-features)
 
+# What each module is built from, in the order in which pages need them.
+modules=(siglip_web_cpu_relaxed siglip_web_cpu siglip_web_cpu_threads siglip_web_webgpu)
+
+# of_module NAME COMMAND...: the command with what build_wasm needs to know of the module.
+of_module() {
+  local name=$1
+  shift
+  case $name in
+    siglip_web_cpu_relaxed) "$@" "$name" "" relaxed-simd ;;
+    siglip_web_cpu) "$@" "$name" ;;
+    siglip_web_cpu_threads) "$@" "$name" "" relaxed-simd threads ;;
+    siglip_web_webgpu) "$@" "$name" webgpu ;;
+  esac
+}
+
 # build_wasm NAME [FEATURES [EXTRA...]]: www/lib/pkg/NAME.js and www/lib/pkg/NAME_bg.wasm, using what only some browsers have: relaxed-simd in this
 # crate's code, threads in everything. Skips each half whose inputs are those of last time.
 build_wasm() {
-  local name=$1 features=${2:-} extra toolchain=$std cargo=wasm_cargo folder=$target out=$root/www/lib/pkg sources finish symbol
+  compile_wasm "$@"
+  bind_wasm "$@"
+}
+
+# with_settings FUNCTION NAME [FEATURES [EXTRA...]]: calls it with the variables that both halves share.
+with_settings() {
+  local half=$1 name=$2 features=${3:-} extra toolchain=$std cargo=wasm_cargo folder=$target symbol
   # Instructions in the order of the source: the matrix products are written so that what they hold fits a browser's vector
   # registers, and the compiler, which thinks there is any number of them, would move loads ahead.
   local work=$target/modules/$name flags=(-C lto=fat -C llvm-args=-pre-RA-sched=source) opt=("${wasm_opt[@]}")
-  shift $(($# < 2 ? $# : 2))
+  shift $(($# < 3 ? $# : 3))
   for extra; do
     opt+=("--enable-$extra")
     case $extra in
@@ -58,8 +79,7 @@ build_wasm() {
         ;;
     esac
   done
-  local raw=$work/$name.wasm linked=$folder/$wasm/web/siglip_web.wasm
-  mkdir -p "$work" "$out"
+  local raw=$work/$name.wasm linked=$folder/$wasm/web/siglip_web.wasm sources
   sources=$(
     cd "$root"
     {
@@ -68,18 +88,32 @@ build_wasm() {
       echo "$toolchain $features ${flags[*]}"
     } | checksum
   )
-  if [[ ! -f $raw || ! -f $work/sources || $(<"$work/sources") != "$sources" ]]; then
-    say "Compiling $name"
-    # Both modules have the same file name, and cargo does not see that the other took its place.
-    rm -f "$linked" "$folder/$wasm/web/deps/siglip_web.wasm" "$work/sources"
-    (cd "$root" && $cargo rustc --locked --profile web --target "$wasm" --lib --crate-type cdylib \
-      --no-default-features --features "$features" -- "${flags[@]}") || die "$name did not compile: see the messages above"
-    # See `construct` in src/device.rs.
-    ! grep -aq command_export "$linked" || die "$name would run its constructors at every call from JavaScript"
-    cp "$linked" "$raw"
-    echo "$sources" >"$work/sources"
-  fi
+  "$half"
+}
 
+compile_wasm() { with_settings compile_now "$@"; }
+bind_wasm() { with_settings bind_now "$@"; }
+# is_compiled NAME...: whether the module is that of the sources as they are.
+is_compiled() { with_settings compiled "$@"; }
+
+compiled() { [[ -f $raw && -f $work/sources && $(<"$work/sources") == "$sources" ]]; }
+
+compile_now() {
+  ! compiled || return 0
+  say "Compiling $name"
+  mkdir -p "$work"
+  # All modules have the same file name, and cargo does not see that another took its place.
+  rm -f "$linked" "$folder/$wasm/web/deps/siglip_web.wasm" "$work/sources"
+  (cd "$root" && $cargo rustc --locked --profile web --target "$wasm" --lib --crate-type cdylib \
+    --no-default-features --features "$features" -- "${flags[@]}") || die "$name did not compile: see the messages above"
+  # See `construct` in src/device.rs.
+  ! grep -aq command_export "$linked" || die "$name would run its constructors at every call from JavaScript"
+  cp "$linked" "$raw"
+  echo "$sources" >"$work/sources"
+}
+
+bind_now() {
+  local out=$root/www/lib/pkg finish
   finish="$({
     checksum "$raw" "$root/tools/package-lock.json"
     "$bindgen/wasm-bindgen" --version
@@ -89,29 +123,60 @@ build_wasm() {
     return
   fi
   say "Binding and optimising $name"
+  mkdir -p "$out"
   "$bindgen/wasm-bindgen" --target web --no-typescript --remove-name-section --remove-producers-section \
     --out-dir "$work" --out-name "$name" "$raw" || die "wasm-bindgen failed on $raw"
   "$node_bin/wasm-opt" "${opt[@]}" "$work/${name}_bg.wasm" -o "$work/optimised.wasm" || die "wasm-opt failed on $work/${name}_bg.wasm"
+  # The script last: who finds it finds its module.
   mv "$work/optimised.wasm" "$out/${name}_bg.wasm"
   mv "$work/$name.js" "$out/$name.js"
   echo "$finish $(checksum "$out/$name.js" "$out/${name}_bg.wasm")" >"$work/finish"
 }
+
+# The module that pages need first, and no more of the tools than it takes: the rest is built while the page is open.
+build_first() {
+  need_rust
+  need_node
+  need_wasm_std
+  start_missing_tools
+  start_missing "${modules[0]}"
+  finish_jobs
+  need_wasm_bindgen
+  of_module "${modules[0]}" bind_wasm
+}
+
+# All modules. Two at a time: linking, half of the work, keeps but one core busy. Each of the two has its folder, which cargo locks.
+build() {
+  local name
+  build_first
+  need_threads_std
+  start_missing siglip_web_cpu_threads
+  start_missing siglip_web_cpu siglip_web_webgpu
+  finish_jobs
+  for name in "${modules[@]}"; do of_module "$name" bind_wasm; done
+}
+
+# start_missing NAME...: builds those modules, one after the other, beside what follows.
+start_missing() {
+  local name missing=()
+  for name; do of_module "$name" is_compiled || missing+=("$name"); done
+  ((${#missing[@]} == 0)) || start_job "${missing[*]}" build_modules "${missing[@]}"
+}
+
+build_modules() {
+  local name
+  for name; do
+    of_module "$name" compile_wasm
+    # The tool may still be on its way.
+    [[ ! ${bindgen:-} ]] || of_module "$name" bind_wasm
+  done
+}
+
+start_missing_tools() { has_wasm_bindgen || start_job wasm-bindgen need_wasm_bindgen; }
 
 sizes() {
   local file
   for file in "$root"/www/lib/pkg/*.wasm; do
     printf '%s: %.2f MB, gzip %.2f MB\n' "${file#"$root/"}" "$(wc -c <"$file")e-6" "$(gzip -9c "$file" | wc -c)e-6"
   done
-}
-
-build() {
-  need_rust
-  need_node
-  need_wasm_std
-  need_threads_std
-  need_wasm_bindgen
-  build_wasm siglip_web_cpu
-  build_wasm siglip_web_cpu_relaxed "" relaxed-simd
-  build_wasm siglip_web_cpu_threads "" relaxed-simd threads
-  build_wasm siglip_web_webgpu webgpu
 }
