@@ -16,8 +16,8 @@ usage() {
 usage: ./build.sh [VERB]
 
   (none)        install what is missing, then build the release wasm into www/lib/pkg/
-  serve [PORT]  the same, then serve www/ on 127.0.0.1 (port 8080 unless given)
-  test          formatting, lints, native tests, wasm tests in headless Chromium, the page in a real browser
+  serve [PORT]  serves www/ on 127.0.0.1 (port 8080 unless given), as soon as the page can open; builds the rest meanwhile
+  test          formatting, lints, documentation, native tests, wasm tests, the library and the page in three browsers
   bench [ARGS]  the benchmark table of the README, with the peers in the same run
   package       the npm package, ready to publish, in dist/
   help          this text
@@ -30,7 +30,9 @@ Environment:
   SIGLIP_WEB_STD    where the wasm32 standard library comes from: rustup, debian (built from the sources in
                     Debian's rust-web-src) or auto, the default: rustup's, else Debian's
   CARGO_TARGET_DIR  where everything built goes (default: target)
-  CHROME_BIN, CHROMEDRIVER  the browser and driver of the tests (default: Debian's chromium, chromium-driver)
+  CHROME_BIN, CHROMEDRIVER, FIREFOX_BIN, WEBKIT_DRIVER, MINIBROWSER
+                    the browsers of the tests and their drivers (default: Debian's chromium, chromium-driver, firefox-esr,
+                    webkit2gtk-driver)
 EOF
 }
 

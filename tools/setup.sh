@@ -178,6 +178,22 @@ need_browser() {
     die "no browser at $CHROME_BIN or no driver at $CHROMEDRIVER: set CHROME_BIN and CHROMEDRIVER to them"
 }
 
+need_firefox() {
+  export FIREFOX_BIN=${FIREFOX_BIN:-/usr/bin/firefox-esr}
+  [[ -x $FIREFOX_BIN ]] || need_packages "the second browser of the tests" firefox-esr
+  [[ -x $FIREFOX_BIN ]] || die "no Firefox at $FIREFOX_BIN: set FIREFOX_BIN to it"
+}
+
+# WebKit, Safari's engine, with its own driver; it draws on a screen that is not there.
+need_webkit() {
+  export WEBKIT_DRIVER=${WEBKIT_DRIVER:-/usr/bin/WebKitWebDriver} MINIBROWSER=${MINIBROWSER:-}
+  [[ -x $WEBKIT_DRIVER ]] || need_packages "the third browser of the tests" webkit2gtk-driver
+  have Xvfb || need_packages "the screen of the third browser" xvfb
+  [[ $MINIBROWSER ]] || MINIBROWSER=$(compgen -G "/usr/lib/*/webkit2gtk-4.1/MiniBrowser" | head -n 1) || true
+  [[ -x $WEBKIT_DRIVER && -x $MINIBROWSER ]] ||
+    die "no driver at $WEBKIT_DRIVER or no MiniBrowser at \"$MINIBROWSER\": set WEBKIT_DRIVER and MINIBROWSER to them"
+}
+
 # The native GPU tests run on Mesa's software Vulkan, the same on every machine.
 need_vulkan() {
   local icd
