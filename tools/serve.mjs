@@ -6,6 +6,7 @@ import { createServer } from "node:http";
 import { realpathSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import send from "send";
+import { offlineList } from "./offline.mjs";
 
 const HOST = "127.0.0.1";
 
@@ -95,11 +96,18 @@ function runMeanwhile(command) {
   }
 }
 
+/** The list for the page's service worker, as the files are now. */
+function offline(root, { url }, response) {
+  if (url !== "/offline.js") return false;
+  response.writeHead(200, { "Content-Type": "text/javascript; charset=utf-8", "Cache-Control": "no-store" }).end(offlineList(root));
+  return true;
+}
+
 async function main([first, second, command]) {
   const check = first === "--check";
   const port = Number(second ?? 8080);
   try {
-    const server = await serve(check ? "." : first, { port, isolated: true });
+    const server = await serve(check ? "." : first, { port, isolated: true, handle: (request, response) => offline(first, request, response) });
     if (check) return await server.close();
     console.log(`Serving ${first} at ${server.url} (Ctrl-C stops)`);
     if (command) runMeanwhile(command);

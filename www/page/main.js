@@ -3,6 +3,7 @@
 // siglip-web.js.
 
 import { ModelList, showKept } from './models.js';
+import { connectApp, keepModule } from './offline.js';
 import { connect, markSample, showSamples } from './pictures.js';
 import { bytes, duration, parseLabels, quote, Rate, remaining, ResultList, sigmoid, softmax, softmaxVerdict, verdict } from './results.js';
 
@@ -445,7 +446,10 @@ async function load(choice) {
     const { SiglipClassifier } = await import('../lib/siglip-web.js');
     const progress = progressOf(choice.title);
     const classifier = await SiglipClassifier.load(choice.source, {
-      backend: wanted, dtype: models.find(choice.id)?.dtype ?? precision, wholeTable, signal: job.signal, onProgress: (event) => model.loading === job && progress(event),
+      backend: wanted, dtype: models.find(choice.id)?.dtype ?? precision, wholeTable, signal: job.signal, onProgress: (event) => {
+        keepModule(event.file);
+        if (model.loading === job) progress(event);
+      },
     });
     if (model.loading !== job) return void classifier.dispose();
     unload();
@@ -560,8 +564,9 @@ addEventListener('keydown', (event) => {
 describe();
 readLabels();
 load(demo);
+const sharing = connectApp(take);
 showSamples(take).then(
-  ([first]) => picture.now || picture.next || take(first),
+  async ([first]) => (await sharing) || picture.now || picture.next || take(first),
   () => {
     $('samples-title').hidden = true;
     if (!picture.now && !picture.next) run();

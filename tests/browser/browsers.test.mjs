@@ -1,0 +1,133 @@
+// What must work in every engine that people use, in each of them. What an engine lacks is said in `LACKS`, and tested to be still so.
+import assert from "node:assert/strict";
+import { readFile } from "node:fs/promises";
+import { after, before, describe, test } from "node:test";
+import { BROWSERS, importLibrary, openSite } from "./harness.mjs";
+
+const FILES = ["config.json", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"];
+const fixture = (file) => new URL(`../fixtures/model/tiny/${file}`, import.meta.url);
+const expected = JSON.parse(await readFile(fixture("classify.json"), "utf8"));
+const overlay = {
+  ...Object.fromEntries(FILES.map((file) => [`/tiny/${file}`, fixture(file)])),
+  "/picture.png": new URL("../fixtures/model/picture.png", import.meta.url),
+};
+
+/** As packaged by Debian: WebKitGTK has neither relaxed SIMD nor, without a build option, shared memory or a private file system. */
+const LACKS = {
+  chromium: { relaxedSimd: false, sharedMemory: false, privateFiles: false },
+  firefox: { relaxedSimd: false, sharedMemory: false, privateFiles: false },
+  webkit: { relaxedSimd: true, sharedMemory: true, privateFiles: true },
+};
+
+for (const browser of BROWSERS) {
+  describe(`${browser}`, { timeout: 1_200_000 }, () => {
+    let site;
+    let page;
+    const close = [];
+    const hooks = { after: (hook) => close.push(hook) };
+    before(async () => {
+      site = await openSite(hooks, { browser, overlay });
+      page = await importLibrary(await site.page(), site.library);
+    });
+    after(async () => {
+      for (const hook of close) await hook();
+    });
+
+    /** Loads the tiny model, classifies the picture and says how it was. */
+    const classify = (where, options) => where.evaluate(async ([labels, options]) => {
+      const stages = new Set();
+      const classifier = await SiglipClassifier.load("/tiny/", { backend: "cpu", dtype: "f32", onProgress: ({ stage, fromCache }) => stages.add(fromCache ? `${stage} from cache` : stage), ...options });
+      const results = await classifier.classify("/picture.png", labels);
+      await classifier.dispose();
+      return { results, stages: [...stages], ...classifier.info };
+    }, [expected.labels, options]);
+
+    function assertAsReference(results) {
+      assert.equal(results.length, expected.labels.length);
+      for (const { label, logit } of results) {
+        const wanted = expected.logits[expected.labels.indexOf(label)];
+        assert.ok(Math.abs(logit - wanted) <= 1e-4, `${label}: ${logit}, not ${wanted}`);
+      }
+    }
+
+    test("gives the reference's logits, in a worker and on the page's own thread", async () => {
+      for (const worker of [true, false]) {
+        const { results, adapter } = await classify(page, { worker });
+        assertAsReference(results);
+        assert.equal(adapter, LACKS[browser].relaxedSimd ? "WebAssembly SIMD" : "WebAssembly relaxed SIMD");
+      }
+    });
+
+    test("keeps a model, loads it without a request, and clears it", async () => {
+      await page.evaluate(() => SiglipClassifier.clearCache());
+      const first = await classify(page);
+      const kept = await page.evaluate(async () => (await SiglipClassifier.caches()).map(({ name, bytes }) => ({ name, bytes })));
+      site.requests.length = 0;
+      const second = await classify(page);
+      assertAsReference(second.results);
+      const asked = site.requests.filter((request) => /^GET .*safetensors/.test(request));
+      if (first.cached) {
+        assert.equal(kept.length, 1);
+        assert.ok(kept[0].bytes > 100_000, `${kept[0].bytes} bytes are kept`);
+        assert.deepEqual(asked, []);
+      } else {
+        // An engine that keeps nothing says so, and works all the same.
+        assert.ok(LACKS[browser].privateFiles, first.cacheReason);
+        assert.ok(first.cacheReason.length > 0);
+        assert.ok(asked.length > 0);
+      }
+      await page.evaluate(() => SiglipClassifier.clearCache());
+      assert.deepEqual(await page.evaluate(() => SiglipClassifier.caches()), []);
+    });
+
+    test("works from another site, and where the server calls wasm something else", async () => {
+      for (const name of ["cpu", "cpu_relaxed"]) {
+        const path = `/lib/pkg/siglip_web_${name}_bg.wasm`;
+        site.overlay[path] = { headers: { "Content-Type": "application/octet-stream" }, body: new URL(`../../www${path}`, import.meta.url) };
+      }
+      const foreign = await importLibrary(await site.page("/blank.html", { origin: site.other }), site.library);
+      assertAsReference((await classify(foreign)).results);
+      await foreign.close();
+      for (const name of ["cpu", "cpu_relaxed"]) delete site.overlay[`/lib/pkg/siglip_web_${name}_bg.wasm`];
+    });
+
+    test("an abort ends a load and a call, with its code", async () => {
+      const codes = await page.evaluate(async () => {
+        const stop = new AbortController();
+        const loading = outcome(() => SiglipClassifier.load("/tiny/", { backend: "cpu", signal: stop.signal }));
+        stop.abort();
+        const classifier = await SiglipClassifier.load("/tiny/", { backend: "cpu" });
+        const again = new AbortController();
+        const calling = outcome(() => classifier.classify("/picture.png", ["a cat"], { signal: again.signal }));
+        again.abort();
+        const codes = [(await loading).code, (await calling).code];
+        await classifier.dispose();
+        return codes;
+      });
+      assert.deepEqual(codes, ["aborted", "aborted"]);
+    });
+
+    test("the page opens and answers its sample", async () => {
+      const opened = await site.page("/");
+      await opened.waitForFunction(() => document.querySelectorAll("#results .name").length > 0 && document.querySelector("#results").ariaBusy === "false");
+      assert.match(await opened.evaluate(() => document.querySelector("#results").textContent), /a ladybug/);
+      assert.match(await opened.evaluate(() => document.querySelector("#status").textContent), /ladybug/);
+      await opened.close();
+    });
+
+    test("on a cross-origin isolated page, threads that every load gets", async () => {
+      const isolated = await openSite(hooks, { browser, overlay, isolated: true });
+      // As many as people's machines have, whatever this one has.
+      const loads = browser === "firefox" ? 20 : 3;
+      for (let i = 0; i < loads; i++) {
+        const one = await isolated.page();
+        await one.evaluate(() => Object.defineProperty(navigator, "hardwareConcurrency", { value: 8 }));
+        await importLibrary(one, isolated.library);
+        const { results, adapter } = await classify(one);
+        assertAsReference(results);
+        assert.equal(adapter, LACKS[browser].sharedMemory ? "WebAssembly SIMD" : "WebAssembly relaxed SIMD, 8 threads");
+        await one.close();
+      }
+    });
+  });
+}

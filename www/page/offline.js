@@ -1,0 +1,32 @@
+// The page without a network, and as an app: its service worker, pictures that other apps share with it or open in it.
+
+const taken = new Set();
+
+/**
+ * @param {(picture: {blob: Blob, name: string}) => void} take
+ * @returns {Promise<boolean>} whether a picture is on its way
+ */
+export async function connectApp(take) {
+  window.launchQueue?.setConsumer(async ({ files }) => {
+    const [file] = await Promise.all((files ?? []).map((handle) => handle.getFile()));
+    if (file) take({ blob: file, name: file.name });
+  });
+  if (!('serviceWorker' in navigator)) return false;
+  // A page without it works as long as there is a network.
+  navigator.serviceWorker.register('service-worker.js').catch(() => {});
+  if (!new URLSearchParams(location.search).has('shared')) return false;
+  history.replaceState(null, '', location.pathname + location.hash);
+  const response = await fetch('shared-picture');
+  if (!response.ok) return false;
+  take({ blob: await response.blob(), name: decodeURIComponent(response.headers.get('x-name') ?? '') || 'Shared picture' });
+  return true;
+}
+
+/** The WebAssembly that suits this browser is kept with the page, and no other. @param {string | undefined} file of a progress event */
+export async function keepModule(file) {
+  const [, module] = /^(siglip_web_\w+)_bg\.wasm$/.exec(file ?? '') ?? [];
+  if (module === undefined || taken.has(module) || !('serviceWorker' in navigator)) return;
+  taken.add(module);
+  const { active } = await navigator.serviceWorker.ready;
+  active.postMessage({ keep: [`lib/pkg/${module}.js`, `lib/pkg/${module}_bg.wasm`] });
+}

@@ -1,0 +1,106 @@
+// Keeps the page for when there is no network: its own files and the demo model, nothing else. The library registers no service worker; this
+// one belongs to the page. All that a page is made of comes from one version (offline.js lists its files with their hashes), never half
+// from an older one: what the server has replaced meanwhile is refused by its hash.
+importScripts("offline.js");
+
+const { FILES, VERSION } = self;
+const PREFIX = "siglip-web-page-";
+const CACHE = PREFIX + VERSION;
+const SCOPE = self.registration.scope;
+/** Where a picture waits that another app has shared with the page. */
+const SHARED = new URL("shared-picture", SCOPE).href;
+
+self.addEventListener("install", (event) => {
+  event.waitUntil(keepAll(Object.keys(FILES).filter((name) => FILES[name][1])));
+});
+
+self.addEventListener("activate", (event) => {
+  event.waitUntil((async () => {
+    const old = (await caches.keys()).filter((name) => name.startsWith(PREFIX) && name !== CACHE);
+    await Promise.all(old.map((name) => caches.delete(name)));
+    // A first visit's page goes on without having been loaded again.
+    if (old.length === 0) await self.clients.claim();
+  })());
+});
+
+/** A page names the module that it took before there was a worker. */
+self.addEventListener("message", (event) => {
+  const names = (event.data?.keep ?? []).filter((name) => name in FILES);
+  if (names.length > 0) event.waitUntil(keepAll(names));
+});
+
+self.addEventListener("fetch", (event) => {
+  const { request } = event;
+  if (request.method === "POST" && request.url === new URL("share", SCOPE).href) return event.respondWith(receive(request));
+  if (request.method !== "GET") return;
+  if (request.url === SHARED) return event.respondWith(handOver());
+  const name = nameOf(request.url);
+  if (name !== undefined) event.respondWith(answer(name, request));
+});
+
+/** The page's file that an address is of. @param {string} address */
+function nameOf(address) {
+  const url = new URL(address, SCOPE);
+  if (!url.href.startsWith(SCOPE)) return undefined;
+  const name = decodeURIComponent(url.pathname.slice(new URL(SCOPE).pathname.length)) || "index.html";
+  return name in FILES ? name : undefined;
+}
+
+async function answer(name, request) {
+  const cache = await caches.open(CACHE);
+  const kept = await cache.match(name);
+  if (kept) return withRange(kept, request);
+  const response = await fetch(address(name), { integrity: FILES[name][0], cache: "no-cache" });
+  if (!response.ok) return response;
+  await cache.put(name, response.clone()).catch(() => {}); // without room the page works as long as there is a network
+  return withRange(response, request);
+}
+
+/** A part, where one was asked for. @param {Response} response @param {Request} request */
+async function withRange(response, request) {
+  const [, first, last] = /^bytes=(\d+)-(\d*)$/.exec(request.headers.get("range") ?? "") ?? [];
+  if (first === undefined) return response;
+  const whole = await response.blob();
+  const headers = new Headers(response.headers);
+  if (Number(first) >= whole.size) {
+    headers.set("content-range", `bytes */${whole.size}`);
+    return new Response(null, { status: 416, headers });
+  }
+  const end = last === "" ? whole.size : Math.min(Number(last) + 1, whole.size);
+  headers.set("content-range", `bytes ${first}-${end - 1}/${whole.size}`);
+  headers.set("content-length", String(end - Number(first)));
+  return new Response(whole.slice(Number(first), end), { status: 206, headers });
+}
+
+/** @param {string[]} names */
+async function keepAll(names) {
+  const cache = await caches.open(CACHE);
+  await Promise.all(names.map(async (name) => {
+    if (await cache.match(name)) return;
+    const response = await fetch(address(name), { integrity: FILES[name][0], cache: "no-cache" });
+    if (!response.ok) throw new Error(`${name} answered ${response.status}`);
+    await cache.put(name, response);
+  }));
+}
+
+/** index.html is asked for as the folder: some servers send its name there. */
+function address(name) {
+  return new URL(name === "index.html" ? "./" : name, SCOPE);
+}
+
+/** A picture from another app's share menu waits until the page that is opened asks for it. @param {Request} request */
+async function receive(request) {
+  const picture = (await request.formData()).get("picture");
+  if (picture instanceof File) {
+    const cache = await caches.open(CACHE);
+    await cache.put(SHARED, new Response(picture, { headers: { "content-type": picture.type, "x-name": encodeURIComponent(picture.name) } }));
+  }
+  return Response.redirect(`${SCOPE}?shared`, 303);
+}
+
+async function handOver() {
+  const cache = await caches.open(CACHE);
+  const picture = await cache.match(SHARED);
+  await cache.delete(SHARED);
+  return picture ?? new Response(null, { status: 404 });
+}
