@@ -11,7 +11,7 @@ const NEEDED = [
   "siglip-web.d.ts",
   "siglip-classifier.js",
   "siglip-classifier.d.ts",
-  ...["webgpu", "cpu", "cpu_relaxed", "cpu_threads"].flatMap((device) => [`pkg/siglip_web_${device}.js`, `pkg/siglip_web_${device}_bg.wasm`]),
+  ...["webgpu", "cpu", "cpu_relaxed", "cpu_threads", "cpu_relaxed_threads"].flatMap((device) => [`pkg/siglip_web_${device}.js`, `pkg/siglip_web_${device}_bg.wasm`]),
   ...["config.json", "preprocessor_config.json", "tokenizer.json", "model.safetensors"].map((file) => `models/demo/${file}`),
 ];
 

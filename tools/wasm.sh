@@ -39,7 +39,7 @@ wasm_opt=(-O2 --low-memory-unused --enable-simd --enable-bulk-memory --enable-bu
   --enable-multivalue --strip-debug --strip-producers --strip-target-features)
 
 # What each module is built from, in the order in which pages need them.
-modules=(siglip_web_cpu_relaxed siglip_web_cpu siglip_web_cpu_threads siglip_web_webgpu)
+modules=(siglip_web_cpu_relaxed siglip_web_cpu siglip_web_cpu_relaxed_threads siglip_web_cpu_threads siglip_web_webgpu)
 
 # of_module NAME COMMAND...: the command with what build_wasm needs to know of the module.
 of_module() {
@@ -48,7 +48,8 @@ of_module() {
   case $name in
     siglip_web_cpu_relaxed) "$@" "$name" "" relaxed-simd ;;
     siglip_web_cpu) "$@" "$name" ;;
-    siglip_web_cpu_threads) "$@" "$name" "" relaxed-simd threads ;;
+    siglip_web_cpu_relaxed_threads) "$@" "$name" "" relaxed-simd threads ;;
+    siglip_web_cpu_threads) "$@" "$name" "" threads ;;
     siglip_web_webgpu) "$@" "$name" webgpu ;;
   esac
 }
@@ -150,7 +151,7 @@ build() {
   local name
   build_first
   need_threads_std
-  start_missing siglip_web_cpu_threads
+  start_missing siglip_web_cpu_relaxed_threads siglip_web_cpu_threads
   start_missing siglip_web_cpu siglip_web_webgpu
   finish_jobs
   for name in "${modules[@]}"; do of_module "$name" bind_wasm; done

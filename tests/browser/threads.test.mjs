@@ -78,7 +78,7 @@ describe("threads", { timeout: 1_200_000 }, () => {
   });
 
   test("that don't start are done without", async () => {
-    const cases = { "/lib/worker/thread.js": { status: 404 }, "/lib/pkg/siglip_web_cpu_threads.js": { status: 404 }, "/lib/pkg/siglip_web_cpu_threads_bg.wasm": { status: 404 } };
+    const cases = { "/lib/worker/thread.js": { status: 404 }, "/lib/pkg/siglip_web_cpu_relaxed_threads.js": { status: 404 }, "/lib/pkg/siglip_web_cpu_relaxed_threads_bg.wasm": { status: 404 } };
     for (const [file, answer] of Object.entries(cases)) {
       isolated.overlay[file] = answer;
       const page = await importLibrary(await isolated.page(), isolated.library);

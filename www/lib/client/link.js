@@ -1,6 +1,7 @@
 // The line to the engine: a worker's messages, or plain calls on this thread.
 import { SiglipError, siglipError } from "../error.js";
 import { isForeign, spawn } from "../worker/spawn.js";
+import { Threads } from "./threads.js";
 
 /** @typedef {import("../ports.d.ts").Progress} Progress */
 /** @typedef {import("../ports.d.ts").Request} Request */
@@ -16,6 +17,7 @@ export class Link {
   /** @type {Map<number, {resolve: (value: any) => void, reject: (error: SiglipError) => void, onProgress?: (progress: Progress) => void}>} */
   #pending = new Map();
   #count = 0;
+  #threads = new Threads((reason) => this.close(new SiglipError("device-lost", `The computation crashed (${reason}) and had to stop. Load the model again.`)));
   /** @type {SiglipError | undefined} why nothing can be asked any more */
   failure;
 
@@ -42,19 +44,15 @@ export class Link {
   }
 
   /** @param {any} message */
-  receive({ id, progress, error, result, watch }) {
-    if (watch) return this.#watch(watch);
+  receive({ id, progress, error, result, startThreads, endThreads }) {
+    if (startThreads) return this.failure ? undefined : this.#threads.start(startThreads);
+    if (endThreads) return this.#threads.end(endThreads);
     const waiting = this.#pending.get(id);
     if (!waiting) return;
     if (progress) return waiting.onProgress?.(progress);
     this.#pending.delete(id);
     if (error) waiting.reject(siglipError(error));
     else waiting.resolve(result);
-  }
-
-  /** A thread of the worker that crashes leaves it waiting for ever. @param {MessagePort} port */
-  #watch(port) {
-    port.onmessage = ({ data }) => this.close(new SiglipError("device-lost", `The computation crashed (${data}) and had to stop. Load the model again.`));
   }
 
   /** Asks for all memory back, and waits a little for that. */
@@ -71,6 +69,7 @@ export class Link {
     this.failure = error;
     for (const { reject } of this.#pending.values()) reject(error);
     this.#pending.clear();
+    this.#threads.endAll();
     this.#end();
   }
 }

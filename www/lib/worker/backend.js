@@ -2,8 +2,16 @@
 import { SiglipError } from "../error.js";
 import { THREADS } from "./threads.js";
 
-/** Whether this browser has relaxed SIMD: a module of one instruction of it, i8x16.relaxed_swizzle. */
-export const RELAXED = WebAssembly.validate(Uint8Array.of(0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 15, 1, 13, 0, 65, 1, 253, 15, 65, 2, 253, 15, 253, 128, 2, 11));
+/**
+ * Whether this browser has all of relaxed SIMD that our kernels use: a function of both instructions, f32x4.relaxed_madd and
+ * i32x4.relaxed_dot_i8x16_i7x16_add_s. See src/kernels/cpu/lanes.rs.
+ */
+export const RELAXED = WebAssembly.validate(Uint8Array.of(
+  0, 97, 115, 109, 1, 0, 0, 0, // "\0asm", version 1
+  1, 8, 1, 96, 3, 123, 123, 123, 1, 123, // a type: three vectors to one
+  3, 2, 1, 0, // a function of it
+  10, 23, 1, 21, 0, 32, 0, 32, 1, 32, 2, 253, 133, 2, 26, 32, 0, 32, 1, 32, 2, 253, 147, 2, 11, // both, the first one's result dropped
+));
 
 /** @typedef {import("../ports.d.ts").Backend} Backend */
 /** What computes, and why. @typedef {{backend: Backend, reason: string, adapter: string}} Choice */
@@ -12,9 +20,9 @@ export const RELAXED = WebAssembly.validate(Uint8Array.of(0, 97, 115, 109, 1, 0,
 export const CPU = /** @type {const} */ ({ backend: "cpu", adapter: "" });
 
 /** What the CPU computes with. @param {import("./module.js").Wasm} wasm */
-export function adapterOf({ backend, threads }) {
+export function adapterOf({ backend, relaxed, threads }) {
   if (backend !== "cpu") return undefined;
-  return `WebAssembly${RELAXED ? " relaxed" : ""} SIMD${threads ? `, ${THREADS} threads` : ""}`;
+  return `WebAssembly${relaxed ? " relaxed" : ""} SIMD${threads ? `, ${THREADS} threads` : ""}`;
 }
 
 /** Renderers that are programs, not devices. */

@@ -1,6 +1,6 @@
 // Beside the computation, in the worker or on the main thread with `worker: false`: loads a model and answers messages.
 //   in   {id, method: "load" | "stats" | "dispose" | one of METHODS, …}   {cancel: id}
-//   out  {id, progress}   {id, result}   {id, error: {code, message}}   {watch: port of a thread, see threads.js}
+//   out  {id, progress}   {id, result}   {id, error: {code, message}}   {startThreads} {endThreads}: see threads.js
 import { aborted, siglipError } from "../error.js";
 import { load } from "./load.js";
 import { METHODS } from "./methods.js";
@@ -59,7 +59,7 @@ export class Host {
     if (request.method === "load") {
       const loaded = await load(request, {
         progress: (progress) => this.#send({ id, progress }),
-        watch: (port) => this.#send({ watch: port }, [port]),
+        ask: (wish, transfer) => this.#send(wish, transfer),
       }, cancel, stop.signal);
       if (cancel.aborted) {
         // Too late to have stopped: nobody waits for it any more.

@@ -2,14 +2,16 @@
 import { SiglipError, aborted, siglipError } from "../error.js";
 import { Download } from "../files/download.js";
 import { RELAXED } from "./backend.js";
+import { GLUE, WASM } from "./glue.js";
 import { THREADS, Threads } from "./threads.js";
 
 /** @typedef {import("../ports.d.ts").Backend} Backend */
 /** @typedef {import("../ports.d.ts").Context} Context */
 /** @typedef {import("../ports.d.ts").Glue} Glue */
 /** @typedef {import("../ports.d.ts").Progress} Progress */
-/** @typedef {{backend: Backend, glue: Glue, memory: WebAssembly.Memory | undefined, threads?: Threads, note?: string, crashed?: SiglipError}} Wasm */
-/** @typedef {{progress: (progress: Progress) => void, watch: (port: MessagePort) => void}} Report what a load tells the page meanwhile */
+/** @typedef {import("./glue.js").ModuleName} ModuleName */
+/** @typedef {{backend: Backend, glue: Glue, memory: WebAssembly.Memory | undefined, relaxed?: boolean, threads?: Threads, note?: string, crashed?: SiglipError}} Wasm */
+/** @typedef {{progress: (progress: Progress) => void, ask: import("./threads.js").Ask}} Report what a load tells the page meanwhile */
 
 /** The modules of this thread that run. A worker has one; pages with `worker: false` share theirs. @type {{webgpu?: Wasm, cpu?: Wasm}} */
 const modules = {};
@@ -31,35 +33,39 @@ export function instantiate(backend, report, context) {
   return turn;
 }
 
-/** The best module that starts here. @param {Backend} backend @param {Report} report @param {Context} context */
+/** The CPU's modules, the fastest first. @type {{name: ModuleName, relaxed: boolean, threads: boolean}[]} */
+const CPU_MODULES = [
+  { name: "siglip_web_cpu_relaxed_threads", relaxed: true, threads: true },
+  { name: "siglip_web_cpu_threads", relaxed: false, threads: true },
+  { name: "siglip_web_cpu_relaxed", relaxed: true, threads: false },
+  { name: "siglip_web_cpu", relaxed: false, threads: false },
+];
+
+/** The best module that starts here. @param {Backend} backend @param {Report} report @param {Context} context @returns {Promise<Wasm>} */
 async function start(backend, report, context) {
   if (backend === "webgpu") return startModule("siglip_web_webgpu", backend, report, context);
-  if (RELAXED && THREADS > 1) {
+  let fit = CPU_MODULES.filter(({ relaxed, threads }) => (RELAXED || !relaxed) && (THREADS > 1 || !threads));
+  let note;
+  for (;;) {
+    const [{ name, relaxed, threads }] = /** @type {[typeof CPU_MODULES[number]]} */ (fit);
     try {
-      return await startModule("siglip_web_cpu_threads", backend, report, context);
+      return { ...(await startModule(name, backend, report, context)), relaxed, note };
     } catch (error) {
-      // Shared memory must be reserved whole, and more scripts be served with the right headers: one thread needs neither.
       if (context.signal.aborted) throw error;
-      const wasm = await startModule("siglip_web_cpu_relaxed", backend, report, context);
-      return { ...wasm, note: `One thread is used because more could not be started: ${error.message}` };
+      if (threads) {
+        // Shared memory must be reserved whole, and more scripts be served with the right headers: one thread needs neither.
+        note = `One thread is used because more could not be started: ${error.message}`;
+        fit = fit.filter((module) => !module.threads);
+      } else if (relaxed && error.cause instanceof WebAssembly.CompileError) {
+        // What a browser says of relaxed SIMD and what it compiles can be two things.
+        note = `Relaxed SIMD is not used because its module did not compile: ${error.cause.message}`;
+        fit = fit.filter((module) => !module.relaxed);
+      } else {
+        throw error;
+      }
     }
   }
-  return startModule(RELAXED ? "siglip_web_cpu_relaxed" : "siglip_web_cpu", backend, report, context);
 }
-
-/** @typedef {"siglip_web_webgpu" | "siglip_web_cpu" | "siglip_web_cpu_relaxed" | "siglip_web_cpu_threads"} ModuleName */
-
-/** Written out, so that bundlers see the files. @type {Record<ModuleName, {glue: () => Promise<any>, wasm: () => URL}>} */
-const MODULES = {
-  // @ts-ignore: made by the build
-  siglip_web_webgpu: { glue: () => import("../pkg/siglip_web_webgpu.js"), wasm: () => new URL("../pkg/siglip_web_webgpu_bg.wasm", import.meta.url) },
-  // @ts-ignore: made by the build
-  siglip_web_cpu: { glue: () => import("../pkg/siglip_web_cpu.js"), wasm: () => new URL("../pkg/siglip_web_cpu_bg.wasm", import.meta.url) },
-  // @ts-ignore: made by the build
-  siglip_web_cpu_relaxed: { glue: () => import("../pkg/siglip_web_cpu_relaxed.js"), wasm: () => new URL("../pkg/siglip_web_cpu_relaxed_bg.wasm", import.meta.url) },
-  // @ts-ignore: made by the build
-  siglip_web_cpu_threads: { glue: () => import("../pkg/siglip_web_cpu_threads.js"), wasm: () => new URL("../pkg/siglip_web_cpu_threads_bg.wasm", import.meta.url) },
-};
 
 /**
  * @param {ModuleName} name @param {Backend} backend @param {Report} report @param {Context} context
@@ -68,12 +74,12 @@ const MODULES = {
 async function startModule(name, backend, report, context) {
   const { signal } = context;
   if (signal.aborted) throw aborted();
-  const threads = name === "siglip_web_cpu_threads" ? new Threads(report.watch) : undefined;
+  const threads = name.endsWith("_threads") ? new Threads(report.ask) : undefined;
   try {
     const glue = await importGlue(name, crashes[backend]);
     const module = await compile(name, report, context);
     const exports = await glue.default({ module_or_path: module });
-    await threads?.share(module, exports.memory, glue, signal);
+    await threads?.share(name, module, exports.memory, glue, signal);
     return { backend, glue, memory: exports?.memory, threads };
   } catch (error) {
     threads?.end();
@@ -88,7 +94,7 @@ async function startModule(name, backend, report, context) {
 /** @param {ModuleName} name @param {number} crashes @returns {Promise<any>} */
 async function importGlue(name, crashes) {
   try {
-    return await (crashes ? import(/* @vite-ignore */ `../pkg/${name}.js?${crashes}`) : MODULES[name].glue());
+    return await (crashes ? import(/* @vite-ignore */ `../pkg/${name}.js?${crashes}`) : GLUE[name]());
   } catch (error) {
     throw new SiglipError("network", `The library's file pkg/${name}.js could not be loaded (${error.message}). Serve the whole folder that siglip-web.js is in.`, { cause: error });
   }
@@ -96,7 +102,7 @@ async function importGlue(name, crashes) {
 
 /** @param {ModuleName} name @param {Report} report @param {Context} context */
 async function compile(name, report, context) {
-  const address = MODULES[name].wasm();
+  const address = WASM[name]();
   const file = `${name}_bg.wasm`;
   const response = await new Download({ ...context, name: "the library", hub: false }, address.href, file).first();
   if (!response) throw new SiglipError("network", `The library's file ${address.href} is not there. Serve the whole folder that siglip-web.js is in.`);

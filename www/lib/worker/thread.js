@@ -1,19 +1,25 @@
-// One thread beside the worker's own: see threads.js. Once it runs it hears no more messages.
-// @ts-ignore: made by the build
-import init, { runThread } from "../pkg/siglip_web_cpu_threads.js";
+// One thread beside the engine's own: see threads.js. Started by the caller's thread, which hands it the engine's port. Once it runs it hears no
+// more messages.
+import { GLUE } from "./glue.js";
 
-self.onmessage = async ({ data: { module, memory, watcher } }) => {
-  self.onmessage = () => {
+/** @param {MessageEvent<MessagePort>} event */
+self.onmessage = ({ data: port }) => {
+  /** @param {MessageEvent<{name: import("./glue.js").ModuleName, module: WebAssembly.Module, memory: WebAssembly.Memory}>} event */
+  port.onmessage = async ({ data: { name, module, memory } }) => {
     try {
-      runThread();
+      const { default: init, runThread } = await GLUE[name]();
+      await init({ module_or_path: module, memory });
+      port.onmessage = () => {
+        try {
+          runThread();
+        } catch (error) {
+          self.postMessage(error.message);
+        }
+      };
+      port.postMessage("ready");
     } catch (error) {
-      watcher.postMessage(error.message);
+      port.postMessage(error.message);
     }
   };
-  try {
-    await init({ module_or_path: module, memory });
-    self.postMessage("ready");
-  } catch (error) {
-    self.postMessage(error.message);
-  }
 };
+self.postMessage("here");
