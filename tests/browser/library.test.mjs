@@ -251,6 +251,20 @@ describe("the library over an engine that fails on command", { timeout: 1_200_00
     }
   });
 
+  test("auto goes on with the CPU on a site without the WebGPU module", async () => {
+    for (const file of ["siglip_web_webgpu.js", "siglip_web_webgpu_bg.wasm"]) {
+      const path = `/lib/pkg/${file}`;
+      const there = site.overlay[path];
+      site.overlay[path] = { status: 404 };
+      const page = await open({ vendor: "acme", description: "Acme GPU" });
+      const { value: info } = await page.evaluate(() => outcome(async () => (await SiglipClassifier.load("/mock/", { worker: false })).info));
+      assert.equal(info.backend, "cpu");
+      assert.match(info.backendReason, new RegExp(`^The CPU is used because WebGPU on Acme GPU failed: .*${file}`));
+      site.overlay[path] = there;
+      await page.close();
+    }
+  });
+
   test("WebAssembly forbidden by the page's policy is told", async () => {
     site.overlay["/no-wasm.html"] = html("<!doctype html>", { "Content-Security-Policy": "default-src 'none'; script-src 'self'; connect-src 'self'" });
     const page = await site.page("/no-wasm.html");

@@ -33,9 +33,11 @@ export async function load({ place, name, backend, dtype, cache, wholeTable, ret
   const wait = (/** @type {string} */ waiting) => report.progress({ stage: "download", loaded: 0, total: 0, waiting });
   /** @type {Context} */
   const context = { signal, name, hub: place.kind === "url" && place.hub !== undefined, retryPolicy: { ...RETRY_POLICY, ...retryPolicy }, caching: "default", wait };
+  let started = false;
   /** @param {Choice} choice @param {boolean} [again] @returns {Promise<Loaded>} */
   const attempt = async ({ backend, reason, adapter }, again = false) => {
     const wasm = await instantiate(backend, report, context);
+    started = true;
     const stored = await openStored(place, { name, dtype: dtype === "auto" ? `auto-${backend}` : dtype }, cache, context);
     try {
       const source = openSource(place, context, stored, report.progress);
@@ -62,7 +64,8 @@ export async function load({ place, name, backend, dtype, cache, wholeTable, ret
   } catch (thrown) {
     const error = thrown instanceof Crash ? thrown.reason : siglipError(thrown);
     const gpuFailed = backend === "auto" && choice.backend === "webgpu" && !cancel.aborted;
-    if (!gpuFailed || !["device-lost", "unsupported", "out-of-memory"].includes(error.code)) throw thrown;
+    // A site may leave the WebGPU module out: it is then missing, or still being built.
+    if (!gpuFailed || (started && !["device-lost", "unsupported", "out-of-memory"].includes(error.code))) throw thrown;
     return await attempt({ ...CPU, reason: `The CPU is used because WebGPU on ${choice.adapter} failed: ${error.message}` });
   }
 }
