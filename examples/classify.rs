@@ -7,6 +7,8 @@
 //!
 //! `--json` prints one line per picture; `--dump DIR` writes `DIR/siglip.safetensors` with `pixel_values`
 //! `[images, 3, height, width]`, `input_ids` `[texts, context]`, `image_embeds` and `text_embeds` `[.., hidden]`.
+#![cfg_attr(target_family = "wasm", no_main)] // a native program; wasm-pack compiles all there is
+#![cfg(not(target_family = "wasm"))]
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -12,6 +12,8 @@
 //! `--labels FILE`, with one label per line, makes a classifier of these labels only: their embeddings are written instead of the text
 //! tower and the tokenizer, which is half the download. The labels are put into `--template` (default
 //! "This is a photo of {}."); of several the embeddings are averaged.
+#![cfg_attr(target_family = "wasm", no_main)] // a native program; wasm-pack compiles all there is
+#![cfg(not(target_family = "wasm"))]
 
 use std::fs::File;
 use std::io::{BufWriter, Write};

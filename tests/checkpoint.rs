@@ -1,4 +1,5 @@
 //! Missing, damaged and mismatched checkpoint files: a stable code and a message that names the file.
+#![cfg(not(target_family = "wasm"))]
 
 mod common;
 

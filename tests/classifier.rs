@@ -1,4 +1,5 @@
 //! What a caller of the classifier notices: scores, caches, and errors that leave it usable.
+#![cfg(not(target_family = "wasm"))]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! `config.json` as the Hub has it, against what transformers resolves (`reference/model.py`).
+#![cfg(not(target_family = "wasm"))]
 
 use std::path::PathBuf;
 

@@ -1,4 +1,5 @@
 //! The fast form of every operation against its plain form, over sizes that tiles and vectors don't divide.
+#![cfg(not(target_family = "wasm"))]
 
 #[cfg(feature = "train")]
 mod common;

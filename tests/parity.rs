@@ -1,4 +1,5 @@
 //! Every stage of the model against transformers, on each native device.
+#![cfg(not(target_family = "wasm"))]
 
 mod common;
 

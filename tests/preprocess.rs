@@ -1,6 +1,7 @@
 //! Pictures against transformers' PIL image processor, and pictures that can't be used.
 //!
 //! `tests/reference/preprocess.py` makes the fixtures.
+#![cfg(not(target_family = "wasm"))]
 
 use std::fs;
 use std::path::Path;

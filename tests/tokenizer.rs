@@ -1,4 +1,5 @@
 //! Labels → ids, against transformers (`tests/reference/tokenizer.py` made the fixtures).
+#![cfg(not(target_family = "wasm"))]
 
 use std::collections::BTreeSet;
 use std::io::Read;

@@ -85,7 +85,7 @@ native_tests() { cargo test --release --locked --features train; }
 wasm_tests() {
   local capabilities=$target/webdriver.json
   node -e '
-    const fs = require("node:fs"), capabilities = JSON.parse(fs.readFileSync("tests/webdriver.json"));
+    const fs = require("node:fs"), capabilities = JSON.parse(fs.readFileSync("webdriver.json"));
     capabilities["goog:chromeOptions"].binary = process.env.CHROME_BIN;
     fs.writeFileSync(process.argv[1], JSON.stringify(capabilities));' "$capabilities"
   CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUNNER=$bindgen/wasm-bindgen-test-runner WASM_BINDGEN_TEST_ONLY_WEB=1 \

@@ -11,6 +11,8 @@
 //! fine-tuning on own labels with its figures, and what is saved when.
 //!
 //! What trains is the model of the crate itself with its preprocessing and tokenizer, on [`siglip_web::loss`].
+#![cfg_attr(target_family = "wasm", no_main)] // a native program; wasm-pack compiles all there is
+#![cfg(not(target_family = "wasm"))]
 
 mod augment;
 mod data;
