@@ -170,12 +170,12 @@ mkdir -p "$scratch/repo/src" "$scratch/repo/www/samples" "$scratch/repo/www/lib/
 sed -n '/^\[package\]/,/^$/p' "$root/Cargo.toml" >"$scratch/repo/Cargo.toml"
 touch "$scratch/repo/src/lib.rs" "$scratch/repo/README.md"
 for file in lib/siglip-web.js lib/siglip-web.d.ts lib/siglip-classifier.js lib/siglip-classifier.d.ts lib/worker/worker.js index.html page.css samples/ladybug.png \
-  lib/pkg/siglip_web_{cpu,cpu_relaxed,cpu_threads,cpu_relaxed_threads,webgpu}{.js,_bg.wasm} lib/models/demo/{config.json,preprocessor_config.json,tokenizer.json,model.safetensors}; do
+  lib/pkg/siglip_web_{cpu,cpu_relaxed,cpu_threads,cpu_relaxed_threads,webgpu}{.js,_bg.wasm} lib/{demo.js,demo.d.ts} lib/models/demo/{config.json,preprocessor_config.json,tokenizer.json,tokenizer_config.json,model.safetensors,spiece.model}; do
   touch "$scratch/repo/www/$file"
 done
 run "$node" "$root/tools/package.mjs" "$scratch/repo" "$scratch/dist"
 ((status == 0)) && [[ -f $scratch/dist/worker/worker.js && -f $scratch/dist/pkg/siglip_web_cpu_bg.wasm && -f $scratch/dist/models/demo/config.json ]] &&
-  [[ ! -e $scratch/dist/index.html && ! -e $scratch/dist/page.css && ! -e $scratch/dist/samples ]]
+  [[ ! -e $scratch/dist/models/demo/spiece.model && ! -e $scratch/dist/index.html && ! -e $scratch/dist/page.css && ! -e $scratch/dist/samples ]]
 check "the package holds the library and the demo model, not the page"
 run "$node" -p 'const m = JSON.parse(require("fs").readFileSync(process.argv[1])); [m.name, m.main, m.types, m.type, m.version].join()' "$scratch/dist/package.json"
 [[ $out == "siglip-web,./siglip-web.js,./siglip-web.d.ts,module,$(awk -F '"' '/^version/ {print $2; exit}' "$root/Cargo.toml")" ]]

@@ -11,8 +11,10 @@ const NEEDED = [
   "siglip-web.d.ts",
   "siglip-classifier.js",
   "siglip-classifier.d.ts",
+  "demo.js",
+  "demo.d.ts",
   ...["webgpu", "cpu", "cpu_relaxed", "cpu_threads", "cpu_relaxed_threads"].flatMap((device) => [`pkg/siglip_web_${device}.js`, `pkg/siglip_web_${device}_bg.wasm`]),
-  ...["config.json", "preprocessor_config.json", "tokenizer.json", "model.safetensors"].map((file) => `models/demo/${file}`),
+  ...["config.json", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"].map((file) => `models/demo/${file}`),
 ];
 
 const missing = NEEDED.filter((file) => !existsSync(join(library, file)));
@@ -27,7 +29,9 @@ const metadata = JSON.parse(
 const crate = metadata.packages.find((candidate) => candidate.name === "siglip-web");
 
 rmSync(destination, { recursive: true, force: true });
-cpSync(library, destination, { recursive: true });
+// What the demo's tokenizer.json was made from; nothing reads it here.
+const UNREAD = join(library, "models", "demo", "spiece.model");
+cpSync(library, destination, { recursive: true, filter: (file) => file !== UNREAD });
 for (const entry of readdirSync(root).filter((name) => /^(README|LICENSE|NOTICE)/.test(name))) {
   cpSync(join(root, entry), join(destination, entry), { recursive: true });
 }
@@ -46,9 +50,10 @@ const manifest = {
   exports: {
     ".": { types: "./siglip-web.d.ts", default: "./siglip-web.js" },
     "./siglip-classifier": { types: "./siglip-classifier.d.ts", default: "./siglip-classifier.js" },
+    "./demo": { types: "./demo.d.ts", default: "./demo.js" },
     "./*": "./*",
   },
-  // The tag registers itself; the workers are started by address.
-  sideEffects: ["./siglip-classifier.js", "./worker/worker.js", "./worker/thread.js"],
+  // The tag registers itself, the demo model its name; the workers are started by address.
+  sideEffects: ["./siglip-classifier.js", "./demo.js", "./worker/worker.js", "./worker/thread.js"],
 };
 writeFileSync(join(destination, "package.json"), `${JSON.stringify(manifest, null, 2)}\n`);

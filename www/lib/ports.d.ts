@@ -3,8 +3,11 @@ import type { ClassifyOptions, LabelScore, LoadOptions, ModelInfo, ProgressEvent
 
 /** Where a model's files are. */
 export type Place = RemotePlace | LocalPlace;
-/** `base`: the folder's address, with the query that every file is asked for with. */
-export type RemotePlace = { kind: "url"; base: string; hub?: Hub };
+/**
+ * `base`: the folder's address, with the query that every file is asked for with; or, where each file has an address of its own, one of these.
+ * `inline`: files that are here already. `ours`: comes with the library.
+ */
+export type RemotePlace = { kind: "url"; base: string; hub?: Hub; addresses?: Map<string, string>; inline?: Map<string, File>; ours?: boolean };
 export type LocalPlace = { kind: "files"; files: Map<string, File> } | { kind: "directory"; handle: FileSystemDirectoryHandle };
 /** The Hub's own, or a mirror's, origin; the model there. */
 export type Hub = { origin: string; model: string; revision: string };
@@ -77,8 +80,7 @@ export type Engine = {
   dispose: () => void;
   free: () => void;
 };
-export type Glue = {
-  default: (module: { module_or_path: WebAssembly.Module; memory?: WebAssembly.Memory }) => Promise<{ memory: WebAssembly.Memory }>;
+export type Glue = ((module: { module_or_path: WebAssembly.Module; memory?: WebAssembly.Memory }) => Promise<{ memory: WebAssembly.Memory }>) & {
   Engine: {
     load: (
       source: Source,

@@ -9,7 +9,18 @@
  *   taken for a mirror of the Hub;
  * - the files of such a folder, or a handle to it.
  */
-export type ModelSource = "demo" | (string & {}) | File[] | FileList | FileSystemDirectoryHandle;
+export type ModelSource = "demo" | (string & {}) | readonly File[] | FileList | FileSystemDirectoryHandle | ModelFiles;
+
+/**
+ * A model whose files have addresses of their own, as bundlers give them:
+ * `{name: "mine", files: {"config.json": new URL("./mine/config.json", import.meta.url), …}}`.
+ */
+export interface ModelFiles {
+  /** What messages and `info.name` call it. */
+  readonly name?: string;
+  /** The address of each file by its name in the model's folder. A file that isn't named isn't asked for. */
+  readonly files: { readonly [file: string]: string | URL };
+}
 
 export interface LoadOptions {
   /** `"auto"` (default) takes WebGPU on a real GPU and the CPU otherwise; `info.backendReason` says why. */

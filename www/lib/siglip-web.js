@@ -64,7 +64,7 @@ export class SiglipClassifier {
     checkWord("wholeTable", wholeTable, [true, false]);
     checkWord("worker", worker, [true, false]);
     if (onProgress !== undefined && typeof onProgress !== "function") throw badInput(`onProgress is ${show(onProgress)}; it must be a function.`);
-    const { place, name } = locate(source);
+    const { place, name, cure } = locate(source);
     checkAborted(signal);
 
     const link = worker ? workerLink() : await localLink();
@@ -79,7 +79,8 @@ export class SiglipClassifier {
       const info = await request.reply;
       tell(onProgress, { stage: "ready", loaded: info.bytes, total: info.bytes });
       return new SiglipClassifier(INSIDE, link, info);
-    } catch (error) {
+    } catch (thrown) {
+      const error = cure && ["network", "bad-model"].includes(thrown.code) ? new SiglipError(thrown.code, `${thrown.message} ${cure}`, { cause: thrown }) : thrown;
       link.close(error);
       throw error;
     } finally {

@@ -1,5 +1,6 @@
 // ImageInput → what the engine takes: the encoded file, or all of its pixels. Nothing is ever resized here: a
 // browser's canvas resizes in its own way, and the model's scores would follow it.
+import { bytesOf } from "../data-address.js";
 import { SiglipError, aborted } from "../error.js";
 
 /**
@@ -122,15 +123,10 @@ async function download(address, signal) {
   }
 }
 
-/** By hand: under a strict Content-Security-Policy fetch refuses data: addresses. @param {URL} address */
-function fromDataAddress({ pathname, search }) {
-  const text = pathname + search;
-  const comma = text.indexOf(",");
+/** @param {URL} address */
+function fromDataAddress(address) {
   try {
-    if (comma < 0) throw new TypeError("it has no comma");
-    const raw = text.slice(comma + 1).replace(/%([\da-f]{2})/gi, (_, hex) => String.fromCharCode(parseInt(hex, 16)));
-    const characters = /;\s*base64\s*$/i.test(text.slice(0, comma)) ? atob(raw) : raw;
-    return new Blob([Uint8Array.from(characters, (character) => character.charCodeAt(0))]);
+    return new Blob([bytesOf(address)]);
   } catch (error) {
     throw new SiglipError("bad-image", `The data: address is damaged (${error.message}), so it holds no picture.`, { cause: error });
   }

@@ -76,16 +76,13 @@ export class Link {
 
 export function workerLink() {
   if (typeof Worker === "undefined") throw new SiglipError("unsupported", "There are no web workers here. siglip-web runs in a browser; there, worker: false does without them.");
-  const url = new URL("../worker/worker.js", import.meta.url);
-  const foreign = isForeign(url);
-  const failed = (/** @type {string} */ detail) => new SiglipError("network", `The library's worker ${url.href} could not be started${detail ? ` (${detail})` : ""}. Serve the whole folder that siglip-web.js is in${foreign ? ", let other sites read it (CORS)," : ""} and allow it in the page's Content-Security-Policy (worker-src ${foreign ? "blob:" : "'self'"}); or load with worker: false.`);
   let spawned;
   try {
-    spawned = spawn(url, () => new Worker(new URL("../worker/worker.js", import.meta.url), { type: "module", name: "siglip-web" }), "siglip-web");
+    spawned = spawn(() => new Worker(new URL("../worker/worker.js", import.meta.url), { type: "module", name: "siglip-web" }));
   } catch (error) {
-    throw failed(error.message);
+    throw notStarted(error.address, error.message);
   }
-  const { worker, end } = spawned;
+  const { worker, address, end } = spawned;
   let started = false;
   const link = new Link((message, transfer) => worker.postMessage(message, transfer), end);
   worker.onmessage = ({ data }) => {
@@ -96,9 +93,15 @@ export function workerLink() {
   worker.onerror = (event) => {
     if (started) return;
     event.preventDefault();
-    link.close(failed(event.message));
+    link.close(notStarted(address, event.message));
   };
   return link;
+}
+
+/** @param {URL} address @param {string} detail */
+function notStarted(address, detail) {
+  const foreign = isForeign(address);
+  return new SiglipError("network", `The library's worker ${address.href} could not be started${detail ? ` (${detail})` : ""}. Serve the whole folder that siglip-web.js is in${foreign ? ", let other sites read it (CORS)," : ""} and allow it in the page's Content-Security-Policy (worker-src ${foreign ? "blob:" : "'self'"}); or load with worker: false.`);
 }
 
 export async function localLink() {

@@ -1,8 +1,18 @@
 // ModelSource → where the model's files are.
+import { bytesOf } from "../data-address.js";
 import { SiglipError } from "../error.js";
 import { badInput, show, tagOf } from "./arguments.js";
 
-/** @typedef {{place: import("../ports.d.ts").Place, name: string}} Located */
+/** `cure`: what to add to the error when there are no files. @typedef {{place: import("../ports.d.ts").Place, name: string, cure?: string}} Located */
+/** @typedef {import("../siglip-web.d.ts").ModelFiles} ModelFiles */
+
+/** @type {ModelFiles | undefined} what siglip-web/demo gives */
+let demo;
+
+/** @param {ModelFiles} model */
+export function provideDemo(model) {
+  demo = model;
+}
 
 /**
  * @param {any} source
@@ -13,12 +23,13 @@ export function locate(source) {
   const tag = tagOf(source);
   if (tag === "FileSystemDirectoryHandle") return { place: { kind: "directory", handle: source }, name: source.name };
   if (Array.isArray(source) || tag === "FileList") return locateFiles([...source]);
-  throw badInput(`The model is ${show(source)}. It must be "demo", "owner/name" of the Hugging Face Hub, the address of a folder, the files of a checkpoint, or a directory handle.`);
+  if (tag === "Object" && typeof source.files === "object" && source.files !== null) return locateAddresses(source);
+  throw badInput(`The model is ${show(source)}. It must be "demo", "owner/name" of the Hugging Face Hub, the address of a folder, the files of a checkpoint or their addresses ({files: {"config.json": …}}), or a directory handle.`);
 }
 
 /** @param {string} text @returns {Located} */
 function locateText(text) {
-  if (text === "demo") return { place: { kind: "url", base: new URL("../models/demo/", import.meta.url).href }, name: "demo" };
+  if (text === "demo") return locateDemo();
   if (/^([a-z][a-z\d+.-]*:|\.{0,2}\/)/i.test(text)) return locateAddress(text);
   const [, owner, name, revision = "main"] = /^([a-z\d][\w.-]{0,95})\/([a-z\d][\w.-]{0,95})(?:@([\w.-]+(?:\/[\w.-]+)*))?$/i.exec(text) ?? [];
   if (!owner || revision.split("/").some((part) => /^\.+$/.test(part))) {
@@ -27,6 +38,45 @@ function locateText(text) {
   const hub = { origin: "https://huggingface.co", model: `${owner}/${name}`, revision };
   const base = `${hub.origin}/${hub.model}/resolve/${encodeURIComponent(revision)}/`;
   return { place: { kind: "url", base, hub }, name: text };
+}
+
+/** @returns {Located} */
+function locateDemo() {
+  if (demo) return locateAddresses(demo, true);
+  // Not in words that a bundler knows: it can't take a whole folder.
+  const base = new URL(import.meta.url.replace(/client\/[^/]*$/, "models/demo/"));
+  const cure = 'A bundler leaves the demo model behind: write import "siglip-web/demo"; once, and it finds the files.';
+  if (!fetchable(base)) throw badInput(`The demo model was looked for at ${base.href}, which this page can't read. ${cure}`);
+  return { place: { kind: "url", base: base.href, ours: true }, name: "demo", cure };
+}
+
+/** @param {ModelFiles} model @param {boolean} [ours] @returns {Located} */
+function locateAddresses({ name = "the model", files }, ours) {
+  /** @type {Map<string, string>} */
+  const addresses = new Map();
+  /** @type {Map<string, File>} */
+  const inline = new Map();
+  for (const [file, text] of Object.entries(files)) {
+    let address;
+    try {
+      address = new URL(text, globalThis.document?.baseURI ?? globalThis.location?.href);
+    } catch (error) {
+      throw badInput(`The address of the model's ${file}, ${show(text)}, is not one (${error.message}).`);
+    }
+    // Bundlers put small files into the script.
+    if (address.protocol === "data:") inline.set(file, new File([bytesOf(address)], file));
+    else if (fetchable(address)) addresses.set(file, address.href);
+    else throw badInput(`The address of the model's ${file}, ${show(address.href)}, starts with ${address.protocol}, which this page can't read. With a bundler, write new URL("./${file}", import.meta.url) and nothing shorter.`);
+  }
+  const base = addresses.get("config.json") ?? addresses.values().next().value;
+  if (!inline.has("config.json") && !addresses.has("config.json")) throw new SiglipError("bad-model", "config.json is missing among the model's files. Give the addresses of config.json, preprocessor_config.json, tokenizer.json and model.safetensors.");
+  if (base === undefined) return { place: { kind: "files", files: inline }, name };
+  return { place: { kind: "url", base, addresses, inline, ours }, name };
+}
+
+/** Whether a page can ask for what is there. @param {URL} address */
+function fetchable({ protocol }) {
+  return ["http:", "https:", "blob:", globalThis.location?.protocol].includes(protocol);
 }
 
 /** @param {string} text @returns {Located} */

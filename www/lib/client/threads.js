@@ -32,10 +32,8 @@ export class Threads {
 
   /** The engine hears on its port of a thread that doesn't start. @param {MessagePort} port @returns {() => void} ends the thread */
   #start(port) {
-    const url = new URL("../worker/thread.js", import.meta.url);
-    const start = () => new Worker(new URL("../worker/thread.js", import.meta.url), { type: "module", name: "siglip-web thread" });
     try {
-      const { worker, end } = spawn(url, start, "siglip-web thread");
+      const { worker, end } = spawn(() => new Worker(new URL("../worker/thread.js", import.meta.url), { type: "module", name: "siglip-web thread" }));
       let here = false;
       worker.onmessage = ({ data }) => {
         if (data !== HERE) return this.#crashed(data);

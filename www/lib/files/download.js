@@ -248,6 +248,11 @@ export class Download {
     this.file = file;
   }
 
+  /** Whether parts can be asked for. Other schemes answer such a request with a part and call it the whole (chrome-extension:). */
+  get ranges() {
+    return /^https?:/.test(this.#address);
+  }
+
   /** What the file's own address told. @returns {Version} */
   get version() {
     return { ...this.#versions.values().next().value, size: this.size };
@@ -344,7 +349,7 @@ export class Download {
       const watch = new Watch(retryPolicy.stall, signal);
       try {
         if (!response) {
-          const range = whole && at === 0 ? undefined : `bytes=${at}-${end === Infinity ? "" : end - 1}`;
+          const range = (whole && at === 0) || !this.ranges ? undefined : `bytes=${at}-${end === Infinity ? "" : end - 1}`;
           response = await this.#ask({ range }, watch);
           if (!response) throw this.#changed("is no longer there");
         }

@@ -18,7 +18,7 @@ const FIRST_BLOCK = 2 ** 18;
 export class Ranges {
   /** @param {Download} download @returns {Promise<Ranges | undefined>} undefined: there is no such file */
   static async open(download) {
-    const response = await download.first({ range: `bytes=0-${FIRST_BLOCK - 1}` });
+    const response = await download.first(download.ranges ? { range: `bytes=0-${FIRST_BLOCK - 1}` } : {});
     return response && new Ranges(download, response);
   }
 

@@ -41,6 +41,7 @@ export class RemoteFiles {
 
   /** @param {string} file */
   async readAll(file) {
+    if (this.#absent(file)) return undefined;
     await (this.#checked ??= this.#check());
     const kept = this.#anew ? undefined : await this.#stored?.file(file);
     if (kept === null) return undefined;
@@ -67,6 +68,7 @@ export class RemoteFiles {
 
   /** @param {string} file @returns {Promise<Reader | undefined>} */
   async open(file) {
+    if (this.#absent(file)) return undefined;
     await (this.#checked ??= this.#check());
     const download = this.#download(file);
     const known = this.#stored?.complete ? this.#stored.about.weights[file] : undefined;
@@ -102,9 +104,16 @@ export class RemoteFiles {
     this.#report({ stage: "download", file, loaded, total, ...(fromCache && { fromCache }) });
   }
 
+  /** Whether a file is not among those that have addresses. @param {string} file */
+  #absent(file) {
+    return this.#place.addresses?.has(file) === false;
+  }
+
   /** @param {string} file */
   #address(file) {
-    const { base, hub } = this.#place;
+    const { base, hub, addresses } = this.#place;
+    const own = addresses?.get(file);
+    if (own !== undefined) return own;
     const commit = hub && this.#stored?.about.commit;
     const address = new URL(file.split("/").map(encodeURIComponent).join("/"), commit ? `${hub.origin}/${hub.model}/resolve/${commit}/` : base);
     address.search = new URL(base).search;
@@ -170,8 +179,9 @@ export class RemoteFiles {
 
   /** A file of the revision that was asked for, not of the commit that was found. @param {string} file @param {Context} context */
   #unpinned(file, context) {
-    const address = new URL(file, this.#place.base);
-    address.search = new URL(this.#place.base).search;
+    const { base, addresses } = this.#place;
+    const address = new URL(addresses?.get(file) ?? file, base);
+    if (!addresses) address.search = new URL(base).search;
     return new Download(context, address.href, file);
   }
 

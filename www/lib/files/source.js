@@ -19,6 +19,8 @@ import { RemoteFiles } from "./server.js";
  */
 export function openSource(place, context, stored, report) {
   const source = place.kind === "url" ? new RemoteFiles(place, context, stored, report) : new LocalFiles(place, context.name, report);
+  const inline = place.kind === "url" && place.inline ? new LocalFiles({ kind: "files", files: place.inline }, context.name, report) : undefined;
+  const having = (/** @type {string} */ file) => (place.kind === "url" && place.inline?.has(file) && inline) || source;
   /** @template T @param {(file: string) => Promise<T>} work @returns {(file: string) => Promise<T>} */
   const inside = (work) => async (file) => {
     if (!file.split("/").every((part) => /^[\w.-]+$/.test(part) && !/^\.+$/.test(part))) {
@@ -26,5 +28,5 @@ export function openSource(place, context, stored, report) {
     }
     return work(file);
   };
-  return { readAll: inside((file) => source.readAll(file)), open: inside((file) => source.open(file)), loaded: (...how) => source.loaded(...how) };
+  return { readAll: inside((file) => having(file).readAll(file)), open: inside((file) => having(file).open(file)), loaded: (...how) => having(how[0]).loaded(...how) };
 }

@@ -78,8 +78,7 @@ async function openStored(place, { name, dtype }, cache, context) {
   const source = place.kind === "url" ? place.base : "";
   const none = (/** @type {string} */ why) => new Stored(undefined, { format: 0, name, source, dtype, files: {}, weights: {} }, why);
   if (place.kind !== "url") return none("The model's files are on this device already");
-  // The demo is a part of the library.
-  if (place.base === new URL("../models/demo/", import.meta.url).href) return none("The demo model comes with the page");
+  if (place.ours) return none("The demo model comes with the page");
   if (!cache) {
     context.caching = "no-store";
     return none("The model isn't kept, as it was asked");

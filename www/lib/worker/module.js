@@ -15,8 +15,6 @@ import { THREADS, Threads } from "./threads.js";
 
 /** The modules of this thread that run. A worker has one; pages with `worker: false` share theirs. @type {{webgpu?: Wasm, cpu?: Wasm}} */
 const modules = {};
-/** How often a module was given up: a trapped instance can't be used again, and the same script under another query is a fresh one. */
-const crashes = { webgpu: 0, cpu: 0 };
 /** One instantiation at a time: a second one would overwrite the first one's instance. @type {Record<string, Promise<any>>} */
 const starting = {};
 
@@ -76,9 +74,9 @@ async function startModule(name, backend, report, context) {
   if (signal.aborted) throw aborted();
   const threads = name.endsWith("_threads") ? new Threads(report.ask) : undefined;
   try {
-    const glue = await importGlue(name, crashes[backend]);
+    const glue = await importGlue(name);
     const module = await compile(name, report, context);
-    const exports = await glue.default({ module_or_path: module });
+    const exports = await glue({ module_or_path: module });
     await threads?.share(name, module, exports.memory, glue, signal);
     return { backend, glue, memory: exports?.memory, threads };
   } catch (error) {
@@ -91,10 +89,10 @@ async function startModule(name, backend, report, context) {
   }
 }
 
-/** @param {ModuleName} name @param {number} crashes @returns {Promise<any>} */
-async function importGlue(name, crashes) {
+/** What stands between JavaScript and one instance: each instance has its own, and a trapped one can't be used again. @param {ModuleName} name @returns {Promise<Glue>} */
+async function importGlue(name) {
   try {
-    return await (crashes ? import(/* @vite-ignore */ `../pkg/${name}.js?${crashes}`) : GLUE[name]());
+    return (await GLUE[name]()).create();
   } catch (error) {
     throw new SiglipError("network", `The library's file pkg/${name}.js could not be loaded (${error.message}). Serve the whole folder that siglip-web.js is in.`, { cause: error });
   }
@@ -194,7 +192,6 @@ function abandon(wasm) {
   if (modules[wasm.backend] !== wasm) return;
   wasm.threads?.end();
   delete modules[wasm.backend];
-  crashes[wasm.backend] += 1;
 }
 
 /** A failed allocation is a trap like any other; but where memory can't grow by half a GiB, it was one. @param {WebAssembly.Memory} [memory] */

@@ -7,11 +7,11 @@ self.onmessage = ({ data: port }) => {
   /** @param {MessageEvent<{name: import("./glue.js").ModuleName, module: WebAssembly.Module, memory: WebAssembly.Memory}>} event */
   port.onmessage = async ({ data: { name, module, memory } }) => {
     try {
-      const { default: init, runThread } = await GLUE[name]();
-      await init({ module_or_path: module, memory });
+      const glue = (await GLUE[name]()).create();
+      await glue({ module_or_path: module, memory });
       port.onmessage = () => {
         try {
-          runThread();
+          glue.runThread();
         } catch (error) {
           self.postMessage(error.message);
         }
