@@ -8,7 +8,8 @@ const FILES = ["config.json", "preprocessor_config.json", "tokenizer.json", "tok
 const fixture = (file) => new URL(`../fixtures/model/tiny/${file}`, import.meta.url);
 const expected = JSON.parse(await readFile(fixture("classify.json"), "utf8"));
 const overlay = {
-  ...Object.fromEntries(FILES.map((file) => [`/tiny/${file}`, fixture(file)])),
+  // With a version, without which nothing is kept.
+  ...Object.fromEntries(FILES.map((file) => [`/tiny/${file}`, { headers: { ETag: '"1"' }, body: fixture(file) }])),
   "/picture.png": new URL("../fixtures/model/picture.png", import.meta.url),
 };
 
@@ -66,15 +67,12 @@ for (const browser of BROWSERS) {
       const second = await classify(page);
       assertAsReference(second.results);
       const asked = site.requests.filter((request) => /^GET .*safetensors/.test(request));
-      if (first.cached) {
+      // WebKit is driven in a private window, whose Cache Storage forgets what nobody holds any more.
+      if (!LACKS[browser].privateFiles) {
+        assert.ok(first.cached, first.cacheReason);
         assert.equal(kept.length, 1);
         assert.ok(kept[0].bytes > 100_000, `${kept[0].bytes} bytes are kept`);
         assert.deepEqual(asked, []);
-      } else {
-        // An engine that keeps nothing says so, and works all the same.
-        assert.ok(LACKS[browser].privateFiles, first.cacheReason);
-        assert.ok(first.cacheReason.length > 0);
-        assert.ok(asked.length > 0);
       }
       await page.evaluate(() => SiglipClassifier.clearCache());
       assert.deepEqual(await page.evaluate(() => SiglipClassifier.caches()), []);
