@@ -33,6 +33,10 @@ export function sendFile(root, request, response) {
   }
   const path = request.url.replace(/[?#].*$/s, "");
   send(request, path, { root, cacheControl: false, dotfiles: "ignore" })
+    .on("headers", (answer, file) => {
+      // No other site may lay a page of its own over ours. A page can't ask for this in its own text.
+      if (file.endsWith(".html")) answer.setHeader("Content-Security-Policy", "frame-ancestors 'none'");
+    })
     .on("error", (error) => fail(response, error.status ?? 500, error.message))
     .pipe(response);
 }

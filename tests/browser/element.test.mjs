@@ -193,7 +193,7 @@ for (const engine of ["an engine that fails on command", "the real engine"]) {
       await page.close();
     });
 
-    test("after a crash the next picture loads the model again", async () => {
+    test("after a crash the next picture is classified", async () => {
       const page = await open('<siglip-classifier labels="trap"></siglip-classifier>');
       await page.getByLabel("Image").setInputFiles(picture);
       await hear(page, "siglip-error");

@@ -106,20 +106,30 @@ describe("the library over an engine that fails on command", { timeout: 1_200_00
   for (const worker of [true, false]) {
     const where = worker ? "in the worker" : "on the main thread";
 
-    test(`a crash rejects what runs and what waits, and the model can be loaded again (${where})`, async () => {
+    test(`a crash rejects the call that ran, and the model starts afresh for all others (${where})`, async () => {
       const page = await open();
       for (const label of ["trap", "throw a trap"]) {
         const results = await page.evaluate(async ({ worker, label }) => {
-          const classifier = await SiglipClassifier.load("/mock/", { worker });
+          const [classifier, neighbour] = [await SiglipClassifier.load("/mock/", { worker }), await SiglipClassifier.load("/mock/", { worker })];
           const bytes = new Uint8Array(1);
-          const both = await Promise.all([outcome(() => classifier.classify(bytes, [label])), outcome(() => classifier.classify(bytes, ["waits"]))]);
-          const later = await outcome(() => classifier.embedText(["later"]));
+          const classify = (labels, by = classifier) => outcome(() => by.classify(bytes, labels));
+          const results = await Promise.all([classify([label]), classify(["waits"]), classify(["last"])]);
+          results.push(await classify(["later"]), await classify(["of another classifier"], neighbour));
+          // A second crash at once is the end, and said to be.
+          results.push(...await Promise.all([classify([label]), classify([label]), classify(["waits"])]), await classify(["later"]));
           await classifier.dispose();
+          await neighbour.dispose();
           const again = await SiglipClassifier.load("/mock/", { worker });
-          return [...both, later, await outcome(() => again.classify(bytes, ["a"]))];
+          results.push(await classify(["a"], again));
+          await again.dispose();
+          return results;
         }, { worker, label });
-        for (const result of results.slice(0, 3)) assertError(result, "device-lost", /[Ll]oad the model again/);
-        assert.equal(results[3].value[0].label, "a");
+        assertError(results[0], "device-lost", /crashed.*starts afresh for the next call/);
+        assert.deepEqual(results.slice(1, 5).map(({ value }) => value[0].label), ["waits", "last", "later", "of another classifier"]);
+        assertError(results[5], "device-lost", /starts afresh for the next call/);
+        assertError(results[6], "device-lost", /again after a fresh start: load the model again/);
+        for (const result of results.slice(7, 9)) assertError(result, "device-lost");
+        assert.equal(results[9].value[0].label, "a");
       }
       assertError(await page.evaluate((worker) => outcome(() => SiglipClassifier.load("/trap/", { worker })), worker), "device-lost");
       await page.close();
@@ -217,6 +227,29 @@ describe("the library over an engine that fails on command", { timeout: 1_200_00
     await page.close();
   });
 
+  test("a GPU that is lost is asked for once more, then the CPU goes on and the information says why", async () => {
+    const page = await open({ vendor: "acme", description: "Acme GPU" });
+    for (const backend of ["auto", "webgpu"]) {
+      const { infos, results } = await page.evaluate(async (backend) => {
+        const classifier = await SiglipClassifier.load("/mock/", { worker: false, backend });
+        const infos = [classifier.info];
+        const results = [];
+        for (let i = 0; i < 2; i++) {
+          const [lost, waits] = await Promise.all([["reject", "device-lost"], ["waits"]].map((labels) => outcome(() => classifier.classify(new Uint8Array(1), labels))));
+          results.push(lost, waits);
+          infos.push(classifier.info);
+        }
+        await classifier.dispose();
+        return { infos, results };
+      }, backend);
+      assert.deepEqual(infos.map((info) => info.backend), ["webgpu", "webgpu", "cpu"], backend);
+      assert.match(infos[2].backendReason, /^The CPU is used because WebGPU on Acme GPU was lost: the mock was told to fail/);
+      for (const i of [0, 2]) assertError(results[i], "device-lost", /starts afresh for the next call/);
+      for (const i of [1, 3]) assert.equal(results[i].value[0].label, "waits");
+    }
+    await page.close();
+  });
+
   test("errors of the engine keep their code and message", async () => {
     const page = await open();
     for (const code of ["bad-input", "bad-image", "bad-model", "network", "out-of-memory", "device-lost"]) {
@@ -297,6 +330,9 @@ describe("the library over an engine that fails on command", { timeout: 1_200_00
         "a number": () => classify(["a cat", 5]),
         "a hole": () => classify(["a cat", , "a dog"]),
         "too long": () => classify([long]),
+        "half a character": () => classify(["a cat 🐱".slice(0, -1)]),
+        "half a character in a text": () => classifier.embedText(["\udc31"]),
+        "half a character in a template": () => classify(["a"], { template: "{} \ud83d" }),
         "no place": () => classify(["a"], { template: "a photo" }),
         "two places": () => classify(["a"], { template: "{} or {}" }),
         "no templates": () => classify(["a"], { template: [] }),
@@ -323,6 +359,8 @@ describe("the library over an engine that fails on command", { timeout: 1_200_00
         "dtype": () => SiglipClassifier.load("/mock/", { dtype: "int8" }),
         "worker": () => SiglipClassifier.load("/mock/", { worker: "no" }),
         "cache": () => SiglipClassifier.load("/mock/", { cache: 1 }),
+        "timeout": () => SiglipClassifier.load("/mock/", { timeout: 0 }),
+        "a password": () => SiglipClassifier.load("https://me:secret@example.org/model/"),
         "onProgress": () => SiglipClassifier.load("/mock/", { onProgress: {} }),
         "no model": () => SiglipClassifier.load(),
         "blank model": () => SiglipClassifier.load(""),
@@ -348,6 +386,8 @@ describe("the library over an engine that fails on command", { timeout: 1_200_00
     assert.match(outcomes["a duplicate"].message, /labels 1 and 3 are the same \("a cat"\)/);
     assert.match(outcomes["a blank label"].message, /label 2 of 2 is blank/);
     assert.match(outcomes["too long"].message, /has 10000 characters; 1000 are allowed/);
+    assert.match(outcomes["half a character"].message, /label 1 of 1 .*lone surrogate/);
+    assert.doesNotMatch(outcomes["a password"].message, /secret/);
     assert.match(outcomes["no place"].message, /"a photo" has no \{\}/);
     assert.deepEqual(runs(stats), { imageRuns: 0, textRuns: 0 }, "nothing ran");
     await page.close();

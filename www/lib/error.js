@@ -17,6 +17,9 @@ export class SiglipError extends Error {
   }
 }
 
+/** The GPU's runtime ends its errors with this, which helps nobody. */
+const NO_BACKTRACE = /[,;]?\s*backtrace:\s*no backtrace available/gi;
+
 /**
  * Any thrown value as a SiglipError. What already has one of our codes keeps it (WebAssembly and a worker
  * throw plain objects); the browser's own errors are sorted by what they mean to the caller.
@@ -26,7 +29,7 @@ export class SiglipError extends Error {
  */
 export function siglipError(error, otherwise = "device-lost") {
   if (error instanceof SiglipError) return error;
-  const message = String(error?.message ?? error);
+  const message = String(error?.message ?? error).replace(NO_BACKTRACE, "");
   if (CODES.includes(error?.code)) return new SiglipError(error.code, message);
   if (error?.name === "AbortError") return aborted();
   if (error instanceof RangeError && /memory|allocat|array (buffer|length)|typed array/i.test(message)) {

@@ -37,6 +37,8 @@ export type Context = {
   caching: RequestCache;
   /** Told why nothing arrives. */
   wait: (waiting: string) => void;
+  /** Origins that this page could read something from. */
+  readable: Set<string>;
 };
 
 // What the engine is given: the ports of src/web
@@ -110,6 +112,8 @@ export type LoadRequest = {
   place: Place;
   name: string;
   backend: NonNullable<LoadOptions["backend"]>;
+  /** Why `backend` is the CPU, where the library chose it before. */
+  reason?: string;
   dtype: NonNullable<LoadOptions["dtype"]>;
   cache: boolean;
   wholeTable: boolean;

@@ -40,10 +40,12 @@ li span { overflow-wrap: anywhere; }
 
 /** Below this even the best label is no answer. */
 const FITS = 0.05;
+/** So many in a row, and the model is given up. */
+const MOST_CRASHES = 3;
 
 /**
  * The models in use, by what they were asked for.
- * @type {Map<string, {users: Set<SiglipClassifierElement>, stop: AbortController, ready: Promise<SiglipClassifier>, loaded: boolean}>}
+ * @type {Map<string, {users: Set<SiglipClassifierElement>, stop: AbortController, ready: Promise<SiglipClassifier>, loaded: boolean, crashes: number}>}
  */
 const models = new Map();
 
@@ -190,6 +192,8 @@ export class SiglipClassifierElement extends Base {
       this.#say("Looking at the picture…");
       const template = this.getAttribute("template") ?? undefined;
       const result = await classifier.classify(this.#image, this.labels, { template, signal: run.signal });
+      const model = models.get(this.#model ?? "");
+      if (model) model.crashes = 0;
       if (run !== this.#run) return;
       this.#result = result;
       this.#list(result);
@@ -202,8 +206,10 @@ export class SiglipClassifierElement extends Base {
       results.replaceChildren();
       this.#say(error.message, true);
       this.#emit("siglip-error", error);
-      // What can't be used any more isn't kept: the next picture loads the model again.
-      if (["device-lost", "out-of-memory", "disposed"].includes(error.code)) this.#release(true);
+      // A model that crashed starts afresh by itself. What still can't be used isn't kept: the next picture loads the model again.
+      const model = models.get(this.#model ?? "");
+      const crashed = ["device-lost", "out-of-memory"].includes(error.code) && model && ++model.crashes >= MOST_CRASHES;
+      if (crashed || error.code === "disposed") this.#release(true);
     } finally {
       if (run === this.#run) stop.hidden = true;
     }
@@ -230,7 +236,7 @@ export class SiglipClassifierElement extends Base {
         signal: stop.signal,
         onProgress: (progress) => users.forEach((user) => user.#progress(progress)),
       });
-      const added = { users, stop, ready, loaded: false };
+      const added = { users, stop, ready, loaded: false, crashes: 0 };
       models.set(key, (model = added));
       ready.then(
         () => { added.loaded = true; },

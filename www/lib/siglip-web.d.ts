@@ -35,6 +35,12 @@ export interface LoadOptions {
   /** Stops loading, downloads included; `load` then rejects with code `"aborted"`. */
   signal?: AbortSignal;
   /**
+   * Milliseconds that loading may take; it then rejects with code `"network"`, and what has been kept needn't come again. No limit unless
+   * given: a connection that gives nothing for 30 seconds, or hardly anything, is given up and tried again eight times, and a server may
+   * ask for five minutes' patience each time (`waiting` of the progress tells).
+   */
+  timeout?: number;
+  /**
    * `true` (default) keeps the model in this browser, as it is held, tensor by tensor: a download that was broken off goes on
    * where it stopped, and a later load needs none. A model of the Hub is then taken as it was, without asking (name a newer
    * `@revision` or call `clearCache`); another folder is asked whether its files have changed. `info.cacheReason` tells how it
@@ -65,7 +71,7 @@ export interface ProgressEvent {
   total: number;
   /** Whether the last of these bytes were kept in this browser. */
   fromCache?: boolean;
-  /** A sentence on why nothing arrives for the moment: the connection or the server failed, or another tab loads the same model. */
+  /** A sentence on why nothing, or hardly anything, arrives for the moment: the connection or the server fails, or another tab loads the same model. */
   waiting?: string;
 }
 
@@ -203,6 +209,11 @@ export declare class SiglipClassifier {
    */
   static clearCache(name?: string): Promise<number>;
 
+  /**
+   * As the model runs now. When the computation crashes or the GPU is lost, the call that ran is rejected, and the model starts afresh for the
+   * next one by itself: once more on the GPU, then on the CPU (`backendReason` says so). A crash on the CPU that follows another one at
+   * once is the end; every call is then rejected, with code `"device-lost"` or `"out-of-memory"`.
+   */
   readonly info: ModelInfo;
 
   /** Gives GPU and WebAssembly memory back and ends the worker. Calls that wait or run, and later ones, reject with code `"disposed"`. */

@@ -3,8 +3,8 @@
 import { SiglipError, aborted, siglipError } from "./error.js";
 import { badInput, checkAborted, checkLabels, checkOptions, checkTemplate, checkTexts, checkWord, show } from "./client/arguments.js";
 import { prepare } from "./client/image.js";
-import { localLink, workerLink } from "./client/link.js";
 import { locate } from "./client/locate.js";
+import { Model } from "./client/model.js";
 import { clearCaches, listCaches } from "./store/stored.js";
 
 export { SiglipError };
@@ -33,10 +33,10 @@ const RETRY_POLICY = Symbol.for("siglip-web.retryPolicy");
 const INSIDE = Symbol("load");
 
 export class SiglipClassifier {
-  /** @type {import("./client/link.js").Link} */
-  #link;
-  /** @type {ModelInfo} */
-  #info;
+  /** @type {Model} */
+  #model;
+  /** @type {number | undefined} how long a picture's server may give nothing, in milliseconds */
+  #stall;
   /** @type {Promise<unknown>} the end of the queue: calls run one at a time, in the order they were made */
   #last = Promise.resolve();
   /** @type {Set<Call>} */
@@ -44,11 +44,11 @@ export class SiglipClassifier {
   /** @type {Promise<void> | undefined} */
   #disposed;
 
-  /** @param {symbol} inside @param {import("./client/link.js").Link} link @param {ModelInfo} info */
-  constructor(inside, link, info) {
+  /** @param {symbol} inside @param {Model} model @param {number} [stall] */
+  constructor(inside, model, stall) {
     if (inside !== INSIDE) throw new TypeError("A classifier needs a model: use await SiglipClassifier.load(…).");
-    this.#link = link;
-    this.#info = Object.freeze(info);
+    this.#model = model;
+    this.#stall = stall;
   }
 
   /**
@@ -57,35 +57,20 @@ export class SiglipClassifier {
    * @returns {Promise<SiglipClassifier>}
    */
   static async load(source, options = {}) {
-    const { backend = "auto", dtype = "auto", onProgress, signal, cache = true, wholeTable = false, worker = true, [RETRY_POLICY]: retryPolicy } = checkOptions(options);
+    const { backend = "auto", dtype = "auto", onProgress, signal, cache = true, wholeTable = false, worker = true, timeout, [RETRY_POLICY]: retryPolicy } = checkOptions(options);
     checkWord("backend", backend, ["auto", "webgpu", "cpu"]);
     checkWord("dtype", dtype, ["auto", "f32", "f16", "q8", "q4"]);
     checkWord("cache", cache, [true, false]);
     checkWord("wholeTable", wholeTable, [true, false]);
     checkWord("worker", worker, [true, false]);
     if (onProgress !== undefined && typeof onProgress !== "function") throw badInput(`onProgress is ${show(onProgress)}; it must be a function.`);
+    if (timeout !== undefined && !(typeof timeout === "number" && timeout > 0)) throw badInput(`timeout is ${show(timeout)}; it must be a number of milliseconds, or be left out for no limit.`);
     const { place, name, cure } = locate(source);
-    checkAborted(signal);
-
-    const link = worker ? workerLink() : await localLink();
-    const request = link.request({ method: "load", place, name, backend, dtype, cache, wholeTable, retryPolicy }, (progress) => tell(onProgress, progress));
-    const onAbort = () => {
-      request.cancel();
-      link.close(aborted(signal));
-    };
-    signal?.addEventListener("abort", onAbort);
-    try {
-      checkAborted(signal);
-      const info = await request.reply;
-      tell(onProgress, { stage: "ready", loaded: info.bytes, total: info.bytes });
-      return new SiglipClassifier(INSIDE, link, info);
-    } catch (thrown) {
-      const error = cure && ["network", "bad-model"].includes(thrown.code) ? new SiglipError(thrown.code, `${thrown.message} ${cure}`, { cause: thrown }) : thrown;
-      link.close(error);
-      throw error;
-    } finally {
-      signal?.removeEventListener("abort", onAbort);
-    }
+    const model = await Model.load({ method: "load", place, name, backend, dtype, cache, wholeTable, retryPolicy }, { worker, timeout, signal, onProgress: (progress) => tell(onProgress, progress) }).catch((error) => {
+      throw cure && ["network", "bad-model"].includes(error.code) ? new SiglipError(error.code, `${error.message} ${cure}`, { cause: error }) : error;
+    });
+    tell(onProgress, { stage: "ready", loaded: model.info.bytes, total: model.info.bytes });
+    return new SiglipClassifier(INSIDE, model, retryPolicy?.stall);
   }
 
   /** @returns {Promise<import("./siglip-web.d.ts").CachedModel[]>} */
@@ -103,7 +88,7 @@ export class SiglipClassifier {
   }
 
   get info() {
-    return this.#info;
+    return this.#model.info;
   }
 
   /**
@@ -145,7 +130,7 @@ export class SiglipClassifier {
     if (!Array.isArray(images)) throw badInput(`images is ${show(images)}; it must be an array of pictures.`);
     checkAborted(signal);
     const fetching = new AbortController();
-    const preparing = Promise.all([...images].map((image, i) => prepare(image, fetching.signal).catch((error) => { throw about(i, error); })));
+    const preparing = Promise.all([...images].map((image, i) => prepare(image, { signal: fetching.signal, stall: this.#stall }).catch((error) => { throw about(i, error); })));
     return this.#enqueue(signal, async (call) => {
       const prepared = await preparing;
       const embeddings = [];
@@ -175,20 +160,20 @@ export class SiglipClassifier {
       const error = new SiglipError("disposed", "The classifier was disposed of. Load the model again to go on.");
       for (const call of [...this.#calls]) call.stop(error);
       // What runs stops at its next layer; then memory is given back. A worker that doesn't get there is ended all the same.
-      await this.#link.free();
-      this.#link.close(error);
+      await this.#model.free();
+      this.#model.close(error);
     })();
     return this.#disposed;
   }
 
   /** For tests: how often each tower really ran, and the WebAssembly memory in bytes. */
   [Symbol.for("siglip-web.stats")]() {
-    return this.#link.request({ method: "stats" }).reply;
+    return this.#model.request({ method: "stats" }).reply;
   }
 
   #checkUsable() {
     if (this.#disposed) throw new SiglipError("disposed", "The classifier was disposed of. Load the model again to go on.");
-    if (this.#link.failure) throw this.#link.failure;
+    if (this.#model.failure) throw this.#model.failure;
   }
 
   /** @param {ImageInput} image @param {object} message @param {AbortSignal | undefined} signal */
@@ -196,7 +181,7 @@ export class SiglipClassifier {
     checkAborted(signal);
     const fetching = new AbortController();
     // Now, not when its turn comes: a canvas or a frame may show something else by then.
-    const preparing = prepare(image, fetching.signal);
+    const preparing = prepare(image, { signal: fetching.signal, stall: this.#stall });
     return this.#enqueue(signal, async (call) => {
       const prepared = await preparing;
       if (call.over) return undefined;
@@ -242,7 +227,7 @@ export class SiglipClassifier {
   /** @param {Call} call @param {any} message */
   #send(call, message) {
     const transfer = message.image?.rgba ? [message.image.rgba.buffer] : [];
-    const request = this.#link.request(message, undefined, transfer);
+    const request = this.#model.request(message, transfer);
     call.cancel = request.cancel;
     return request.reply;
   }

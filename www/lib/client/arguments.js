@@ -30,7 +30,13 @@ export function checkTexts(texts, many, one) {
   if (texts.length === 0) throw badInput(`${many} is empty; give at least one ${one}.`);
   for (let i = 0; i < texts.length; i++) {
     if (typeof texts[i] !== "string") throw badInput(`${one} ${i + 1} of ${texts.length} is ${show(texts[i])}; every ${one} must be a string.`);
+    checkWellFormed(`${one} ${i + 1} of ${texts.length}`, texts[i]);
   }
+}
+
+/** Half of a surrogate pair stands for no character, and WebAssembly would make another one of it. @param {string} what @param {string} text */
+function checkWellFormed(what, text) {
+  if (/\p{Surrogate}/u.test(text)) throw badInput(`${what} (${show(text)}) holds half a character (a lone surrogate): it was cut in the middle of one, such as an emoji. Cut it elsewhere.`);
 }
 
 /** @param {string} what @param {string} text */
@@ -58,6 +64,7 @@ export function checkTemplate(template) {
   if (templates.length === 0) throw badInput("template is an empty array; give at least one template, or leave the option out.");
   for (const text of templates) {
     if (typeof text !== "string") throw badInput(`template is ${show(text)}; it must be a string with {} where the label goes, or an array of them.`);
+    checkWellFormed("the template", text);
     checkLength("the template", text);
     const places = text.split("{}").length - 1;
     if (places !== 1) throw badInput(`The template ${show(text)} has ${places === 0 ? "no {}" : `${places} times {}`}; it must have {} once, where the label goes.`);

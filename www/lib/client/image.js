@@ -2,12 +2,14 @@
 // browser's canvas resizes in its own way, and the model's scores would follow it.
 import { bytesOf } from "../data-address.js";
 import { SiglipError, aborted } from "../error.js";
+import { STALLED, Watch } from "../files/watch.js";
 
 /**
  * @typedef {import("../ports.d.ts").Picture} Picture
  * @typedef {object} Prepared
  * @property {Picture} picture
  * @property {() => Promise<Picture>} [decode] the browser's own decoder, for a format that the engine doesn't know
+ * @typedef {{signal: AbortSignal, stall?: number}} Fetching signal: ends it; stall: milliseconds of nothing that count as broken off
  */
 
 /** Files above this are refused before they are read; no picture within the decoder's limits is as large. */
@@ -20,10 +22,10 @@ const SVG_SIDE = { least: 1024, most: 4096 };
 /**
  * Takes the picture as it is now: what its owner does with the canvas, frame or buffer afterwards changes nothing.
  * @param {any} image
- * @param {AbortSignal} signal ends fetching
+ * @param {Fetching} fetching
  * @returns {Promise<Prepared>}
  */
-export async function prepare(image, signal) {
+export async function prepare(image, fetching) {
   // By tag, not by instanceof: objects of another frame are as good.
   switch (Object.prototype.toString.call(image).slice(8, -1)) {
     case "Blob":
@@ -31,12 +33,12 @@ export async function prepare(image, signal) {
       return fromBlob(image, image.name ? `The file ${JSON.stringify(image.name)}` : "The picture");
     case "String":
       if (typeof image !== "string") break;
-      return fromAddress(image, signal);
+      return fromAddress(image, fetching);
     case "ArrayBuffer":
     case "SharedArrayBuffer":
       return fromBytes(new Uint8Array(image).slice());
     case "HTMLImageElement":
-      return fromElement(image, signal);
+      return fromElement(image, fetching);
     case "ImageData":
       return { picture: fromImageData(image) };
     case "HTMLCanvasElement":
@@ -76,8 +78,8 @@ function checkSize(size, what) {
   if (size > MAX_BYTES) throw new SiglipError("bad-image", `${what} has ${Math.round(size / 2 ** 20)} MiB; at most ${MAX_BYTES / 2 ** 20} MiB are read. Save it smaller.`);
 }
 
-/** @param {string} text @param {AbortSignal} signal @returns {Promise<Prepared>} */
-async function fromAddress(text, signal) {
+/** @param {string} text @param {Fetching} fetching @returns {Promise<Prepared>} */
+async function fromAddress(text, fetching) {
   let address;
   try {
     if (text.trim() === "") throw new TypeError("it is blank");
@@ -88,18 +90,25 @@ async function fromAddress(text, signal) {
   if (!["http:", "https:", "data:", "blob:"].includes(address.protocol) && address.protocol !== self.location?.protocol) {
     throw new SiglipError("bad-input", `The image address ${quote(text)} starts with ${address.protocol}, which a page can't fetch. Give an https:, data: or blob: address, or the file itself.`);
   }
-  return fromBlob(await download(address, signal), `The picture at ${quote(address.href)}`);
+  return fromBlob(await download(address, fetching), `The picture at ${quote(address.href)}`);
 }
 
-/** @param {URL} address @param {AbortSignal} signal @returns {Promise<Blob>} */
-async function download(address, signal) {
+/** Nothing coming for so long counts as broken off, and so does a picture that isn't there after ten times that. Milliseconds. */
+const STALL = 30_000;
+
+/** @param {URL} address @param {Fetching} fetching @returns {Promise<Blob>} */
+async function download(address, { signal: stop, stall = STALL }) {
   if (address.protocol === "data:") return fromDataAddress(address);
   const name = quote(address.href);
+  const watch = new Watch(stall, stop);
+  const late = () => new SiglipError("network", `The picture at ${name} did not come: its server gave nothing for ${stall / 1000} seconds, or less than all of it in ${stall / 100} seconds. Try again, or save the picture and choose it as a file.`);
+  const began = performance.now();
   let response;
   try {
-    response = await fetch(address, { signal });
+    response = await watch.during(fetch(address, { signal: watch.signal }));
   } catch (error) {
-    if (signal.aborted) throw aborted();
+    if (stop.aborted) throw aborted();
+    if (error === STALLED) throw late();
     throw new SiglipError("network", `The picture at ${name} could not be fetched (${error.message}). Check the address and the connection; if it is on another site, that site may not let pages read it (CORS): save the picture and choose it as a file.`, { cause: error });
   }
   if (!response.ok) {
@@ -110,16 +119,29 @@ async function download(address, signal) {
     response.body?.cancel().catch(() => {});
     throw new SiglipError("bad-image", `${name} is a web page, not a picture. Give the address of the picture itself.`);
   }
-  const length = Number(response.headers.get("content-length"));
-  if (length > MAX_BYTES) {
-    response.body?.cancel().catch(() => {});
-    checkSize(length, `The picture at ${name}`);
-  }
+  const parts = [];
+  let size = Number(response.headers.get("content-length"));
+  const reader = response.body?.getReader();
   try {
-    return await response.blob();
+    if (size > 0) checkSize(size, `The picture at ${name}`);
+    size = 0;
+    while (reader) {
+      const { done, value } = await watch.during(reader.read());
+      if (done) break;
+      parts.push(value);
+      size += value.length;
+      // Its length may not have been told, or not truly.
+      if (size > MAX_BYTES) checkSize(size, `The picture at ${name}`);
+      if (performance.now() - began > 10 * stall) throw STALLED;
+    }
+    return new Blob(parts, { type: response.headers.get("content-type") ?? "" });
   } catch (error) {
-    if (signal.aborted) throw aborted();
+    if (stop.aborted) throw aborted();
+    if (error === STALLED) throw late();
+    if (error instanceof SiglipError) throw error;
     throw new SiglipError("network", `The download of ${name} broke off (${error.message}). Try again.`, { cause: error });
+  } finally {
+    reader?.cancel().catch(() => {});
   }
 }
 
@@ -132,19 +154,20 @@ function fromDataAddress(address) {
   }
 }
 
-/** A decoded picture of the page: the file behind it where it can be had (exact), else what is shown. @param {HTMLImageElement} element @param {AbortSignal} signal @returns {Promise<Prepared>} */
-async function fromElement(element, signal) {
+/** A decoded picture of the page: the file behind it where it can be had (exact), else what is shown. @param {HTMLImageElement} element @param {Fetching} fetching @returns {Promise<Prepared>} */
+async function fromElement(element, fetching) {
   if (!element.currentSrc && !element.src) throw new SiglipError("bad-input", "The <img> has no src yet. Set it, then classify.");
   try {
-    await element.decode();
+    await new Watch(fetching.stall ?? STALL, fetching.signal).during(element.decode());
   } catch (error) {
+    if (error === STALLED) throw new SiglipError("network", `The <img> with ${quote(element.currentSrc || element.src)} is still loading. Classify it once it shows.`);
     throw new SiglipError("bad-image", `The <img> with ${quote(element.currentSrc || element.src)} did not load or is no picture.`, { cause: error });
   }
   try {
     const address = new URL(element.currentSrc || element.src, element.baseURI);
-    return await fromBlob(await download(address, signal), "The picture of the <img>");
+    return await fromBlob(await download(address, fetching), "The picture of the <img>");
   } catch (error) {
-    if (signal.aborted) throw aborted();
+    if (fetching.signal.aborted) throw aborted();
     return { picture: draw(element, element.naturalWidth, element.naturalHeight) };
   }
 }

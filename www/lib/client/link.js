@@ -10,6 +10,15 @@ import { Threads } from "./threads.js";
 /** How long a worker may take to give its memory back before it is ended all the same. Milliseconds. */
 const DISPOSE_LIMIT = 2000;
 
+/** A model that can't be asked any more: it crashed, or its GPU was lost. */
+export class Lost extends SiglipError {
+  /** @param {import("../siglip-web.d.ts").SiglipErrorCode} code @param {string} message @param {boolean} ran whether it was at the call that is told */
+  constructor(code, message, ran = true) {
+    super(code, message);
+    this.ran = ran;
+  }
+}
+
 /** Requests and their answers, over a worker's messages or plain calls. */
 export class Link {
   #post;
@@ -17,7 +26,7 @@ export class Link {
   /** @type {Map<number, {resolve: (value: any) => void, reject: (error: SiglipError) => void, onProgress?: (progress: Progress) => void}>} */
   #pending = new Map();
   #count = 0;
-  #threads = new Threads((reason) => this.close(new SiglipError("device-lost", `The computation crashed (${reason}) and had to stop. Load the model again.`)));
+  #threads = new Threads((reason) => this.close(new Lost("device-lost", `The computation crashed (${reason}) and had to stop.`)));
   /** @type {SiglipError | undefined} why nothing can be asked any more */
   failure;
 
@@ -51,7 +60,7 @@ export class Link {
     if (!waiting) return;
     if (progress) return waiting.onProgress?.(progress);
     this.#pending.delete(id);
-    if (error) waiting.reject(siglipError(error));
+    if (error) waiting.reject(error.lost ? new Lost(error.code, error.message, error.ran) : siglipError(error));
     else waiting.resolve(result);
   }
 
@@ -107,6 +116,7 @@ function notStarted(address, detail) {
 export async function localLink() {
   const { Host } = await import("../worker/host.js");
   const host = new Host((message) => link.receive(message));
-  const link = new Link((message) => void host.receive(message), () => {});
+  // Its memory can be used again.
+  const link = new Link((message) => void host.receive(message), () => void host.receive({ id: 0, method: "dispose" }));
   return link;
 }

@@ -87,23 +87,33 @@ function locateAddress(text) {
   } catch (error) {
     throw badInput(`The model's address ${show(text)} is not one (${error.message}). Give the address of the folder that holds config.json.`);
   }
+  if (url.username || url.password) throw badInput(`The model's address holds a user's name or password, which browsers don't send. Use an address without them, such as one with a token in its query.`);
   if (!["http:", "https:", self.location.protocol].includes(url.protocol)) {
     throw badInput(`The model's address ${show(text)} starts with ${url.protocol}, which can't be a folder. Give one that starts with https://, / or ./, or the files themselves.`);
   }
   // The Hub's page of a model is what people copy.
   const [, model, revision] = /^\/([^/]+\/[^/]+)(?:\/(?:tree|resolve)\/(.+?))?\/?$/.exec(url.pathname) ?? [];
-  if (/^(www\.)?(huggingface\.co|hf\.co)$/.test(url.hostname) && model) return locateText(revision ? `${model}@${decodeURIComponent(revision)}` : model);
+  if (/^(www\.)?(huggingface\.co|hf\.co)$/.test(url.hostname) && model) return locateText(revision ? `${model}@${decoded(revision)}` : model);
   if (/\.(json|safetensors)$/i.test(url.pathname)) throw badInput(`The model's address ${show(text)} is that of one file. Give the folder that it is in.`);
   if (!url.pathname.endsWith("/")) url.pathname += "/";
   url.hash = "";
   // Mirrors of the Hub have its addresses.
   const [, mirrored, of] = /^\/([^/]+\/[^/]+)\/resolve\/([^/]+)\/$/.exec(url.pathname) ?? [];
   if (mirrored && of) {
-    const hub = { origin: url.origin, model: mirrored, revision: decodeURIComponent(of) };
+    const hub = { origin: url.origin, model: mirrored, revision: decoded(of) };
     return { place: { kind: "url", base: url.href, hub }, name: hub.revision === "main" ? hub.model : `${hub.model}@${hub.revision}` };
   }
-  const name = decodeURIComponent(url.pathname.split("/").at(-2) || url.host);
+  const name = decoded(url.pathname.split("/").at(-2) || url.host);
   return { place: { kind: "url", base: url.href }, name };
+}
+
+/** A part of an address as people read it; as it is, where a % in it begins nothing. @param {string} part */
+function decoded(part) {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return part;
+  }
 }
 
 /** @param {any[]} list @returns {Located} */

@@ -1,6 +1,7 @@
 // One file over HTTP: asked for again with back-off when the connection or the server fails, resumed at the byte reached, never
 // put together from two versions, and what goes wrong for good is told apart.
 import { SiglipError, aborted, siglipError } from "../error.js";
+import { STALLED, Watch } from "./watch.js";
 
 /** @typedef {import("../ports.d.ts").Context} Context */
 /** @typedef {import("../ports.d.ts").RetryPolicy} RetryPolicy */
@@ -14,13 +15,23 @@ const TRIES_AT_FIRST = 3;
 /** A server that asks for more is busy for the day. Seconds. */
 const LONGEST_ASKED = 300;
 
+/** For a server that is only asked how things stand. Milliseconds. */
+export const LOOK = 5000;
+/** What comes more slowly than so many bytes in the time after which nothing counts as broken off is broken off as well. */
+const LEAST = 1024;
+
 /** A failure that may pass. */
 class Again extends Error {
-  /** @param {SiglipError} reason what to say when it doesn't @param {number} [asked] seconds to wait, where the server says */
-  constructor(reason, asked) {
+  /**
+   * @param {SiglipError} reason what to say when it doesn't
+   * @param {{asked?: number, conclude?: () => Promise<SiglipError>}} [more] asked: seconds to wait, where the server says; conclude: finds out
+   *   more about the reason, once nothing is tried any more
+   */
+  constructor(reason, { asked, conclude = async () => reason } = {}) {
     super(reason.message);
     this.reason = reason;
     this.asked = asked;
+    this.conclude = conclude;
   }
 }
 
@@ -51,7 +62,7 @@ class Tries {
     const { retryPolicy } = this.#context;
     this.#failures += 1;
     const enough = this.#known() || asked !== undefined ? retryPolicy.tries : Math.min(TRIES_AT_FIRST, retryPolicy.tries);
-    if (this.#failures >= enough || (asked !== undefined && asked > LONGEST_ASKED)) throw reason;
+    if (this.#failures >= enough || (asked !== undefined && asked > LONGEST_ASKED)) throw await error.conclude();
     const wait = asked === undefined ? backOff(retryPolicy, this.#failures) : 1000 * asked;
     if (wait >= 1000) this.#context.wait(`${reason.message.split(/(?<=\.) /)[0]} Trying again in ${Math.ceil(wait / 1000)} s.`);
     if (!retryPolicy.hurry) await pause(wait, this.#signal);
@@ -82,34 +93,11 @@ function pause(time, signal) {
 // ---------------------------------------------------------------------------------------------------------
 // One request
 
-/** Ends a request that gives nothing for too long. */
-class Watch {
-  #stop = new AbortController();
-  #timer = 0;
-
-  /** @param {number} time @param {AbortSignal} signal of the caller */
-  constructor(time, signal) {
-    this.time = time;
-    this.signal = AbortSignal.any([signal, this.#stop.signal]);
-  }
-
-  /** @template T @param {Promise<T>} work @returns {Promise<T>} */
-  async during(work) {
-    const late = new Promise((_, reject) => {
-      this.#timer = setTimeout(() => {
-        reject(STALLED);
-        this.#stop.abort();
-      }, this.time);
-    });
-    try {
-      return await Promise.race([work, late]);
-    } finally {
-      clearTimeout(this.#timer);
-    }
-  }
+/** @param {Context} context @param {string} address @param {AbortSignal} signal */
+function watchOver({ retryPolicy, wait }, address, signal) {
+  const { host } = new URL(address);
+  return new Watch(retryPolicy.stall, signal, (seconds) => wait(`Nothing has come from ${host} for ${seconds} s.`));
 }
-
-const STALLED = new Error("stalled");
 
 /**
  * @param {Context} context
@@ -125,12 +113,17 @@ async function ask(context, address, watch, { method = "GET", range, cache = con
   } catch (error) {
     if (error === STALLED) throw new Again(stalled(context, address));
     if (watch.signal.aborted) throw aborted();
-    throw await unreachable(context, address, error);
+    throw unreachable(context, address, error);
   }
+  for (const read of [address, response.url || address]) context.readable.add(new URL(read).origin);
+  if (method === "HEAD" && HEAD_REFUSED.includes(response.status)) return undefined;
   if (response.ok || response.status === 416) return response;
   response.body?.cancel().catch(() => {});
   return refused(context, address, response);
 }
+
+/** What servers answer that have the file, but know no HEAD; also where there is none. */
+const HEAD_REFUSED = [400, 403, 404, 405, 410, 501];
 
 /** @param {Context} context @param {string} address */
 function stalled({ retryPolicy }, address) {
@@ -138,21 +131,24 @@ function stalled({ retryPolicy }, address) {
 }
 
 /** The browser says of a failed request only that it failed. @param {Context} context @param {string} address @param {Error} error */
-async function unreachable(context, address, error) {
-  const url = new URL(address);
-  if (url.origin !== self.location.origin && (await answersUnread(url, context.signal))) {
-    return new SiglipError("network", `The server ${url.host} doesn't let this page read ${plain(address)}: its answer lacks an Access-Control-Allow-Origin header (CORS). Change the server's settings, serve the files from this page's own site, or download them and choose the files.`, { cause: error });
-  }
-  const reason = self.navigator?.onLine === false
+function unreachable({ readable, signal }, address, error) {
+  const { origin, host } = new URL(address);
+  const reason = new SiglipError("network", self.navigator?.onLine === false
     ? `${plain(address)} could not be fetched: this device is offline. Connect it and load again.`
-    : `${plain(address)} could not be fetched (${error.message}). Check the connection and the address; a file of another site must allow this page to read it (CORS), and this page's Content-Security-Policy must allow the connection.`;
-  return new Again(new SiglipError("network", reason, { cause: error }));
+    : `${plain(address)} could not be fetched (${error.message}). Check the connection and the address; a file of another site must allow this page to read it (CORS), and this page's Content-Security-Policy must allow the connection.`, { cause: error });
+  const conclude = async () => {
+    // A server that let the page read something before does so still, if its answers come.
+    if (origin === self.location.origin || readable.has(origin) || !(await answersUnread(address, signal))) return reason;
+    return new SiglipError("network", `The server ${host} doesn't let this page read ${plain(address)}: its answer lacks an Access-Control-Allow-Origin header (CORS), or broke off or was damaged each time. Load again; if it stays so, change the server's settings, serve the files from this page's own site, or download them and choose the files.`, { cause: error });
+  };
+  return new Again(reason, { conclude });
 }
 
-/** Whether the server answers a request whose answer the page may not read. @param {URL} url @param {AbortSignal} signal */
-async function answersUnread(url, signal) {
+/** Whether the server answers a request whose answer the page may not read. @param {string} address @param {AbortSignal} signal */
+async function answersUnread(address, signal) {
+  const watch = new Watch(LOOK, signal);
   try {
-    await fetch(url, { method: "HEAD", mode: "no-cors", cache: "no-store", signal });
+    await watch.during(fetch(address, { method: "HEAD", mode: "no-cors", cache: "no-store", signal: watch.signal }));
     return true;
   } catch {
     return false;
@@ -170,7 +166,7 @@ function refused({ hub, name }, address, response) {
     const busy = status === 429
       ? `${new URL(address).host} asks to be left alone for a while (HTTP 429, too many requests). Load again ${asked === undefined ? "in some minutes" : `after ${duration(asked)}`}.`
       : `The server answered ${plain(address)} with HTTP ${status}. Try again later, or check the address.`;
-    throw new Again(new SiglipError("network", busy), asked);
+    throw new Again(new SiglipError("network", busy), { asked });
   }
   if (hub && said === "RevisionNotFound") throw new SiglipError("network", `${giver} has no such revision of ${name}. Check what follows the @.`);
   if (hub && said === "GatedRepo") throw new SiglipError("network", `${giver} gives out ${name} only to those who have accepted its terms (HTTP ${status}). Accept them on its page, download the files there and load them from disk.`);
@@ -209,8 +205,13 @@ export function versionOf(response) {
 /** Whether two answers can be of the same file: nothing that both tell differs. @param {Version} a @param {Version} b */
 export function sameVersion(a, b) {
   if (a.size !== undefined && b.size !== undefined && a.size !== b.size) return false;
-  if (a.etag !== undefined && b.etag !== undefined) return a.etag === b.etag;
+  if (a.etag !== undefined && b.etag !== undefined) return opaque(a.etag) === opaque(b.etag);
   return a.modified === undefined || b.modified === undefined || a.modified === b.modified;
+}
+
+/** An ETag as weak comparison takes it: servers that compress mark the same one as weak. @param {string} etag */
+function opaque(etag) {
+  return etag.replace(/^W\//, "");
 }
 
 /** Size of the file, where the answer is certain to tell it: a compressed one has another length, and another site's answer hides whether it is compressed. @param {Response} response */
@@ -239,6 +240,10 @@ export class Download {
   sha256;
   /** @type {string | undefined} the Hub's commit */
   commit;
+  /** Whether a web page in the file's place is no error: `page` then says what it would be. */
+  mayBePage = false;
+  /** @type {SiglipError | undefined} */
+  page;
   #known = false;
 
   /** @param {Context} context @param {string} address @param {string} file how messages call it */
@@ -264,15 +269,28 @@ export class Download {
    * @returns {Promise<Response | undefined>}
    */
   async first(options = {}) {
-    const { signal, retryPolicy } = this.#context;
+    const { signal } = this.#context;
     const tries = new Tries(this.#context, signal, () => this.#known);
     for (;;) {
       try {
-        return await this.#ask(options, new Watch(retryPolicy.stall, signal));
+        return await this.#ask(options, watchOver(this.#context, this.#address, signal));
       } catch (error) {
         await tries.failed(error);
       }
     }
+  }
+
+  /**
+   * What the server says of the file now, without its bytes; undefined if there is no such file.
+   * @param {boolean} expected whether it was there before
+   * @returns {Promise<Response | undefined>}
+   */
+  async look(expected = true) {
+    const head = await this.first({ method: "HEAD", cache: "no-cache" });
+    if (head || !expected) return head;
+    const response = await this.first({ range: "bytes=0-0", cache: "no-cache" });
+    response?.body?.cancel().catch(() => {});
+    return response;
   }
 
   /** @param {{method?: string, range?: string, cache?: RequestCache}} options @param {Watch} watch */
@@ -296,7 +314,10 @@ export class Download {
       response.body?.cancel().catch(() => {});
       this.#direct = undefined;
       const page = this.#webPage();
-      throw this.#known ? new Again(page) : page;
+      if (this.#known) throw new Again(page);
+      this.page = page;
+      if (this.mayBePage) return undefined;
+      throw page;
     }
     this.#check(response);
     this.#known = true;
@@ -317,14 +338,16 @@ export class Download {
     const place = new URL(response.url || this.#address).origin;
     const before = this.#versions.get(place);
     const { size } = version;
-    if ((before && !sameVersion(before, version)) || (size !== undefined && this.size !== undefined && size !== this.size)) {
+    const linked = /^(?:W\/)?"?([\da-f]{64})"?$/i.exec(response.headers.get("x-linked-etag") ?? "")?.[1]?.toLowerCase();
+    // Where the whole file's hash is known, the servers of a network may call it by ETags of their own.
+    const same = this.sha256 === undefined ? !before || sameVersion(before, version) : (linked ?? this.sha256) === this.sha256;
+    if (!same || (size !== undefined && this.size !== undefined && size !== this.size)) {
       response.body?.cancel().catch(() => {});
       throw this.#changed(size !== this.size && size !== undefined && this.size !== undefined ? `had ${this.size} bytes and now has ${size}` : "has another version now");
     }
     this.#versions.set(place, { ...version, ...before });
     this.size ??= size;
-    const linked = /^(?:W\/)?"?([\da-f]{64})"?$/i.exec(response.headers.get("x-linked-etag") ?? "");
-    this.sha256 ??= linked?.[1]?.toLowerCase();
+    this.sha256 ??= linked;
     this.commit ??= /^[\da-f]{40}$/.exec(response.headers.get("x-repo-commit") ?? "")?.[0];
   }
 
@@ -341,12 +364,12 @@ export class Download {
    * whole: no range is asked for as long as nothing has arrived
    */
   async *bytes(start, end, { response, stop, whole } = {}) {
-    const { retryPolicy } = this.#context;
     const signal = stop ? AbortSignal.any([stop, this.#context.signal]) : this.#context.signal;
     const tries = new Tries(this.#context, signal, () => this.#known);
     let at = start;
     for (;;) {
-      const watch = new Watch(retryPolicy.stall, signal);
+      const watch = watchOver(this.#context, this.#address, signal);
+      let came = 0;
       try {
         if (!response) {
           const range = (whole && at === 0) || !this.ranges ? undefined : `bytes=${at}-${end === Infinity ? "" : end - 1}`;
@@ -355,7 +378,8 @@ export class Download {
         }
         for await (const bytes of this.#body(response, at, end, watch)) {
           at += bytes.length;
-          tries.worked();
+          came += bytes.length;
+          if (came >= LEAST || at >= end) tries.worked();
           yield bytes;
         }
         return;
@@ -374,11 +398,17 @@ export class Download {
     let skip = this.#offset(response, at);
     const reader = (response.body ?? new Blob([]).stream()).getReader();
     let came = 0;
+    let [waited, few] = [0, 0];
     try {
       while (skip !== undefined && at < end) {
+        const asked = performance.now();
         const { done, value } = await watch.during(reader.read());
         if (done) break;
         came += value.length;
+        [waited, few] = [waited + performance.now() - asked, few + value.length];
+        if (few >= LEAST) [waited, few] = [0, 0];
+        else if (waited > watch.time) throw STALLED;
+        else if (waited > watch.time / 3) this.#context.wait(`${new URL(this.#address).host} sends only ${Math.ceil((1000 * few) / waited)} bytes per second.`);
         const bytes = value.subarray(Math.min(skip, value.length), skip + end - at);
         skip -= Math.min(skip, value.length);
         at += bytes.length;
@@ -422,7 +452,7 @@ export class Download {
     return new SiglipError("network", `The download of ${plain(this.#address)} broke off after ${at}${of} bytes (${why}). Check the connection and load again: it goes on from there.`);
   }
 
-  /** The whole of a small file. @param {(count: number) => void} arrived @returns {Promise<Uint8Array | undefined>} */
+  /** The whole of a small file. @param {(count: number) => void} arrived @returns {Promise<Uint8Array<ArrayBuffer> | undefined>} */
   async all(arrived) {
     const response = await this.first();
     if (!response) return undefined;

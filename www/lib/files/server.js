@@ -1,10 +1,11 @@
 // A folder of a server, or a model of the Hub.
 import { SiglipError } from "../error.js";
-import { Download, sameVersion, versionOf } from "./download.js";
+import { Download, LOOK, sameVersion, versionOf } from "./download.js";
 import { Ranges } from "./ranges.js";
 
 /** @typedef {import("../ports.d.ts").Context} Context */
 /** @typedef {import("../ports.d.ts").Hub} Hub */
+/** @typedef {{size?: number, sha256?: string, git?: string}} Listed */
 /** @typedef {import("../ports.d.ts").Loaded} Loaded */
 /** @typedef {import("../ports.d.ts").Progress} Progress */
 /** @typedef {import("../ports.d.ts").Reader} Reader */
@@ -13,8 +14,8 @@ import { Ranges } from "./ranges.js";
 /** @typedef {import("../ports.d.ts").WeightsVersion} WeightsVersion */
 /** @typedef {import("../store/stored.js").Stored} Stored */
 
-/** How long to wait for a server that is only asked whether anything has changed. Milliseconds. */
-const LOOK = 5000;
+/** Files that a model needn't have: some servers answer with a web page where there is none. */
+const OPTIONAL = ["model.safetensors", "tokenizer_config.json"];
 
 /** A folder of a server, or a model of the Hub; with what is kept of it. */
 export class RemoteFiles {
@@ -26,7 +27,7 @@ export class RemoteFiles {
   #checked;
   /** Whether small files are fetched although they are kept. */
   #anew = false;
-  /** @type {Promise<Map<string, {size?: number, sha256?: string}>> | undefined} what the Hub lists */
+  /** @type {Promise<Map<string, Listed>> | undefined} what the Hub lists */
   #listing;
   /** What the engine has of the weights that are being read, and what arrived since. @type {Map<string, {loaded: number, total: number, ahead: number, told: number}>} */
   #weights = new Map();
@@ -49,21 +50,29 @@ export class RemoteFiles {
       this.#report({ stage: "download", file, loaded: kept.length, total: kept.length, fromCache: true });
       return kept;
     }
+    // What was damaged on the way comes right the second time.
+    const { bytes, version } = await this.#fetch(file).catch((error) => (error instanceof Damaged ? this.#fetch(file) : Promise.reject(error)));
+    if (!bytes || this.#place.hub || provable(version)) await this.#stored?.keepFile(file, bytes, version);
+    return bytes;
+  }
+
+  /** A small file, as the Hub lists it. @param {string} file */
+  async #fetch(file) {
     const download = this.#download(file);
     const told = this.#teller(file);
     let loaded = 0;
     const bytes = await download.all((count) => told((loaded += count), download.size ?? 0));
     if (bytes) told(bytes.length, bytes.length);
+    else await this.#refusePage(download);
     this.#pin(download);
     const listed = bytes && (await this.#listed(file));
-    if (listed?.sha256) {
-      const hash = new Uint8Array(await crypto.subtle.digest("SHA-256", /** @type {any} */ (bytes)));
-      const found = [...hash].map((byte) => byte.toString(16).padStart(2, "0")).join("");
-      if (found !== listed.sha256) throw new SiglipError("bad-model", `${file} of ${this.#context.name} was damaged on the way: its SHA-256 is ${found}, the Hub lists ${listed.sha256}. Load again.`);
+    if (bytes && listed) {
+      const [name, found, expected] = listed.sha256 ? ["SHA-256", await hash("SHA-256", bytes), listed.sha256] : ["git hash", await gitHash(bytes), listed.git];
+      if (expected && found !== expected) {
+        throw new Damaged("bad-model", `${file} of ${this.#context.name} was damaged on the way: its ${name} is ${found}, the Hub lists ${expected}. Load again.`);
+      }
     }
-    const { version } = download;
-    if (!bytes || this.#place.hub || provable(version)) await this.#stored?.keepFile(file, bytes, version);
-    return bytes;
+    return { bytes, version: download.version };
   }
 
   /** @param {string} file @returns {Promise<Reader | undefined>} */
@@ -82,7 +91,10 @@ export class RemoteFiles {
     download.size = listed?.size;
     download.sha256 = listed?.sha256;
     const reader = await Ranges.open(download);
-    if (!reader) return undefined;
+    if (!reader) {
+      await this.#refusePage(download);
+      return undefined;
+    }
     await this.#compare(file, { ...reader.version, sha256: reader.sha256, ranges: reader.ranges });
     const state = { loaded: 0, total: 0, ahead: 0, told: 0 };
     this.#weights.set(file, state);
@@ -122,7 +134,14 @@ export class RemoteFiles {
 
   /** @param {string} file */
   #download(file) {
-    return new Download(this.#context, this.#address(file), file);
+    const download = new Download(this.#context, this.#address(file), file);
+    download.mayBePage = !this.#place.hub && OPTIONAL.includes(file);
+    return download;
+  }
+
+  /** A web page in a file's place means that there is none if the server has files elsewhere; else it comes from a network that wants a sign-in. @param {Download} download */
+  async #refusePage({ page }) {
+    if (page && !(await this.#unpinned("config.json", this.#context).look().catch(() => undefined))) throw page;
   }
 
   /** Reports now and then, and at the end. @param {string} file */
@@ -153,7 +172,7 @@ export class RemoteFiles {
     const { files, weights, commit } = stored.about;
     if (hub) {
       const download = this.#unpinned("config.json", this.#context);
-      const response = await download.first({ method: "HEAD", cache: "no-cache" });
+      const response = await download.look();
       const version = files["config.json"];
       const same = commit && download.commit ? commit === download.commit : response && provable(version) && sameVersion(version ?? {}, versionOf(response));
       if (!same) await stored.clear();
@@ -166,7 +185,7 @@ export class RemoteFiles {
     const context = { ...this.#context, retryPolicy: { ...retryPolicy, tries: 1, stall: Math.min(retryPolicy.stall, LOOK) } };
     const same = Object.entries({ ...files, ...weights }).map(async ([file, version]) => {
       try {
-        const response = await this.#unpinned(file, context).first({ method: "HEAD", cache: "no-cache" });
+        const response = await this.#unpinned(file, context).look(version !== null);
         if (!response || !version) return !response && !version;
         return provable(version) && sameVersion(version, versionOf(response));
       } catch (error) {
@@ -194,7 +213,9 @@ export class RemoteFiles {
     if (!stored) return;
     const before = stored.about.weights[file];
     if (before) {
-      if (sameVersion(before, version) && (!before.sha256 || !version.sha256 || before.sha256 === version.sha256)) return;
+      const sizes = before.size === undefined || version.size === undefined || before.size === version.size;
+      const same = before.sha256 && version.sha256 ? sizes && before.sha256 === version.sha256 : sameVersion(before, version);
+      if (same) return;
       const { used } = stored;
       await stored.clear();
       if (used) {
@@ -218,7 +239,7 @@ export class RemoteFiles {
    * @param {Hub} hub
    */
   async #list({ origin, model, revision }) {
-    /** @type {Map<string, {size?: number, sha256?: string}>} */
+    /** @type {Map<string, Listed>} */
     const listing = new Map();
     const commit = this.#stored?.about.commit ?? revision;
     const { retryPolicy } = this.#context;
@@ -226,16 +247,33 @@ export class RemoteFiles {
     try {
       const download = new Download(context, `${origin}/api/models/${model}/tree/${encodeURIComponent(commit)}`, "list of files");
       const bytes = await download.all(() => {});
-      for (const { path, size, lfs } of bytes ? JSON.parse(new TextDecoder().decode(bytes)) : []) {
-        // For git's own objects `oid` is another sum, and `xetHash` is one of chunks.
+      for (const { path, size, oid, lfs } of bytes ? JSON.parse(new TextDecoder().decode(bytes)) : []) {
+        // The SHA-256 of what lies beside git; of the rest git's own SHA-1 is told. `xetHash` is a sum of chunks.
         const sha256 = typeof lfs?.oid === "string" && /^[\da-f]{64}$/.test(lfs.oid) ? lfs.oid : undefined;
-        if (typeof path === "string") listing.set(path, { size: Number.isSafeInteger(size) ? size : undefined, sha256 });
+        if (typeof path === "string") listing.set(path, { size: Number.isSafeInteger(size) ? size : undefined, sha256, git: !lfs && /^[\da-f]{40}$/.test(oid) ? oid : undefined });
       }
     } catch (error) {
       if (this.#context.signal.aborted) throw error;
     }
     return listing;
   }
+}
+
+/** A file that isn't as the Hub lists it. */
+class Damaged extends SiglipError {}
+
+/** @param {"SHA-1" | "SHA-256"} algorithm @param {Uint8Array<ArrayBuffer>} bytes @returns {Promise<string>} lower-case hexadecimal */
+async function hash(algorithm, bytes) {
+  return [...new Uint8Array(await crypto.subtle.digest(algorithm, bytes))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+/** As git names a file. @param {Uint8Array} bytes */
+async function gitHash(bytes) {
+  const head = new TextEncoder().encode(`blob ${bytes.length}\0`);
+  const object = new Uint8Array(head.length + bytes.length);
+  object.set(head);
+  object.set(bytes, head.length);
+  return hash("SHA-1", object);
 }
 
 /** Whether a version tells more than a size. @param {Version | null | undefined} version */

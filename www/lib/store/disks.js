@@ -4,20 +4,20 @@
 export const ROOT = "siglip-web";
 
 /**
- * Entries by name, each written as a whole.
+ * Entries by name, each written as a whole. There is a folder as soon as it has an entry.
  * @typedef {object} Folder
  * @property {(name: string) => Promise<Uint8Array | undefined>} read
  * @property {(name: string, bytes: Uint8Array) => Promise<void>} write
  * @property {(name: string) => Promise<void>} remove
+ * @property {() => Promise<void>} destroy
  * @property {() => Promise<string[]>} names
  * @property {() => Promise<number>} bytes
  */
 /**
  * @typedef {object} Disk
  * @property {boolean} writable from here
- * @property {(id: string) => Promise<Folder>} folder made where there is none
+ * @property {(id: string) => Folder} folder
  * @property {() => Promise<string[]>} list ids of folders
- * @property {(id: string) => Promise<void>} remove
  */
 
 /** The origin private file system. @implements {Disk} */
@@ -39,38 +39,44 @@ class PrivateFiles {
     return "createSyncAccessHandle" in FileSystemFileHandle.prototype || "createWritable" in FileSystemFileHandle.prototype;
   }
 
-  async folder(/** @type {string} */ id) {
-    return new PrivateFolder(await this.#root.getDirectoryHandle(id, { create: true }));
+  folder(/** @type {string} */ id) {
+    return new PrivateFolder(this.#root, id);
   }
 
-  async list() {
+  list() {
     return keysOf(this.#root);
-  }
-
-  async remove(/** @type {string} */ id) {
-    await this.#root.removeEntry(id, { recursive: true }).catch(ignoreMissing);
   }
 }
 
 /** @implements {Folder} */
 class PrivateFolder {
-  #directory;
+  #root;
+  #id;
+  /** @type {FileSystemDirectoryHandle | undefined} */
+  #handle;
 
-  /** @param {FileSystemDirectoryHandle} directory */
-  constructor(directory) {
-    this.#directory = directory;
+  /** @param {FileSystemDirectoryHandle} root @param {string} id */
+  constructor(root, id) {
+    this.#root = root;
+    this.#id = id;
+  }
+
+  /** @returns {Promise<FileSystemDirectoryHandle | undefined>} */
+  async #found() {
+    return (this.#handle ??= await this.#root.getDirectoryHandle(this.#id).catch(ignoreMissing));
   }
 
   async read(/** @type {string} */ name) {
-    const handle = await this.#directory.getFileHandle(name).catch(ignoreMissing);
+    const handle = await (await this.#found())?.getFileHandle(name).catch(ignoreMissing);
     return handle && new Uint8Array(await (await handle.getFile()).arrayBuffer());
   }
 
   async write(/** @type {string} */ name, /** @type {Uint8Array} */ bytes) {
+    const directory = (this.#handle ??= await this.#root.getDirectoryHandle(this.#id, { create: true }));
     const { prototype } = /** @type {any} */ (FileSystemFileHandle);
     if (!prototype.createSyncAccessHandle) {
       // What is written shows when it is closed, and not before.
-      const writable = await (await this.#directory.getFileHandle(name, { create: true })).createWritable();
+      const writable = await (await directory.getFileHandle(name, { create: true })).createWritable();
       try {
         await writable.write(/** @type {any} */ (bytes));
         await writable.close();
@@ -82,7 +88,7 @@ class PrivateFolder {
     }
     // Only workers have this, quicker way. Without `move` an entry that was torn is told by its checksum.
     const temporary = prototype.move ? `${TEMPORARY}${crypto.randomUUID()}` : name;
-    const handle = /** @type {any} */ (await this.#directory.getFileHandle(temporary, { create: true }));
+    const handle = /** @type {any} */ (await directory.getFileHandle(temporary, { create: true }));
     try {
       const access = await handle.createSyncAccessHandle();
       try {
@@ -99,25 +105,31 @@ class PrivateFolder {
   }
 
   async remove(/** @type {string} */ name) {
-    await this.#directory.removeEntry(name).catch(ignoreMissing);
+    await (await this.#found())?.removeEntry(name).catch(ignoreMissing);
   }
 
-  names() {
-    return keysOf(this.#directory);
+  async destroy() {
+    this.#handle = undefined;
+    await this.#root.removeEntry(this.#id, { recursive: true }).catch(ignoreMissing);
+  }
+
+  async names() {
+    const directory = await this.#found();
+    return directory ? keysOf(directory) : [];
   }
 
   async bytes() {
     /** @type {Promise<number>[]} */
     const sizes = [];
-    // @ts-ignore: known to newer type libraries
-    for await (const handle of this.#directory.values()) sizes.push(handle.getFile().then(({ size }) => size, () => 0));
+    const handles = /** @type {AsyncIterable<any>} */ ((await this.#found())?.values() ?? []);
+    for await (const handle of handles) sizes.push(handle.getFile().then((/** @type {File} */ { size }) => size, () => 0));
     return (await Promise.all(sizes)).reduce((sum, size) => sum + size, 0);
   }
 }
 
 export const TEMPORARY = "tmp-";
 
-/** @param {any} directory */
+/** @param {any} directory @returns {Promise<string[]>} */
 async function keysOf(directory) {
   const names = [];
   for await (const name of directory.keys()) names.push(name);
@@ -139,26 +151,22 @@ class Caches {
     return new Caches();
   }
 
-  async folder(/** @type {string} */ id) {
-    return new CacheFolder(await caches.open(`${ROOT}/${id}`));
+  folder(/** @type {string} */ id) {
+    return new CacheFolder(`${ROOT}/${id}`);
   }
 
   async list() {
     return (await caches.keys()).filter((name) => name.startsWith(`${ROOT}/`)).map((name) => name.slice(ROOT.length + 1));
   }
-
-  async remove(/** @type {string} */ id) {
-    await caches.delete(`${ROOT}/${id}`);
-  }
 }
 
 /** @implements {Folder} */
 class CacheFolder {
-  #cache;
+  #name;
 
-  /** @param {Cache} cache */
-  constructor(cache) {
-    this.#cache = cache;
+  /** @param {string} name of the cache */
+  constructor(name) {
+    this.#name = name;
   }
 
   /** @param {string} name */
@@ -166,31 +174,60 @@ class CacheFolder {
     return `https://${ROOT}.invalid/${name}`;
   }
 
+  async #found() {
+    return (await caches.has(this.#name)) ? caches.open(this.#name) : undefined;
+  }
+
   async read(/** @type {string} */ name) {
-    const answer = await this.#cache.match(CacheFolder.#address(name));
+    const answer = await (await this.#found())?.match(CacheFolder.#address(name));
     return answer && new Uint8Array(await answer.arrayBuffer());
   }
 
   async write(/** @type {string} */ name, /** @type {Uint8Array} */ bytes) {
-    await this.#cache.put(CacheFolder.#address(name), new Response(/** @type {any} */ (bytes), { headers: { "Content-Length": String(bytes.length) } }));
+    const cache = await caches.open(this.#name);
+    await cache.put(CacheFolder.#address(name), new Response(/** @type {any} */ (bytes), { headers: { "Content-Length": String(bytes.length) } }));
   }
 
   async remove(/** @type {string} */ name) {
-    await this.#cache.delete(CacheFolder.#address(name));
+    await (await this.#found())?.delete(CacheFolder.#address(name));
+  }
+
+  async destroy() {
+    await caches.delete(this.#name);
   }
 
   async names() {
-    return (await this.#cache.keys()).map(({ url }) => new URL(url).pathname.slice(1));
+    const requests = (await (await this.#found())?.keys()) ?? [];
+    return requests.map(({ url }) => new URL(url).pathname.slice(1));
   }
 
   async bytes() {
-    const answers = await this.#cache.matchAll();
+    const answers = (await (await this.#found())?.matchAll()) ?? [];
     return answers.reduce((sum, { headers }) => sum + Number(headers.get("content-length")), 0);
   }
 }
 
 /** Those that work here, the better one first. @returns {Promise<Disk[]>} */
 export async function disks() {
-  const opened = await Promise.allSettled([PrivateFiles.open(), Caches.open()]);
+  const opened = await Promise.allSettled([limited(PrivateFiles.open()), limited(Caches.open())]);
   return opened.flatMap((result) => (result.status === "fulfilled" ? [result.value] : []));
+}
+
+/** How long the browser's storage may take for one thing, and for a megabyte. Milliseconds. */
+const LIMIT = { once: 30_000, megabyte: 1000 };
+
+/**
+ * Where a visitor clears the site's data meanwhile, some of the browser's promises are never settled.
+ * @template T @param {Promise<T>} work @param {number} [bytes] @returns {Promise<T>}
+ */
+export async function limited(work, bytes = 0) {
+  let timer;
+  const late = new Promise((_, reject) => {
+    timer = setTimeout(() => reject(new Error("it does not answer")), LIMIT.once + (bytes / 1e6) * LIMIT.megabyte);
+  });
+  try {
+    return await Promise.race([work, /** @type {Promise<never>} */ (late)]);
+  } finally {
+    clearTimeout(timer);
+  }
 }

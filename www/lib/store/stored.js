@@ -2,10 +2,10 @@
 // entry of its own that is there whole or not at all. In the origin private file system, or in Cache Storage where that fails.
 // The manifest comes last: with it, a load needs no network.
 import { SiglipError, aborted } from "../error.js";
-import { ROOT, TEMPORARY, disks } from "./disks.js";
+import { ROOT, TEMPORARY, disks, limited } from "./disks.js";
 
 /** Raised whenever the engine's entries change their form: what an older version left is then no longer found. */
-const FORMAT = 2;
+const FORMAT = 3;
 
 /** @typedef {import("../ports.d.ts").Version} Version */
 /** @typedef {import("../ports.d.ts").WeightsVersion} WeightsVersion */
@@ -15,8 +15,9 @@ const FORMAT = 2;
  * @typedef {object} About
  * @property {number} format
  * @property {string} name as the caller called the model
- * @property {string} source address of its folder
+ * @property {string} source address of its folder, without a query: that may hold a secret
  * @property {string} dtype as it was asked for; with the backend, where the library was to choose
+ * @property {string} [generation] another one whenever the folder is begun anew
  * @property {string} [commit] of the Hub
  * @property {string} [held] the dtype that the tensors are held in
  * @property {Record<string, Version | null>} files small ones, kept; null: there is none of this name
@@ -28,6 +29,8 @@ const decoder = new TextDecoder();
 /** Small files that whole models hold in a form of the engine's own, under keys that begin so: one copy of 34 MB is enough. */
 const ENGINE_FORMS = { "tokenizer.json": "tokenizer/" };
 const [ABOUT, MANIFEST] = ["about.json", "manifest.json"];
+/** Begins each entry of this file's own: the SHA-256 of the rest. The engine seals its entries itself. Bytes. */
+const SEAL = 32;
 /** Names that any file system takes. @param {string} kind @param {string} key */
 const entry = (kind, key) => `${kind}-${encodeURIComponent(key).replace(/[*!'()~%]/g, (c) => `$${c.charCodeAt(0).toString(16)}`)}`;
 
@@ -40,22 +43,48 @@ const entry = (kind, key) => `${kind}-${encodeURIComponent(key).replace(/[*!'()~
  */
 export async function openStore({ name, source, dtype }, signal, wait) {
   /** @type {About} */
-  const about = { format: FORMAT, name, source, dtype, files: {}, weights: {} };
+  const about = { format: FORMAT, name, source: withoutQuery(source), dtype, files: {}, weights: {} };
   const disk = (await disks()).find(({ writable }) => writable);
   if (!disk) return new Stored(undefined, about, `${self.isSecureContext ? "This browser gives the page no storage" : "Storage needs a secure page (https: or localhost)"}, so the model isn't kept`);
   const id = await idOf(about);
   const release = await lock(id, signal, () => wait(`Another tab is loading ${name}. This one goes on when that is done.`));
   try {
-    return await Stored.open(await disk.folder(id), about, release);
+    return await Stored.open(disk.folder(id), about, { id, release });
   } catch (error) {
     release();
     return new Stored(undefined, about, `The page's storage failed (${error.message}), so the model isn't kept`);
   }
 }
 
+/** @param {string} address */
+function withoutQuery(address) {
+  return address.replace(/[?#].*$/s, "");
+}
+
+/** @param {Uint8Array} bytes @returns {Promise<Uint8Array>} */
+async function sealed(bytes) {
+  const entry = new Uint8Array(SEAL + bytes.length);
+  entry.set(await sum(bytes));
+  entry.set(bytes, SEAL);
+  return entry;
+}
+
+/** What was sealed; undefined if a bit of it is another one. @param {Uint8Array | undefined} entry */
+async function unsealed(entry) {
+  if (!entry) return undefined;
+  const bytes = entry.subarray(SEAL);
+  const expected = await sum(bytes);
+  return expected.every((byte, i) => byte === entry[i]) ? bytes : undefined;
+}
+
+/** @param {Uint8Array} bytes */
+async function sum(bytes) {
+  return new Uint8Array(await crypto.subtle.digest("SHA-256", /** @type {Uint8Array<ArrayBuffer>} */ (bytes)));
+}
+
 /** @param {About} about */
 async function idOf({ format, source, dtype }) {
-  const hash = new Uint8Array(await crypto.subtle.digest("SHA-256", encoder.encode(JSON.stringify([format, source, dtype]))));
+  const hash = await sum(encoder.encode(JSON.stringify([format, source, dtype])));
   return [...hash.subarray(0, 16)].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
@@ -68,7 +97,7 @@ function lock(id, signal, wait) {
   if (!locks) return Promise.resolve(() => {});
   return new Promise((resolve, reject) => {
     const hold = () => /** @type {Promise<void>} */ (new Promise((release) => resolve(() => release())));
-    const name = `${ROOT} ${id}`;
+    const name = lockName(id);
     locks.request(name, { ifAvailable: true }, (got) => {
       if (got) return hold();
       wait();
@@ -77,11 +106,20 @@ function lock(id, signal, wait) {
   });
 }
 
+/** @param {string} id */
+function lockName(id) {
+  return `${ROOT} ${id}`;
+}
+
 /** The entries of one model in one dtype. Nothing that goes wrong here fails a load: it goes on without. */
 export class Stored {
   /** @type {Folder | undefined} */
   #folder;
-  #release;
+  #lock;
+  /** Whether other tabs wait for this one. */
+  #held = true;
+  /** Whether the folder says whose it is. */
+  #named = false;
   /** @type {string | undefined} */
   #manifest;
   /** Whether anything was answered from here: then nothing of another version may come beside it. */
@@ -89,33 +127,34 @@ export class Stored {
   /** Set when it was found to be of another version than the server has now. */
   stale = false;
 
-  /** @param {Folder | undefined} folder @param {About} about @param {string | undefined} problem why nothing (more) is kept @param {() => void} release */
-  constructor(folder, about, problem = undefined, release = () => {}) {
+  /**
+   * @param {Folder | undefined} folder @param {About} about @param {string | undefined} problem why nothing (more) is kept
+   * @param {{id: string, release: () => void}} lock
+   */
+  constructor(folder, about, problem = undefined, lock = { id: "", release: () => {} }) {
     this.#folder = folder;
     this.about = about;
     this.problem = problem;
-    this.#release = release;
+    this.#lock = lock;
   }
 
-  /** @param {Folder} folder @param {About} about @param {() => void} release */
-  static async open(folder, about, release) {
-    const stored = new Stored(folder, about, undefined, release);
-    for (const name of await folder.names()) {
-      if (name.startsWith(TEMPORARY)) await folder.remove(name); // of a tab that was closed midway
+  /** @param {Folder} folder @param {About} about @param {{id: string, release: () => void}} lock */
+  static async open(folder, about, lock) {
+    const stored = new Stored(folder, about, undefined, lock);
+    for (const name of await limited(folder.names())) {
+      if (name.startsWith(TEMPORARY)) await limited(folder.remove(name)); // of a tab that was closed midway
     }
-    const before = await folder.read(ABOUT);
+    const before = await aboutOf(folder);
     if (before) {
-      try {
-        const { files, weights, commit, held } = JSON.parse(decoder.decode(before));
-        Object.assign(about, { files, weights, commit, held });
-        const manifest = await folder.read(MANIFEST);
-        stored.#manifest = manifest && decoder.decode(manifest);
-        return stored;
-      } catch {
-        // Damaged: begun anew.
-      }
+      const { generation, files, weights, commit, held } = before;
+      Object.assign(about, { generation, files, weights, commit, held });
+      const manifest = await unsealed(await limited(folder.read(MANIFEST)));
+      stored.#manifest = manifest && decoder.decode(manifest);
+      stored.#named = true;
+    } else {
+      // None, or damaged: begun anew.
+      await stored.clear();
     }
-    await stored.clear();
     return stored;
   }
 
@@ -143,7 +182,7 @@ export class Stored {
 
   /** @param {string} key @returns {Promise<Uint8Array | undefined>} */
   async get(key) {
-    const bytes = await this.#read(entry("t", key));
+    const bytes = await this.#ours("shared", () => this.#read(entry("t", key)));
     if (!bytes) return undefined;
     this.used = true;
     return bytes;
@@ -151,14 +190,35 @@ export class Stored {
 
   /** @param {string} key @param {Uint8Array} bytes */
   async put(key, bytes) {
-    await this.#try((folder) => folder.write(entry("t", key), bytes));
+    await this.#ours("exclusive", async () => {
+      if (!this.#named) await this.save();
+      await this.#try((folder) => folder.write(entry("t", key), bytes), bytes.length);
+    });
+  }
+
+  /**
+   * Once other tabs were let go on, the folder may be theirs: of another version of the model.
+   * @template T @param {LockMode} mode @param {() => Promise<T>} work @returns {Promise<T | undefined>} undefined also where another tab is at it
+   */
+  async #ours(mode, work) {
+    if (this.#held) return work();
+    const folder = this.#folder;
+    if (!folder) return undefined;
+    const same = async () => {
+      const about = await aboutOf(folder);
+      if (about?.generation === this.about.generation) return work();
+      this.#folder = undefined;
+      return undefined;
+    };
+    if (!navigator.locks) return same();
+    return navigator.locks.request(lockName(this.#lock.id), { mode, ifAvailable: true }, (got) => (got ? same() : undefined));
   }
 
   /** @param {string} manifest */
   async commit(manifest) {
     this.about.held = JSON.parse(manifest).dtype;
     await this.save(true);
-    await this.#try((folder) => folder.write(MANIFEST, encoder.encode(manifest)));
+    await this.#write(MANIFEST, encoder.encode(manifest));
     if (!this.#folder) return;
     this.#manifest = manifest;
     await this.#try(async (folder) => {
@@ -175,32 +235,34 @@ export class Stored {
   async file(file) {
     const version = this.about.files[file];
     if (version === undefined) return undefined;
-    const bytes = version && (await this.#read(entry("f", file)));
+    const bytes = version && (await unsealed(await this.#read(entry("f", file))));
     if (bytes !== undefined) this.used = true;
     return bytes;
   }
 
   /** @param {string} file @param {Uint8Array | undefined} bytes undefined: there is no such file @param {Version} [version] */
   async keepFile(file, bytes, version = {}) {
-    if (bytes) await this.#try((folder) => folder.write(entry("f", file), bytes));
+    if (bytes) await this.#write(entry("f", file), bytes);
     this.about.files[file] = bytes ? version : null;
-    await this.save();
+    if (bytes || this.#named) await this.save();
   }
 
   /** That a file is missing is remembered of whole models only: another load may have failed for that very reason. */
   async save(whole = this.complete) {
     const files = Object.fromEntries(Object.entries(this.about.files).filter(([, version]) => whole || version));
-    await this.#try((folder) => folder.write(ABOUT, encoder.encode(JSON.stringify({ ...this.about, files }))));
+    this.#named = true;
+    await this.#write(ABOUT, encoder.encode(JSON.stringify({ ...this.about, files })));
   }
 
   /** Forgets everything: the model has changed. */
   async clear() {
     this.#manifest = undefined;
-    this.about = { ...this.about, commit: undefined, held: undefined, files: {}, weights: {} };
+    this.#named = false;
+    this.about = { ...this.about, generation: crypto.randomUUID(), commit: undefined, held: undefined, files: {}, weights: {} };
     await this.#try(async (folder) => {
       await folder.remove(MANIFEST); // first: without it the rest counts as unfinished
       await folder.remove(ABOUT);
-      for (const name of await folder.names()) await folder.remove(name);
+      await folder.destroy();
     });
   }
 
@@ -213,26 +275,33 @@ export class Stored {
 
   /** Lets other tabs go on. */
   release() {
-    this.#release();
+    this.#held = false;
+    this.#lock.release();
   }
 
   /** What can't be read isn't there. @param {string} name @returns {Promise<Uint8Array | undefined>} */
   async #read(name) {
-    return this.#folder?.read(name).catch(() => undefined);
+    const folder = this.#folder;
+    return folder && limited(folder.read(name)).catch(() => undefined);
   }
 
-  /** @template T @param {(folder: Folder) => Promise<T>} work @returns {Promise<T | undefined>} */
-  async #try(work) {
-    if (!this.#folder) return undefined;
+  /** @param {string} name @param {Uint8Array} bytes */
+  async #write(name, bytes) {
+    const entry = await sealed(bytes);
+    await this.#try((folder) => folder.write(name, entry), entry.length);
+  }
+
+  /** @param {(folder: Folder) => Promise<void>} work @param {number} [bytes] */
+  async #try(work, bytes) {
+    if (!this.#folder) return;
     try {
-      return await work(this.#folder);
+      await limited(work(this.#folder), bytes);
     } catch (error) {
       this.#folder = undefined;
       const full = error.name === "QuotaExceededError";
       this.problem ??= full
         ? `The browser's storage for this page is full, so the model is kept only in part${await room()}: clear other models or free space on the disk`
         : `The page's storage failed (${error.message}), so the model isn't kept`;
-      return undefined;
     }
   }
 }
@@ -240,7 +309,7 @@ export class Stored {
 /** What the browser says of its room, in brackets. */
 async function room() {
   /** @type {StorageEstimate} */
-  const { usage, quota } = (await navigator.storage?.estimate?.().catch(() => {})) ?? {};
+  const { usage, quota } = (await limited(navigator.storage.estimate()).catch(() => {})) ?? {};
   if (usage === undefined || quota === undefined) return "";
   return ` (${(usage / 1e6).toFixed(0)} of ${(quota / 1e6).toFixed(0)} MB are used)`;
 }
@@ -252,30 +321,34 @@ async function room() {
 export async function listCaches() {
   const found = [];
   for (const disk of await disks()) {
-    for (const id of await disk.list()) {
-      const folder = await disk.folder(id);
-      const { name = "", source = "", dtype = "", held = dtype } = await aboutOf(folder);
-      const complete = (await folder.names()).includes(MANIFEST);
-      found.push({ name, source, dtype: held, bytes: await folder.bytes(), complete });
+    for (const id of await limited(disk.list())) {
+      const folder = disk.folder(id);
+      const names = await limited(folder.names());
+      if (names.length === 0) continue;
+      const { name, source, dtype, held = dtype } = (await aboutOf(folder)) ?? UNKNOWN;
+      found.push({ name, source, dtype: held, bytes: await limited(folder.bytes()), complete: names.includes(MANIFEST) });
     }
   }
   return found.sort((a, b) => a.name.localeCompare(b.name) || a.dtype.localeCompare(b.dtype));
 }
 
+/** Entries that don't say whose they are: damaged, or of another version of the library. */
+const UNKNOWN = /** @type {About} */ ({ format: 0, name: "(unknown)", source: "", dtype: "", files: {}, weights: {} });
+
 /** @param {string} [name] of a model, or the address of its folder; all of them without @returns {Promise<number>} bytes given back */
 export async function clearCaches(name) {
   let freed = 0;
   for (const disk of await disks()) {
-    for (const id of await disk.list()) {
-      const folder = await disk.folder(id);
-      const about = await aboutOf(folder);
-      if (name !== undefined && name !== about.name && name !== about.source) continue;
+    for (const id of await limited(disk.list())) {
+      const folder = disk.folder(id);
+      const about = (await aboutOf(folder)) ?? UNKNOWN;
+      if (name !== undefined && name !== about.name && withoutQuery(name) !== about.source) continue;
       const release = await lock(id, undefined, () => {});
       try {
-        freed += await folder.bytes();
-        await disk.remove(id);
+        freed += await limited(folder.bytes());
+        await limited(folder.destroy());
       } catch (error) {
-        throw new SiglipError("network", `What is kept of ${about.name ?? "a model"} could not be removed (${error.message}). Close other tabs of this site and try again, or clear the site's data in the browser's settings.`, { cause: error });
+        throw new SiglipError("network", `What is kept of ${about.name} could not be removed (${error.message}). Close other tabs of this site and try again, or clear the site's data in the browser's settings.`, { cause: error });
       } finally {
         release();
       }
@@ -284,11 +357,12 @@ export async function clearCaches(name) {
   return freed;
 }
 
-/** @param {Folder} folder @returns {Promise<Partial<About>>} */
+/** @param {Folder} folder @returns {Promise<About | undefined>} */
 async function aboutOf(folder) {
   try {
-    return JSON.parse(decoder.decode(await folder.read(ABOUT)));
+    const bytes = await unsealed(await limited(folder.read(ABOUT)));
+    return bytes && JSON.parse(decoder.decode(bytes));
   } catch {
-    return {};
+    return undefined;
   }
 }

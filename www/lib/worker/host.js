@@ -1,6 +1,6 @@
 // Beside the computation, in the worker or on the main thread with `worker: false`: loads a model and answers messages.
 //   in   {id, method: "load" | "stats" | "dispose" | one of METHODS, …}   {cancel: id}
-//   out  {id, progress}   {id, result}   {id, error: {code, message}}   {startThreads} {endThreads}: see threads.js
+//   out  {id, progress}   {id, result}   {id, error: {code, message, lost, ran}}   {startThreads} {endThreads}: see threads.js
 import { aborted, siglipError } from "../error.js";
 import { load } from "./load.js";
 import { METHODS } from "./methods.js";
@@ -40,7 +40,7 @@ export class Host {
     const call = { cancel: { aborted: false }, stop: new AbortController() };
     this.#running.set(id, call);
     try {
-      if (this.#broken && method !== "dispose") throw this.#broken;
+      if (this.#broken && method !== "dispose") throw new Crash(this.#broken, false);
       const answer = this.#answer(id, message, call);
       if (method !== "dispose") call.done = answer;
       const result = await answer;
@@ -48,7 +48,9 @@ export class Host {
     } catch (error) {
       if (error instanceof Crash) this.#broken = error.reason;
       const { code, message } = call.cancel.aborted ? aborted() : siglipError(error instanceof Crash ? error.reason : error);
-      this.#send({ id, error: { code, message } });
+      // Also where a call that was given up crashed: the next one must not meet what is left.
+      const lost = error instanceof Crash || code === "device-lost";
+      this.#send({ id, error: { code, message, ...(lost && { lost, ran: error instanceof Crash ? error.ran : true }) } });
     } finally {
       this.#running.delete(id);
     }

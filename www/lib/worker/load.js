@@ -27,21 +27,22 @@ import { pipelines } from "./pipelines.js";
  * @param {AbortSignal} signal
  * @returns {Promise<Loaded>}
  */
-export async function load({ place, name, backend, dtype, cache, wholeTable, retryPolicy }, report, cancel, signal) {
-  const choice = await chooseBackend(backend);
+export async function load({ place, name, backend, reason, dtype, cache, wholeTable, retryPolicy }, report, cancel, signal) {
+  const choice = reason ? { ...CPU, reason } : await chooseBackend(backend);
   if (signal.aborted) throw aborted();
   const wait = (/** @type {string} */ waiting) => report.progress({ stage: "download", loaded: 0, total: 0, waiting });
   /** @type {Context} */
-  const context = { signal, name, hub: place.kind === "url" && place.hub !== undefined, retryPolicy: { ...RETRY_POLICY, ...retryPolicy }, caching: "default", wait };
+  const context = { signal, name, hub: place.kind === "url" && place.hub !== undefined, retryPolicy: { ...RETRY_POLICY, ...retryPolicy }, caching: "default", wait, readable: new Set() };
   let started = false;
   /** @param {Choice} choice @param {boolean} [again] @returns {Promise<Loaded>} */
-  const attempt = async ({ backend, reason, adapter }, again = false) => {
+  const attempt = async (choice, again = false) => {
+    const { backend, adapter } = choice;
     const wasm = await instantiate(backend, report, context);
     started = true;
     const stored = await openStored(place, { name, dtype: dtype === "auto" ? `auto-${backend}` : dtype }, cache, context);
     try {
       const source = openSource(place, context, stored, report.progress);
-      const options = { backend, backendReason: [reason, wasm.note].filter(Boolean).join(" "), adapter: adapterOf(wasm) ?? adapter, dtype, wholeTable, name };
+      const options = { backend, backendReason: [choice.reason, wasm.note].filter(Boolean).join(" "), adapter: adapterOf(wasm) ?? adapter, dtype, wholeTable, name };
       // "ready" is reported by the client.
       /** @type {Parameters<Glue["Engine"]["load"]>[4]} */
       const progress = (stage, file, loaded, total, fromCache) => {
@@ -54,7 +55,7 @@ export async function load({ place, name, backend, dtype, cache, wholeTable, ret
       // Parts of two versions of the model would have come together. The older ones are gone now.
       if (!stored.stale || again || signal.aborted) throw error;
       stored.release();
-      return attempt({ backend, reason, adapter }, true);
+      return attempt(choice, true);
     } finally {
       stored.release();
     }

@@ -135,10 +135,11 @@ function counted(response, file, report) {
 
 /** A trap: the module's memory can't be trusted any more. */
 export class Crash extends Error {
-  /** @param {SiglipError} reason */
-  constructor(reason) {
+  /** @param {SiglipError} reason @param {boolean} [ran] whether the call that is told was running */
+  constructor(reason, ran = true) {
     super(reason.message);
     this.reason = reason;
+    this.ran = ran;
   }
 }
 
@@ -154,8 +155,8 @@ export function guard(wasm, call) {
     abandon(wasm);
     const memory = /memory|alloc/i.test(error.message) || !canGrow(wasm.memory);
     wasm.crashed = memory
-      ? new SiglipError("out-of-memory", "The model ran out of memory and had to stop. Close other tabs or take a smaller model or picture, and load the model again.", { cause: error })
-      : new SiglipError("device-lost", `The computation crashed (${error.message}) and had to stop. Load the model again; if it happens again, try backend "cpu".`, { cause: error });
+      ? new SiglipError("out-of-memory", "The model ran out of memory and had to stop. Close other tabs, or take a smaller model or picture.", { cause: error })
+      : new SiglipError("device-lost", `The computation crashed (${error.message}) and had to stop.`, { cause: error });
     return new Crash(wasm.crashed);
   };
   const failure = (/** @type {any} */ error) => {
@@ -164,7 +165,7 @@ export function guard(wasm, call) {
     if (error?.code === "device-lost") abandon(wasm);
     return error;
   };
-  if (wasm.crashed) return Promise.reject(new Crash(wasm.crashed));
+  if (wasm.crashed) return Promise.reject(new Crash(wasm.crashed, false));
   return new Promise((resolve, reject) => {
     /** @param {any} event */
     const uncaught = (event) => {
