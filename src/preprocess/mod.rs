@@ -5,13 +5,18 @@
 //! reference is transformers' `SiglipImageProcessorPil` over Pillow: from the same 8-bit RGB pixels, the same
 //! `f32` values come out, bit for bit.
 
+mod bmp;
 mod decode;
+mod gif;
 mod image;
+mod jpeg;
 mod kind;
 mod memory;
 mod orientation;
 mod pixels;
+mod png;
 mod resize;
+mod webp;
 
 use serde::Deserialize;
 

@@ -6,6 +6,14 @@ use crate::error::Result;
 /// Columns turned into rows at a time.
 const STRIP: usize = 32;
 
+/// The metadata blocks of a file. EXIF goes before XMP where it names an orientation, as in
+/// `PIL.ImageOps.exif_transpose`; damaged metadata count as absent.
+#[derive(Default)]
+pub(super) struct Metadata {
+    pub(super) exif: Option<Vec<u8>>,
+    pub(super) xmp: Option<Vec<u8>>,
+}
+
 /// How the stored rows and columns lie, named by where the stored first row and first column belong
 /// (the EXIF tag's values 1 to 8).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,12 +46,10 @@ impl Orientation {
         }
     }
 
-    /// From the metadata blocks of a file: EXIF where it names an orientation, else XMP, as
-    /// `PIL.ImageOps.exif_transpose` does. Damaged metadata count as absent.
-    pub(super) fn from_metadata(exif: Option<&[u8]>, xmp: Option<&[u8]>) -> Self {
-        let value = exif
-            .and_then(exif_orientation)
-            .or_else(|| xmp.and_then(xmp_orientation));
+    /// What the metadata of a file say.
+    pub(super) fn from_metadata(metadata: &Metadata) -> Self {
+        let exif = metadata.exif.as_deref().and_then(exif_orientation);
+        let value = exif.or_else(|| metadata.xmp.as_deref().and_then(xmp_orientation));
         Self::from_exif_value(value.unwrap_or(1))
     }
 
@@ -91,46 +97,86 @@ impl Orientation {
     }
 }
 
-/// The value of tag 0x0112 (Orientation) in the first directory of an EXIF block.
+/// The value of tag 0x0112 (Orientation) in the first directory of an EXIF block, read as Pillow's
+/// `TiffImagePlugin` does: any type of number, the first of several; 0 if it is none.
 fn exif_orientation(exif: &[u8]) -> Option<u32> {
-    // Some writers of PNG and WebP keep JPEG's prefix.
-    let tiff = exif.strip_prefix(b"Exif\0\0").unwrap_or(exif);
+    // Some writers keep JPEG's prefix, or write it twice.
+    let prefix = b"Exif\0\0";
+    let tiff = exif.strip_prefix(prefix).unwrap_or(exif);
+    let tiff = tiff.strip_prefix(prefix).unwrap_or(tiff);
     let little = match tiff.get(..4)? {
-        b"II*\0" => true,
-        b"MM\0*" => false,
+        b"II*\0" | b"II\0*" => true,
+        b"MM\0*" | b"MM*\0" => false,
         _ => return None,
     };
-    let u16_at = |at: usize| {
-        let bytes = tiff.get(at..at.checked_add(2)?)?.try_into().ok()?;
-        Some(if little {
-            u16::from_le_bytes(bytes)
-        } else {
-            u16::from_be_bytes(bytes)
-        })
-    };
-    let u32_at = |at: usize| {
-        let bytes = tiff.get(at..at.checked_add(4)?)?.try_into().ok()?;
-        Some(if little {
-            u32::from_le_bytes(bytes)
-        } else {
-            u32::from_be_bytes(bytes)
-        })
-    };
+    /// `N` bytes at `at`, the least significant first.
+    fn word<const N: usize>(tiff: &[u8], at: usize, little: bool) -> Option<[u8; N]> {
+        let mut bytes: [u8; N] = *tiff.get(at..)?.first_chunk()?;
+        if !little {
+            bytes.reverse();
+        }
+        Some(bytes)
+    }
+    let u16_at = |at: usize| word(tiff, at, little).map(u16::from_le_bytes);
+    let u32_at = |at: usize| word(tiff, at, little).map(u32::from_le_bytes);
     let directory = u32_at(4)? as usize;
-    let count = usize::from(u16_at(directory)?);
-    for index in 0..count {
+    let entries = usize::from(u16_at(directory)?);
+    for index in 0..entries {
         let entry = directory.checked_add(2 + index * 12)?;
-        if u16_at(entry)? != 0x0112 {
+        let end = tiff.get(entry + 8..entry + 12).map(|_| entry + 8)?;
+        let (tag, kind, count) = (
+            u16_at(entry)?,
+            u16_at(entry + 2)?,
+            u64::from(u32_at(entry + 4)?),
+        );
+        let size = match kind {
+            1 | 2 | 6 | 7 => 1,
+            3 | 8 => 2,
+            4 | 9 | 11 | 13 => 4,
+            5 | 10 | 12 | 16 => 8,
+            _ => continue,
+        };
+        // Four bytes stand in the entry, more elsewhere.
+        let at = match count * size {
+            0 => continue,
+            1..=4 => end,
+            bytes if bytes > tiff.len() as u64 => continue,
+            bytes => {
+                let at = u32_at(end)? as usize;
+                tiff.get(at..)?.get(..bytes as usize)?;
+                at
+            }
+        };
+        if tag != 0x0112 {
             continue;
         }
-        if u32_at(entry + 4)? != 1 {
-            return None;
-        }
-        return match u16_at(entry + 2)? {
-            1 => tiff.get(entry + 8).map(|&byte| u32::from(byte)),
-            3 => u16_at(entry + 8).map(u32::from),
-            4 => u32_at(entry + 8),
-            _ => None,
+        let signed = |value: i64| u32::try_from(value).unwrap_or(0);
+        let real = |value: f64| {
+            if value.fract() == 0.0 {
+                value as u32
+            } else {
+                0
+            }
+        };
+        return match kind {
+            3 => u16_at(at).map(u32::from),
+            4 | 13 => u32_at(at),
+            6 => tiff.get(at).map(|&byte| signed(i64::from(byte as i8))),
+            8 => u16_at(at).map(|value| signed(i64::from(value as i16))),
+            9 => u32_at(at).map(|value| signed(i64::from(value as i32))),
+            5 | 10 => {
+                let (above, below) = (u32_at(at)?, u32_at(at + 4)?);
+                Some(if below != 0 && above % below == 0 {
+                    above / below
+                } else {
+                    0
+                })
+            }
+            11 => u32_at(at).map(|bits| real(f64::from(f32::from_bits(bits)))),
+            12 => word(tiff, at, little).map(|bytes| real(f64::from_le_bytes(bytes))),
+            16 => word(tiff, at, little)
+                .map(|bytes| u32::try_from(u64::from_le_bytes(bytes)).unwrap_or(0)),
+            _ => Some(0),
         };
     }
     None
@@ -195,13 +241,63 @@ mod tests {
             xmp_orientation(b"<tiff:Orientation>5</tiff:Orientation>"),
             Some(5)
         );
-        let from = Orientation::from_metadata;
+        let from = |exif: Option<&[u8]>, xmp: Option<&[u8]>| {
+            Orientation::from_metadata(&Metadata {
+                exif: exif.map(<[u8]>::to_vec),
+                xmp: xmp.map(<[u8]>::to_vec),
+            })
+        };
         assert_eq!(
             from(Some(little), Some(xmp)),
             Orientation::from_exif_value(6)
         );
         assert_eq!(from(None, Some(xmp)), Orientation::from_exif_value(3));
         assert_eq!(from(Some(b"II"), None), Orientation::from_exif_value(1));
+    }
+
+    #[test]
+    fn exif_is_read_as_pillow_reads_it() {
+        // Type, count and value of the tag; whether Pillow turns the picture, for a value of 6.
+        let entry = |kind: u8, count: u8, value: &[u8; 4], tail: &[u8]| {
+            let head = [0x12, 1, kind, 0, count, 0, 0, 0];
+            [
+                &b"II*\0\x08\0\0\0\x01\0"[..],
+                &head,
+                value,
+                b"\0\0\0\0",
+                tail,
+            ]
+            .concat()
+        };
+        let at_tail = &[26, 0, 0, 0];
+        for (exif, value) in [
+            (entry(1, 1, b"\x06\0\0\0", b""), Some(0)),
+            (entry(2, 1, b"6\0\0\0", b""), Some(0)),
+            (entry(3, 0, b"\x06\0\0\0", b""), None),
+            (entry(3, 1, b"\x06\0\x01\0", b""), Some(6)),
+            (entry(3, 2, b"\x06\0\x01\0", b""), Some(6)),
+            (entry(3, 3, at_tail, b"\x06\0\x01\0\x01\0"), Some(6)),
+            (entry(3, 3, at_tail, b"\x06\0\x01\0\x01"), None),
+            (entry(4, 1, b"\x06\0\0\0", b""), Some(6)),
+            (entry(4, 1, b"\x06\0\x01\0", b""), Some(0x10006)),
+            (entry(5, 1, at_tail, b"\x0c\0\0\0\x02\0\0\0"), Some(6)),
+            (entry(6, 1, b"\x06\0\0\0", b""), Some(6)),
+            (entry(7, 1, b"\x06\0\0\0", b""), Some(0)),
+            (entry(9, 1, b"\x06\0\0\0", b""), Some(6)),
+            (entry(11, 1, &6_f32.to_le_bytes(), b""), Some(6)),
+            (entry(12, 1, at_tail, &6_f64.to_le_bytes()), Some(6)),
+            (entry(77, 1, b"\x06\0\0\0", b""), None),
+        ] {
+            assert_eq!(exif_orientation(&exif), value, "{}", exif.escape_ascii());
+        }
+        // Of two entries the first counts, and what comes before an entry that is cut off.
+        let two = b"II*\0\x08\0\0\0\x02\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\x12\x01\x03\0\x01\0\0\0\x01\0\0\0";
+        assert_eq!(exif_orientation(two), Some(6));
+        assert_eq!(exif_orientation(&two[..30]), Some(6));
+        assert_eq!(
+            exif_orientation(&[b"Exif\0\0Exif\0\0", &two[..]].concat()),
+            Some(6)
+        );
     }
 
     #[test]

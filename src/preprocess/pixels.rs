@@ -2,7 +2,7 @@
 
 use image::ColorType;
 
-use super::memory::allocate;
+use super::memory::{allocate, reserve};
 use crate::error::Result;
 
 /// The level of gray that transparent pixels show.
@@ -16,11 +16,7 @@ pub(super) fn into_rgb(mut samples: Vec<u8>, color: ColorType, background: u8) -
         halve_depth(&mut samples);
     }
     match color.channel_count() {
-        1 => {
-            let mut rgb = allocate(samples.len() as u64 * 3)?;
-            rgb.extend(samples.iter().flat_map(|&gray| [gray; 3]));
-            Ok(rgb)
-        }
+        1 => gray_into_rgb(&mut samples)?,
         2 => {
             let mut rgb = allocate(samples.len() as u64 / 2 * 3)?;
             let pixels = samples.as_chunks::<2>().0;
@@ -29,14 +25,41 @@ pub(super) fn into_rgb(mut samples: Vec<u8>, color: ColorType, background: u8) -
                     .iter()
                     .flat_map(|&[gray, alpha]| [over(gray, alpha, background); 3]),
             );
-            Ok(rgb)
+            return Ok(rgb);
         }
-        3 => Ok(samples),
-        _ => {
-            rgba_into_rgb(&mut samples, background);
-            Ok(samples)
-        }
+        3 => {}
+        _ => rgba_into_rgb(&mut samples, background),
     }
+    Ok(samples)
+}
+
+/// Gray to RGB.
+pub(super) fn gray_into_rgb(samples: &mut Vec<u8>) -> Result<()> {
+    let count = samples.len();
+    reserve(samples, count as u64 * 3)?;
+    samples.resize(count * 3, 0);
+    // From the end, so that no sample is written over before it is read.
+    for index in (0..count).rev() {
+        let gray = samples[index];
+        samples[3 * index..][..3].fill(gray);
+    }
+    Ok(())
+}
+
+/// CMYK as JPEG files store it, upside down, to RGB as Pillow does it (`cmyk2rgb` in `src/libImaging/Convert.c`).
+pub(super) fn cmyk_into_rgb(samples: &mut Vec<u8>) {
+    let count = samples.len() / 4;
+    for index in 0..count {
+        let [cyan, magenta, yellow, black] =
+            [0, 1, 2, 3].map(|channel| u32::from(samples[4 * index + channel]));
+        let rgb = [cyan, magenta, yellow].map(|ink| {
+            let product = (255 - ink) * black + 128;
+            (black - (((product >> 8) + product) >> 8)) as u8
+        });
+        samples[3 * index..][..3].copy_from_slice(&rgb);
+    }
+    samples.truncate(count * 3);
+    samples.shrink_to_fit();
 }
 
 /// 16-bit samples in the machine's byte order to 8 bits: `value / 257`, rounded.

@@ -850,6 +850,172 @@ describe("the library over the real engine", { timeout: 1_200_000 }, () => {
     assertAsReference(await page.evaluate((labels) => tiny.classify("/picture.png", labels), expected.labels));
   });
 
+  test("odd files are read as Pillow reads them, by the library or the browser, or refused", async () => {
+    const corpus = new URL("../fixtures/preprocess/corpus/", import.meta.url);
+    const expected = JSON.parse(await readFile(new URL("expected.json", corpus), "utf8"));
+    for (const file of Object.keys(expected)) site.overlay[`/corpus/${file}`] = new URL(file, corpus);
+    const results = await page.evaluate(async (expected) => {
+      const results = {};
+      for (const [file, { rgb_sha256: wanted }] of Object.entries(expected)) {
+        const blob = await (await fetch(`/corpus/${file}`)).blob();
+        const { value, ...error } = await outcome(() => tiny.embedImage(blob));
+        results[file] = { ...error };
+        if (!value) continue;
+        // Where the browser's own pixels are Pillow's, they say what the embedding should be.
+        const bitmap = await createImageBitmap(blob, { colorSpaceConversion: "none" }).catch(() => undefined);
+        if (!bitmap) continue;
+        const context = new OffscreenCanvas(bitmap.width, bitmap.height).getContext("2d");
+        context.drawImage(bitmap, 0, 0);
+        const pixels = context.getImageData(0, 0, bitmap.width, bitmap.height);
+        const rgb = pixels.data.filter((_, i) => i % 4 < 3);
+        const digest = [...new Uint8Array(await crypto.subtle.digest("SHA-256", rgb))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+        if (digest !== wanted) continue;
+        const same = await tiny.embedImage(pixels);
+        results[file].exact = same.every((number, i) => number === value[i]);
+      }
+      return results;
+    }, expected);
+    // What neither the library nor Chromium shows, though Pillow does; and what one of them shows, though Pillow doesn't.
+    const refused = ["cgbi.png", "other.qoi", "other.tga", "other.tiff"];
+    const shown = ["bad_adler.png", "os2_v2_16.bmp", "pal_clr_big.bmp", "two_bit.bmp", "zero_frame.gif"];
+    let exact = 0;
+    const wrong = [];
+    for (const [file, result] of Object.entries(results)) {
+      const read = (expected[file].rgb_sha256 !== undefined && !refused.includes(file)) || shown.includes(file);
+      if (read ? result.code !== undefined : result.code !== "bad-image" || !result.ours) wrong.push([file, result]);
+      if (result.exact === false) wrong.push([file, "other pixels than the browser's and Pillow's"]);
+      exact += result.exact ? 1 : 0;
+    }
+    assert.deepEqual(wrong, []);
+    assert.ok(exact >= 100, `only ${exact} files compared with the browser's pixels`);
+  });
+
+  test("the largest picture is the same for both languages", async () => {
+    const limits = JSON.parse(await readFile(new URL("../fixtures/preprocess/limits.json", import.meta.url), "utf8"));
+    assert.equal(await page.evaluate(async () => (await import("/lib/client/image.js")).MAX_PIXELS), limits.largest_picture_pixels);
+  });
+
+  test("an <img> is taken as it is at the call, without another request", async () => {
+    let requests = 0;
+    const png = await readFile(PICTURE);
+    site.overlay["/once.png"] = (request, response) => {
+      requests++;
+      response.writeHead(200, { "Content-Type": "image/png", "Cache-Control": "no-store" }).end(png);
+    };
+    const [shown, same, changed] = await page.evaluate(async () => {
+      const image = new Image();
+      image.src = "/once.png";
+      await image.decode();
+      const running = tiny.embedImage(image);
+      image.src = "/red.avif";
+      const shown = await running;
+      const pending = Object.assign(new Image(), { src: "/once.png?late" });
+      const late = outcome(() => tiny.embedImage(pending));
+      pending.src = "/red.avif?other";
+      return [[...shown], [...(await tiny.embedImage("/picture.png"))], await late];
+    });
+    assert.equal(requests, 1);
+    shown.forEach((number, i) => assert.ok(Math.abs(number - same[i]) < 1e-6));
+    assertError(changed, "bad-input", /another src before it had loaded/);
+  });
+
+  test("an <img> that does not load holds nobody up, ends with its signal, and after a time says so", async () => {
+    site.overlay["/silent.png"] = () => new Promise(() => {});
+    const waiting = await importLibrary(await site.page(), site.library);
+    await waiting.clock.install();
+    const results = await waiting.evaluate(async () => {
+      const classifier = await SiglipClassifier.load("/tiny/", { backend: "cpu", worker: false });
+      const silent = Object.assign(new Image(), { src: "/silent.png" });
+      const lazy = Object.assign(new Image(), { loading: "lazy", src: "/silent.png?lazy" });
+      const stop = new AbortController();
+      const stopped = outcome(() => classifier.embedImage(silent, { signal: stop.signal }));
+      window.late = [silent, lazy].map((image) => outcome(() => classifier.embedImage(image)));
+      window.silentAddress = outcome(() => classifier.embedImage("/silent.png"));
+      const other = await outcome(() => classifier.embedImage(new ImageData(4, 4)));
+      stop.abort();
+      return { stopped: await stopped, other: other.value?.length };
+    });
+    assertError(results.stopped, "aborted");
+    assert.equal(results.other, 64);
+    await waiting.clock.fastForward(61_000);
+    const [silent, lazy, address] = await waiting.evaluate(() => Promise.all([...window.late, window.silentAddress]));
+    assertError(silent, "network", /did not load within 30 seconds/);
+    assertError(lazy, "network", /loading="eager"/);
+    assertError(address, "network", /gave nothing for 30 seconds/);
+    await waiting.close();
+  });
+
+  test("a buffer that was transferred is bad input, and the classifier goes on", async () => {
+    const results = await page.evaluate(async () => {
+      const detach = (view) => {
+        structuredClone(view.buffer ?? view.data.buffer, { transfer: [view.buffer ?? view.data.buffer] });
+        return view;
+      };
+      const bytes = detach(new Uint8Array(100));
+      return {
+        view: await outcome(() => tiny.embedImage(bytes)),
+        buffer: await outcome(() => tiny.embedImage(bytes.buffer)),
+        pixels: await outcome(() => tiny.embedImage(detach(new ImageData(2, 2)))),
+      };
+    });
+    for (const result of Object.values(results)) assertError(result, "bad-input", /detached/);
+    assertAsReference(await page.evaluate((labels) => tiny.classify("/picture.png", labels), expected.labels));
+  });
+
+  test("a URL, a Response and a <video>'s current frame are pictures", async () => {
+    const results = await page.evaluate(async () => {
+      const response = await fetch("/picture.png");
+      const read = await fetch("/picture.png");
+      await read.arrayBuffer();
+      // A video of one colour.
+      const canvas = Object.assign(document.createElement("canvas"), { width: 64, height: 64 });
+      const context = canvas.getContext("2d");
+      const stream = canvas.captureStream();
+      const video = Object.assign(document.createElement("video"), { srcObject: stream, muted: true });
+      const early = await outcome(() => tiny.embedImage(video));
+      context.fillStyle = "#1ec828";
+      context.fillRect(0, 0, 64, 64);
+      const ready = new Promise((resolve) => video.requestVideoFrameCallback(resolve));
+      await video.play();
+      await ready;
+      const dot = (a, b) => a.reduce((sum, number, i) => sum + number * b[i], 0);
+      const file = await tiny.embedImage("/picture.png");
+      return {
+        url: dot(await tiny.embedImage(new URL("/picture.png", location.href)), file),
+        response: dot(await tiny.embedImage(response), file),
+        intact: !response.bodyUsed,
+        video: dot(await tiny.embedImage(video), await tiny.embedImage(canvas)),
+        errors: { early, read: await outcome(() => tiny.embedImage(read)), missing: await outcome(async () => tiny.embedImage(await fetch("/missing.png"))) },
+      };
+    });
+    for (const kind of ["url", "response", "video"]) assert.ok(results[kind] > 0.999, `${kind}: ${results[kind]}`);
+    assert.ok(results.intact);
+    assertError(results.errors.early, "bad-input", /no frame yet/);
+    assertError(results.errors.read, "bad-input", /read already/);
+    assertError(results.errors.missing, "network", /HTTP 404/);
+  });
+
+  test("a drawing may hold HTML, and none keeps the page busy", async () => {
+    const results = await page.evaluate(async () => {
+      const svg = (body) => new Blob([`<svg xmlns="http://www.w3.org/2000/svg" width="64" height="64">${body}</svg>`]);
+      const html = await outcome(() => tiny.embedImage(svg('<foreignObject width="64" height="64"><div xmlns="http://www.w3.org/1999/xhtml" style="background:#c81e28;height:64px"></div></foreignObject>')));
+      const flat = await tiny.embedImage(svg('<rect width="64" height="64" fill="#c81e28"/>'));
+      const blur = '<feGaussianBlur stdDeviation="300"/>';
+      const nested = Array.from({ length: 20 }, (_, i) => `<g id="g${i + 1}"><use href="#g${i}"/><use href="#g${i}"/></g>`).join("");
+      return {
+        html: html.value ? html.value.reduce((sum, number, i) => sum + number * flat[i], 0) : html,
+        attacks: {
+          blurs: await outcome(() => tiny.embedImage(svg(`<filter id="f">${blur.repeat(300)}</filter><rect width="64" height="64" filter="url(#f)"/>`))),
+          "blurred over and over": await outcome(() => tiny.embedImage(svg(`<filter id="f">${blur}</filter>${'<g filter="url(#f)">'.repeat(300)}<rect width="9" height="9"/>${"</g>".repeat(300)}`))),
+          "blurred by style": await outcome(() => tiny.embedImage(svg(`<style>rect { filter: blur(99px) }</style>${'<rect width="64" height="64"/>'.repeat(300)}`))),
+          repeated: await outcome(() => tiny.embedImage(svg(`<rect id="g0" width="1" height="1"/>${nested}`))),
+        },
+      };
+    });
+    assert.ok(results.html > 0.999, JSON.stringify(results.html));
+    for (const result of Object.values(results.attacks)) assertError(result, "bad-image", /too much work/);
+  });
+
   test("a panorama and a strip of one pixel are pictures", async () => {
     const embeddings = await page.evaluate(async () => {
       const make = (width, height) => {

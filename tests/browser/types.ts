@@ -25,6 +25,9 @@ declare const everyPicture: {
   bitmap: ImageBitmap;
   pixels: ImageData;
   frame: VideoFrame;
+  video: HTMLVideoElement;
+  response: Response;
+  url: URL;
 };
 declare const directory: FileSystemDirectoryHandle;
 declare const chosen: FileList;

@@ -11,10 +11,15 @@ goldens.json    "pictures": file, width, height, offset into decoded.bin;
                 "resized": source and target sizes, filter, CRC-32 of the resized bytes and of the pixel values
                 (f32, little endian) of `noise(width, height, seed)`, which the test makes itself;
                 "configs": preprocessor configurations with the value of each level, as f32 bits
+corpus/         odd files, kept as they are: sampling and markers of JPEG, EXIF in every place, GIF frames beyond the screen,
+                BMP headers, chunks of PNG, brands of AVIF, files cut short. expected.json: size and SHA-256 of the upright
+                RGB samples over white, or how Pillow refuses the file
 """
 
+import hashlib
 import io
 import json
+import re
 import struct
 import zlib
 from pathlib import Path
@@ -385,6 +390,20 @@ def configs():
         yield {"config": config, "bits": bits.tolist()}
 
 
+def corpus():
+    """What Pillow makes of each file of the corpus."""
+    for path in sorted((OUT / "corpus").iterdir()):
+        if path.suffix == ".json":
+            continue
+        try:
+            pixels = convert_to_rgb(ImageOps.exif_transpose(Image.open(path)), return_numpy=True)
+        except Exception as error:
+            yield path.name, {"refused_by_pillow": f"{type(error).__name__}: {re.sub(r' .?/.*', '', str(error))}"}
+        else:
+            digest = hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest()
+            yield path.name, {"rgb_sha256": digest, "size": [pixels.shape[1], pixels.shape[0]]}
+
+
 def main():
     (OUT / "pictures").mkdir(parents=True, exist_ok=True)
     for old in (OUT / "pictures").iterdir():
@@ -403,6 +422,8 @@ def main():
         f'"{key}": [\n' + ",\n".join(json.dumps(item) for item in items) + "\n]" for key, items in lists.items()
     )
     (OUT / "goldens.json").write_text("{\n" + text + "\n}\n")
+    expected = ",\n".join(f"{json.dumps(file)}: {json.dumps(item)}" for file, item in corpus())
+    (OUT / "corpus" / "expected.json").write_text("{\n" + expected + "\n}\n")
 
 
 if __name__ == "__main__":

@@ -156,7 +156,10 @@ export type ImageInput =
   | OffscreenCanvas
   | ImageBitmap
   | ImageData
-  | VideoFrame;
+  | VideoFrame
+  | HTMLVideoElement
+  | Response
+  | URL;
 
 export type SiglipErrorCode =
   | "bad-input"

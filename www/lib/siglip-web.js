@@ -217,8 +217,8 @@ export class SiglipClassifier {
     try {
       return await this.#send(call, { ...message, image: picture });
     } catch (error) {
-      if (error.code !== "unsupported" || !decode || call.over) throw error;
-      const decoded = await decode();
+      if (!["unsupported", "bad-image"].includes(error.code) || !decode || call.over) throw error;
+      const decoded = await decode(error);
       if (call.over) return undefined;
       return this.#send(call, { ...message, image: decoded });
     }
@@ -234,7 +234,8 @@ export class SiglipClassifier {
 
   /**
    * Runs `work` when its turn has come. The promise given back is rejected at once when the caller aborts, when
-   * `early` fails or when the classifier is disposed of; the turn itself ends when the work has really stopped.
+   * `early` fails or when the classifier is disposed of; the turn itself ends when the work has really stopped. It
+   * stands in line once `early` is there: a picture that is waited for holds nobody up.
    * @param {AbortSignal | undefined} signal
    * @param {(call: Call) => Promise<any>} work
    * @param {Promise<unknown>} [early]
@@ -264,8 +265,7 @@ export class SiglipClassifier {
       };
       signal?.addEventListener("abort", onAbort);
       this.#calls.add(call);
-      early?.catch((error) => call.stop(siglipError(error)));
-      this.#last = this.#last.then(async () => {
+      const turn = async () => {
         if (call.over) return;
         try {
           const result = await work(call);
@@ -275,7 +275,12 @@ export class SiglipClassifier {
         } catch (error) {
           call.stop(siglipError(error));
         }
-      });
+      };
+      const lineUp = () => {
+        this.#last = this.#last.then(turn);
+      };
+      if (early) early.then(lineUp, (error) => call.stop(siglipError(error)));
+      else lineUp();
     });
   }
 }

@@ -8,14 +8,18 @@ import { STALLED, Watch } from "../files/watch.js";
  * @typedef {import("../ports.d.ts").Picture} Picture
  * @typedef {object} Prepared
  * @property {Picture} picture
- * @property {() => Promise<Picture>} [decode] the browser's own decoder, for a format that the engine doesn't know
+ * @property {(refusal: SiglipError) => Promise<Picture>} [decode] the browser's own decoder, for what the engine refused to read
  * @typedef {{signal: AbortSignal, stall?: number}} Fetching signal: ends it; stall: milliseconds of nothing that count as broken off
  */
 
 /** Files above this are refused before they are read; no picture within the decoder's limits is as large. */
 const MAX_BYTES = 256 * 2 ** 20;
 /** The engine's own limit, checked before memory for the pixels is taken. */
-const MAX_PIXELS = 1e8;
+export const MAX_PIXELS = 1e8;
+/** How long the browser's decoder may take, in milliseconds. */
+const PATIENCE = 60_000;
+/** What a drawing may make the browser do on the page's thread: elements, those that <use> repeats among them, and steps of filters over them. */
+const SVG_WORK = { elements: 200_000, filters: 64 };
 /** Longest side, in pixels, of a drawing that has no pixels of its own (SVG). */
 const SVG_SIDE = { least: 1024, most: 4096 };
 
@@ -34,11 +38,15 @@ export async function prepare(image, fetching) {
     case "String":
       if (typeof image !== "string") break;
       return fromAddress(image, fetching);
+    case "URL":
+      return fromAddress(image.href, fetching);
+    case "Response":
+      return fromResponse(image, fetching);
     case "ArrayBuffer":
     case "SharedArrayBuffer":
-      return fromBytes(new Uint8Array(image).slice());
+      return fromBytes(copyOf(image, 0, image.byteLength));
     case "HTMLImageElement":
-      return fromElement(image, fetching);
+      return { picture: await fromElement(image, fetching) };
     case "ImageData":
       return { picture: fromImageData(image) };
     case "HTMLCanvasElement":
@@ -47,17 +55,45 @@ export async function prepare(image, fetching) {
       return { picture: draw(image, image.width, image.height) };
     case "VideoFrame":
       return { picture: draw(image, image.displayWidth, image.displayHeight) };
+    case "HTMLVideoElement":
+      // HAVE_CURRENT_DATA
+      if (image.readyState < 2) throw new SiglipError("bad-input", "The <video> has no frame yet. Wait for its loadeddata event, then classify.");
+      return { picture: draw(image, image.videoWidth, image.videoHeight) };
     default:
-      if (ArrayBuffer.isView(image)) return fromBytes(new Uint8Array(image.buffer, image.byteOffset, image.byteLength).slice());
+      if (ArrayBuffer.isView(image)) return fromBytes(copyOf(image.buffer, image.byteOffset, image.byteLength));
   }
   const given = image === null ? "null" : typeof image === "object" ? `a ${Object.prototype.toString.call(image).slice(8, -1)}` : typeof image;
-  throw new SiglipError("bad-input", `The image is ${given}. It must be a File or Blob, an ArrayBuffer or Uint8Array with an encoded picture, an address, or an <img>, canvas, ImageBitmap, ImageData or VideoFrame.`);
+  throw new SiglipError("bad-input", `The image is ${given}. It must be a File or Blob, an ArrayBuffer or Uint8Array with an encoded picture, an address (URL), a Response, or an <img>, <video>, canvas, ImageBitmap, ImageData or VideoFrame.`);
 }
 
 /** @param {Uint8Array<ArrayBuffer>} bytes @returns {Prepared} */
 function fromBytes(bytes) {
   checkSize(bytes.length, "The picture");
-  return { picture: { bytes }, decode: () => decode(new Blob([bytes]), bytes) };
+  return { picture: { bytes }, decode: (refusal) => decode(new Blob([bytes]), bytes, refusal) };
+}
+
+/** @param {ArrayBufferLike} buffer @param {number} start @param {number} length */
+function copyOf(buffer, start, length) {
+  try {
+    return new Uint8Array(buffer, start, length).slice();
+  } catch (error) {
+    throw new SiglipError("bad-input", "The picture's ArrayBuffer is detached: it was transferred to somewhere else. Give the picture before, or a copy.", { cause: error });
+  }
+}
+
+/**
+ * @template T
+ * @param {Promise<T>} work
+ * @param {number} time how long it may take, in milliseconds
+ * @param {() => SiglipError} late the error if it takes longer
+ * @returns {Promise<T>}
+ */
+async function within(work, time, late) {
+  try {
+    return await new Watch(time, new AbortController().signal).during(work);
+  } catch (error) {
+    throw error === STALLED ? late() : error;
+  }
 }
 
 /** @param {Blob} blob @param {string} what @returns {Promise<Prepared>} */
@@ -69,7 +105,7 @@ async function fromBlob(blob, what) {
   } catch (error) {
     throw new SiglipError("network", `${what} could not be read (${error.message}). It may have been moved or changed since it was chosen: choose it again.`, { cause: error });
   }
-  return { picture: { bytes }, decode: () => decode(blob, bytes) };
+  return { picture: { bytes }, decode: (refusal) => decode(blob, bytes, refusal) };
 }
 
 /** @param {number} size @param {string} what */
@@ -101,47 +137,65 @@ async function download(address, { signal: stop, stall = STALL }) {
   if (address.protocol === "data:") return fromDataAddress(address);
   const name = quote(address.href);
   const watch = new Watch(stall, stop);
-  const late = () => new SiglipError("network", `The picture at ${name} did not come: its server gave nothing for ${stall / 1000} seconds, or less than all of it in ${stall / 100} seconds. Try again, or save the picture and choose it as a file.`);
-  const began = performance.now();
   let response;
   try {
     response = await watch.during(fetch(address, { signal: watch.signal }));
   } catch (error) {
     if (stop.aborted) throw aborted();
-    if (error === STALLED) throw late();
+    if (error === STALLED) throw stalled(`The picture at ${name}`, stall);
     throw new SiglipError("network", `The picture at ${name} could not be fetched (${error.message}). Check the address and the connection; if it is on another site, that site may not let pages read it (CORS): save the picture and choose it as a file.`, { cause: error });
   }
+  return bodyOf(response, `The picture at ${name}`, watch, stop);
+}
+
+/** A page's own fetch of a picture, which it may go on to read itself. @param {Response} response @param {Fetching} fetching @returns {Promise<Prepared>} */
+async function fromResponse(response, { signal, stall = STALL }) {
+  if (response.bodyUsed || response.body?.locked) throw new SiglipError("bad-input", "The Response has been read already, so its picture is gone. Give it before reading it, or a clone.");
+  const what = response.url ? `The picture at ${quote(response.url)}` : "The picture of the Response";
+  return fromBlob(await bodyOf(response.clone(), what, new Watch(stall, signal), signal), what);
+}
+
+/** @param {string} what @param {number} stall */
+const stalled = (what, stall) => new SiglipError("network", `${what} did not come: its server gave nothing for ${stall / 1000} seconds, or less than all of it in ${stall / 100} seconds. Try again, or save the picture and choose it as a file.`);
+
+/** @param {Response} response @param {string} what @param {Watch} watch @param {AbortSignal} stop @returns {Promise<Blob>} */
+async function bodyOf(response, what, watch, stop) {
   if (!response.ok) {
     response.body?.cancel().catch(() => {});
-    throw new SiglipError("network", `The picture at ${name} could not be fetched: the server answered HTTP ${response.status}. Check the address.`);
+    throw new SiglipError("network", `${what} could not be fetched: the server answered ${response.type === "opaque" ? "what this page may not read (CORS)" : `HTTP ${response.status}`}. Check the address.`);
   }
   if (/^text\/html\b/i.test(response.headers.get("content-type") ?? "")) {
     response.body?.cancel().catch(() => {});
-    throw new SiglipError("bad-image", `${name} is a web page, not a picture. Give the address of the picture itself.`);
+    throw new SiglipError("bad-image", `${what} is a web page, not a picture. Give the address of the picture itself.`);
   }
+  const began = performance.now();
   const parts = [];
   let size = Number(response.headers.get("content-length"));
   const reader = response.body?.getReader();
+  const end = () => reader?.cancel().catch(() => {});
+  stop.addEventListener("abort", end);
   try {
-    if (size > 0) checkSize(size, `The picture at ${name}`);
+    if (size > 0) checkSize(size, what);
     size = 0;
     while (reader) {
       const { done, value } = await watch.during(reader.read());
+      if (stop.aborted) throw aborted();
       if (done) break;
       parts.push(value);
       size += value.length;
       // Its length may not have been told, or not truly.
-      if (size > MAX_BYTES) checkSize(size, `The picture at ${name}`);
-      if (performance.now() - began > 10 * stall) throw STALLED;
+      if (size > MAX_BYTES) checkSize(size, what);
+      if (performance.now() - began > 10 * watch.time) throw STALLED;
     }
     return new Blob(parts, { type: response.headers.get("content-type") ?? "" });
   } catch (error) {
     if (stop.aborted) throw aborted();
-    if (error === STALLED) throw late();
+    if (error === STALLED) throw stalled(what, watch.time);
     if (error instanceof SiglipError) throw error;
-    throw new SiglipError("network", `The download of ${name} broke off (${error.message}). Try again.`, { cause: error });
+    throw new SiglipError("network", `${what} broke off while it was downloaded (${error.message}). Try again.`, { cause: error });
   } finally {
-    reader?.cancel().catch(() => {});
+    stop.removeEventListener("abort", end);
+    end();
   }
 }
 
@@ -154,27 +208,35 @@ function fromDataAddress(address) {
   }
 }
 
-/** A decoded picture of the page: the file behind it where it can be had (exact), else what is shown. @param {HTMLImageElement} element @param {Fetching} fetching @returns {Promise<Prepared>} */
-async function fromElement(element, fetching) {
-  if (!element.currentSrc && !element.src) throw new SiglipError("bad-input", "The <img> has no src yet. Set it, then classify.");
-  try {
-    await new Watch(fetching.stall ?? STALL, fetching.signal).during(element.decode());
-  } catch (error) {
-    if (error === STALLED) throw new SiglipError("network", `The <img> with ${quote(element.currentSrc || element.src)} is still loading. Classify it once it shows.`);
-    throw new SiglipError("bad-image", `The <img> with ${quote(element.currentSrc || element.src)} did not load or is no picture.`, { cause: error });
+/** What an <img> shows at the call: its file may be another one by now. @param {HTMLImageElement} element @param {Fetching} fetching @returns {Promise<Picture>} */
+async function fromElement(element, { signal, stall = STALL }) {
+  const src = element.src;
+  const address = element.currentSrc || src;
+  if (!address) throw new SiglipError("bad-input", "The <img> has no src yet. Set it, then classify.");
+  const broken = () => new SiglipError("bad-image", `The <img> with ${quote(address)} did not load or is no picture.`);
+  if (!element.complete) {
+    const late = () => new SiglipError("network", `The <img> with ${quote(address)} did not load within ${stall / 1000} seconds${element.loading === "lazy" ? `: with loading="lazy" it waits until it is scrolled to. Set loading="eager"` : ". Check the address and the connection"}.`);
+    const events = new AbortController();
+    const loaded = new Promise((resolve, reject) => {
+      element.addEventListener("load", resolve, { signal: events.signal });
+      element.addEventListener("error", () => reject(broken()), { signal: events.signal });
+      signal.addEventListener("abort", () => reject(aborted()), { signal: events.signal });
+    });
+    try {
+      await within(loaded, stall, late);
+    } finally {
+      events.abort();
+    }
+    if (element.src !== src) throw new SiglipError("bad-input", `The <img> with ${quote(address)} was given another src before it had loaded. Classify once it has loaded.`);
   }
-  try {
-    const address = new URL(element.currentSrc || element.src, element.baseURI);
-    return await fromBlob(await download(address, fetching), "The picture of the <img>");
-  } catch (error) {
-    if (fetching.signal.aborted) throw aborted();
-    return { picture: draw(element, element.naturalWidth, element.naturalHeight) };
-  }
+  if (!element.naturalWidth) throw broken();
+  return draw(element, element.naturalWidth, element.naturalHeight);
 }
 
 /** @param {ImageData} image @returns {Picture} */
 function fromImageData(image) {
   const { width, height, data } = image;
+  if (data.length !== width * height * 4) throw new SiglipError("bad-input", "The ImageData's buffer is detached: it was transferred to somewhere else. Give the picture before, or a copy.");
   if (image.colorSpace === "srgb" && data instanceof Uint8ClampedArray) {
     checkPixels(width, height);
     return { rgba: data.slice(), width, height };
@@ -185,14 +247,19 @@ function fromImageData(image) {
   return draw(canvas, width, height);
 }
 
-/** @param {Blob} blob @param {Uint8Array} bytes @returns {Promise<Picture>} */
-async function decode(blob, bytes) {
+/** By the browser, which may know the format or be less strict; a picture that is too large is so everywhere. @param {Blob} blob @param {Uint8Array} bytes @param {SiglipError} refusal @returns {Promise<Picture>} */
+async function decode(blob, bytes, refusal) {
   const drawing = svgText(bytes);
   if (drawing !== undefined) return rasterise(drawing);
+  const [width, height] = sizeOf(bytes);
+  if (width * height > MAX_PIXELS) throw refusal;
   let bitmap;
   try {
-    bitmap = await createImageBitmap(blob, { imageOrientation: "from-image", premultiplyAlpha: "none" });
+    const late = () => new SiglipError("bad-image", `This browser did not decode the picture within ${PATIENCE / 1000} seconds. Save it as JPEG, PNG or WebP.`);
+    bitmap = await within(createImageBitmap(blob, { imageOrientation: "from-image", premultiplyAlpha: "none" }), PATIENCE, late);
   } catch (error) {
+    if (error instanceof SiglipError) throw error;
+    if (refusal.code === "bad-image") throw refusal;
     throw new SiglipError("bad-image", "Neither the library nor this browser can decode the picture: it is damaged, or of a format that this browser doesn't know. Save it as JPEG, PNG or WebP.", { cause: error });
   }
   try {
@@ -202,12 +269,78 @@ async function decode(blob, bytes) {
   }
 }
 
+/** The size that the header of a JPEG, PNG, WebP, GIF or BMP gives; zeros if it is none of them. @param {Uint8Array} bytes @returns {[number, number]} */
+function sizeOf(bytes) {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  /** @param {string} magic */
+  const is = (magic, at = 0) => [...magic].every((character, i) => bytes[at + i] === character.charCodeAt(0));
+  /** @param {number} at */
+  const u24 = (at) => view.getUint16(at, true) + 65536 * view.getUint8(at + 2);
+  try {
+    if (is("\x89PNG")) return [view.getUint32(16), view.getUint32(20)];
+    if (is("GIF8")) return [view.getUint16(6, true), view.getUint16(8, true)];
+    if (is("BM")) return view.getUint32(14, true) === 12 ? [view.getUint16(18, true), view.getUint16(20, true)] : [view.getInt32(18, true), Math.abs(view.getInt32(22, true))];
+    if (is("RIFF") && is("VP8X", 12)) return [1 + u24(24), 1 + u24(27)];
+    if (!is("\xff\xd8\xff")) return [0, 0];
+    for (let at = 2; ;) {
+      const marker = view.getUint16(at);
+      // The frame header, whichever of its kinds.
+      if (marker >= 0xffc0 && marker <= 0xffcf && ![0xffc4, 0xffc8, 0xffcc].includes(marker)) return [view.getUint16(at + 7), view.getUint16(at + 5)];
+      at += marker < 0xffc0 || marker === 0xffff ? 1 : 2 + Math.max(2, view.getUint16(at + 2));
+    }
+  } catch {
+    return [0, 0];
+  }
+}
+
 /** The text of an SVG file, else nothing. @param {Uint8Array} bytes */
 function svgText(bytes) {
   const [first, second] = bytes;
   const encoding = first === 0xff && second === 0xfe ? "utf-16le" : first === 0xfe && second === 0xff ? "utf-16be" : "utf-8";
-  const start = new TextDecoder(encoding).decode(bytes.subarray(0, 65536)).trimStart();
-  return /^</.test(start) && /[<:]svg[\s>]/i.test(start) ? new TextDecoder(encoding).decode(bytes) : undefined;
+  const start = new TextDecoder(encoding).decode(bytes.subarray(0, 256)).trimStart();
+  if (!start.startsWith("<")) return undefined;
+  const text = new TextDecoder(encoding).decode(bytes);
+  // Its first element, behind declarations and comments.
+  const root = /^\s*(?:<!--[^]*?-->\s*|<\?[^]*?\?>\s*|<!DOCTYPE\b[^[>]*(?:\[[^]*?\]\s*)?>\s*)*<(?:[\w.-]+:)?(\w+)/i.exec(text);
+  return root?.[1]?.toLowerCase() === "svg" ? text : undefined;
+}
+
+/** Refuses a drawing that would keep the page's thread busy. @param {Element} root */
+function checkWork(root) {
+  /** @param {string} what */
+  const bad = (what) => new SiglipError("bad-image", `The SVG drawing takes too much work to draw: ${what}. Save it as PNG.`);
+  const all = [...root.querySelectorAll("*")];
+  const filters = all.filter((element) => element.localName === "filter");
+  const steps = Math.max(0, ...filters.map((filter) => filter.childElementCount));
+  const everywhere = all.some((element) => element.localName === "style" && /filter/.test(element.textContent ?? ""));
+  /** @param {Element} element */
+  const filtered = (element) => everywhere || element.hasAttribute("filter") || /filter/.test(element.getAttribute("style") ?? "");
+  // What <use> repeats is drawn again each time, and may hold <use> in turn.
+  const sizes = new Map();
+  /** @param {Element} element @returns {{elements: number, filters: number}} */
+  const workOf = (element) => {
+    const known = sizes.get(element);
+    if (known) return known;
+    sizes.set(element, { elements: 0, filters: 0 }); // one that repeats itself draws nothing
+    const size = { elements: 1, filters: filtered(element) ? Math.max(1, steps) : 0 };
+    const add = (/** @type {Element} */ other) => {
+      const { elements, filters } = workOf(other);
+      size.elements += elements;
+      size.filters += filters;
+    };
+    if (element.localName === "use") {
+      const href = element.getAttribute("href") ?? element.getAttributeNS("http://www.w3.org/1999/xlink", "href") ?? "";
+      const target = href.startsWith("#") && all.find((other) => other.id === href.slice(1));
+      if (target) add(target);
+    }
+    for (const child of element.children) add(child);
+    sizes.set(element, size);
+    return size;
+  };
+  if (all.length > SVG_WORK.elements) throw bad(`it has ${all.length} elements`);
+  const total = workOf(root);
+  if (total.elements > SVG_WORK.elements) throw bad(`its <use> elements repeat ${total.elements} elements`);
+  if (total.filters > SVG_WORK.filters) throw bad(`its filters have ${total.filters} steps in all`);
 }
 
 /** A drawing has no pixels of its own: it is drawn as large as it says, within bounds. @param {string} text @returns {Promise<Picture>} */
@@ -227,16 +360,25 @@ async function rasterise(text) {
   root.setAttribute("width", String(width));
   root.setAttribute("height", String(height));
   if (!root.hasAttribute("viewBox")) root.setAttribute("viewBox", `0 0 ${width / scale} ${height / scale}`);
-  const address = URL.createObjectURL(new Blob([new XMLSerializer().serializeToString(root)], { type: "image/svg+xml" }));
-  try {
+  checkWork(root);
+  const drawing = new XMLSerializer().serializeToString(root);
+  // A data: address, because a blob: one taints the canvas where a drawing holds HTML. A strict policy may forbid it.
+  const show = async (/** @type {string} */ address) => {
     const image = new Image(width, height);
     image.src = address;
-    await image.decode();
+    await within(image.decode(), PATIENCE, () => bad(`this browser did not do it within ${PATIENCE / 1000} seconds`));
     return draw(image, width, height);
+  };
+  const blob = URL.createObjectURL(new Blob([drawing], { type: "image/svg+xml" }));
+  try {
+    return await show(`data:image/svg+xml;charset=utf-8,${encodeURIComponent(drawing)}`).catch((error) => {
+      if (error instanceof SiglipError) throw error;
+      return show(blob);
+    });
   } catch (error) {
     throw error instanceof SiglipError ? error : bad(error.message);
   } finally {
-    URL.revokeObjectURL(address);
+    URL.revokeObjectURL(blob);
   }
 }
 
