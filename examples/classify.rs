@@ -154,10 +154,8 @@ fn bad_input(message: impl Into<String>) -> Error {
 
 fn run(arguments: &Arguments) -> Result<()> {
     let device = device::open(arguments.backend)?;
-    let options = LoadOptions {
-        dtype: arguments.dtype,
-        ..LoadOptions::default()
-    };
+    let mut options = LoadOptions::default();
+    options.dtype = arguments.dtype;
     let mut classifier = Classifier::load_with_options(&arguments.model, &device, &options)?;
     for path in &arguments.images {
         let bytes = read(path)?;

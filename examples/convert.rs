@@ -20,7 +20,7 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use siglip_web::checkpoint::converted::{FixedLabels, config_with_labels};
+use siglip_web::checkpoint::format::{FixedLabels, config_with_labels};
 use siglip_web::checkpoint::{Folder, calibrate, convert};
 use siglip_web::classifier::DEFAULT_TEMPLATE;
 use siglip_web::{Backend, Classifier, Code, Dtype, Error, Result, device};

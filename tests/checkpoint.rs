@@ -3,18 +3,21 @@
 
 mod common;
 
+use std::sync::atomic::Ordering;
+
 use burn::tensor::Device;
 use common::{FIXTURES, Memory, MemoryStore, ODD, PICTURE, StopAfter, TINY};
-use siglip_web::checkpoint::converted::{FixedLabels, config_with_labels};
+use siglip_web::checkpoint::format::{FixedLabels, config_with_labels};
 use siglip_web::checkpoint::{
-    Calibration, Checkpoint, FileHeader, Pace, Stage, Store, calibrate, convert, held, shard_names,
+    Calibration, Checkpoint, FileHeader, Pace, Stage, Store, calibrate, convert, shard_names,
+    weight_dtype,
 };
 use siglip_web::classifier::Picture;
 use siglip_web::model::{SiglipConfig, parameters};
 use siglip_web::{Classifier, ClassifyOptions, Code, Dtype, Error, LoadOptions};
 
 fn load(source: &Memory) -> Result<Checkpoint, Error> {
-    pollster::block_on(Checkpoint::load(source, &Device::flex(), &(), &mut |_| {}))
+    Checkpoint::load(source, &LoadOptions::exact(), &Device::flex())
 }
 
 fn fails(source: &Memory, code: Code, words: &[&str]) {
@@ -337,8 +340,10 @@ fn progress_counts_every_byte_of_every_file() {
     let mut progress = |p: siglip_web::checkpoint::Progress| {
         events.push((p.stage, p.file.map(str::to_owned), p.loaded, p.total));
     };
-    pollster::block_on(Checkpoint::load(
+    pollster::block_on(Checkpoint::load_async(
         &source,
+        (),
+        &LoadOptions::exact(),
         &Device::flex(),
         &(),
         &mut progress,
@@ -383,10 +388,7 @@ fn load_stored(
 }
 
 fn held_as(dtype: Dtype) -> LoadOptions {
-    LoadOptions {
-        dtype: Some(dtype),
-        ..LoadOptions::default()
-    }
+    LoadOptions::default().with_dtype(dtype)
 }
 
 const LABELS: [&str; 4] = ["a cat", "two dogs", "the sky", "water"];
@@ -441,15 +443,19 @@ fn a_complete_store_is_enough() {
         for fixture in [&TINY, &ODD] {
             let (mut source, store) = (fixture.source(), MemoryStore::default());
             let mut first = load_stored(&source, store.clone(), &held_as(dtype), &()).unwrap();
-            assert!(store.manifest.borrow().is_some());
-            source.opened.set(0);
+            assert!(store.manifest.lock().unwrap().is_some());
+            source.opened.store(0, Ordering::Relaxed);
             let tokenizer = source.files.remove("tokenizer.json").unwrap();
             let mut second = load_stored(&source, store.clone(), &held_as(dtype), &()).unwrap();
-            assert_eq!(source.opened.get(), 0, "no file was opened");
+            assert_eq!(
+                source.opened.load(Ordering::Relaxed),
+                0,
+                "no file was opened"
+            );
             assert_eq!(logits(&mut second), logits(&mut first));
             // A tokenizer that can't be trusted is read again.
             source.files.insert("tokenizer.json".into(), tokenizer);
-            for (key, entry) in store.entries.borrow_mut().iter_mut() {
+            for (key, entry) in store.entries.lock().unwrap().iter_mut() {
                 if key.starts_with("tokenizer/") {
                     entry.truncate(entry.len() / 2);
                 }
@@ -458,7 +464,7 @@ fn a_complete_store_is_enough() {
             assert_eq!(logits(&mut third), logits(&mut first));
             // Another dtype is another matter.
             load_stored(&source, store, &held_as(Dtype::F16), &()).unwrap();
-            assert!(source.opened.get() > 0);
+            assert!(source.opened.load(Ordering::Relaxed) > 0);
         }
     }
 }
@@ -468,14 +474,14 @@ fn only_damaged_entries_are_read_again() {
     let (source, store) = (TINY.source(), MemoryStore::default());
     let mut whole = load_stored(&source, store.clone(), &held_as(Dtype::Q8), &()).unwrap();
     let expected = logits(&mut whole);
-    let keys: Vec<String> = store.entries.borrow().keys().cloned().collect();
+    let keys: Vec<String> = store.entries.lock().unwrap().keys().cloned().collect();
     let file = &source.files["model.safetensors"];
     for (i, key) in keys
         .iter()
         .enumerate()
         .filter(|(_, key)| !key.starts_with("header") && !key.starts_with("tokenizer"))
     {
-        let entry = store.entries.borrow()[key].clone();
+        let entry = store.entries.lock().unwrap()[key].clone();
         let damaged = match i % 3 {
             0 => entry[..entry.len() / 2].to_vec(),
             1 => Vec::new(),
@@ -485,15 +491,19 @@ fn only_damaged_entries_are_read_again() {
                 bytes
             }
         };
-        store.entries.borrow_mut().insert(key.clone(), damaged);
-        source.reads.borrow_mut().clear();
+        store.entries.lock().unwrap().insert(key.clone(), damaged);
+        source.reads.lock().unwrap().clear();
         let mut again = load_stored(&source, store.clone(), &held_as(Dtype::Q8), &()).unwrap();
         let name = key.split_once('/').unwrap().1;
         let (header, _) = parts(file);
         let offsets = &header[name]["data_offsets"];
         let length = offsets[1].as_u64().unwrap() - offsets[0].as_u64().unwrap();
         assert_eq!(source.bytes_read() as u64, length, "{name} alone");
-        assert_eq!(store.entries.borrow()[key], entry, "{name} is whole again");
+        assert_eq!(
+            store.entries.lock().unwrap()[key],
+            entry,
+            "{name} is whole again"
+        );
         if i % 8 == 0 {
             assert_eq!(logits(&mut again), expected);
         }
@@ -514,7 +524,7 @@ fn a_load_that_was_stopped_goes_on_where_it_was() {
     );
     let reference = MemoryStore::default();
     load_stored(&source, reference.clone(), &held_as(Dtype::Q8), &()).unwrap();
-    let whole = reference.entries.borrow().clone();
+    let whole = reference.entries.lock().unwrap().clone();
     // Killed before any one entry is written: what came before is there, the manifest is not.
     let names: Vec<&String> = whole.keys().collect();
     for kept in (0..names.len()).step_by(7) {
@@ -522,12 +532,13 @@ fn a_load_that_was_stopped_goes_on_where_it_was() {
         for name in &names[..kept] {
             store
                 .entries
-                .borrow_mut()
+                .lock()
+                .unwrap()
                 .insert((*name).clone(), whole[*name].clone());
         }
-        source.reads.borrow_mut().clear();
+        source.reads.lock().unwrap().clear();
         load_stored(&source, store.clone(), &held_as(Dtype::Q8), &()).unwrap();
-        assert_eq!(*store.entries.borrow(), whole, "bit-equal");
+        assert_eq!(*store.entries.lock().unwrap(), whole, "bit-equal");
         assert!(kept < 8 || source.bytes_read() < size);
     }
     for steps in 0..6 {
@@ -538,7 +549,7 @@ fn a_load_that_was_stopped_goes_on_where_it_was() {
             Ok(_) => break,
         }
         load_stored(&source, store.clone(), &held_as(Dtype::Q8), &()).unwrap();
-        assert_eq!(*store.entries.borrow(), whole);
+        assert_eq!(*store.entries.lock().unwrap(), whole);
     }
 }
 
@@ -553,7 +564,7 @@ fn a_file_with_another_hash_than_stated_is_refused_and_not_kept() {
             .unwrap();
         assert_eq!(error.code(), Code::BadModel);
         assert!(error.message().contains("SHA-256"), "{error}");
-        assert!(store.manifest.borrow().is_none());
+        assert!(store.manifest.lock().unwrap().is_none());
     }
     // Nor is what a store has of another version of the file.
     let (old, store) = (TINY.source(), MemoryStore::default());
@@ -563,7 +574,7 @@ fn a_file_with_another_hash_than_stated_is_refused_and_not_kept() {
     let last = bytes.len() - 1;
     bytes[last] ^= 1;
     new.sha256 = Some("1".repeat(64));
-    store.entries.borrow_mut().remove("f16/logit_bias");
+    store.entries.lock().unwrap().remove("f16/logit_bias");
     let error = load_stored(&new, store, &held_as(Dtype::F16), &())
         .err()
         .unwrap();
@@ -610,26 +621,23 @@ fn with_table(rows: usize) -> Memory {
 fn of_a_large_token_table_only_the_rows_of_the_texts_are_read() {
     const TABLE: usize = 16 << 20;
     let source = with_table(TABLE / 256);
-    let whole_table = LoadOptions {
-        dtype: Some(Dtype::F32),
-        whole_table: true,
-    };
+    let whole_table = held_as(Dtype::F32).with_whole_table();
     let expected = logits(&mut load_stored(&source, (), &whole_table, &()).unwrap());
     assert!(source.bytes_read() > TABLE);
 
     let store = MemoryStore::default();
-    source.reads.borrow_mut().clear();
+    source.reads.lock().unwrap().clear();
     let mut classifier = load_stored(&source, store.clone(), &held_as(Dtype::F32), &()).unwrap();
     assert!(source.bytes_read() < 2 << 20, "{}", source.bytes_read());
-    source.reads.borrow_mut().clear();
+    source.reads.lock().unwrap().clear();
     assert_eq!(logits(&mut classifier), expected);
-    assert!(!source.reads.borrow().is_empty() && source.bytes_read() < 256 << 10);
+    assert!(!source.reads.lock().unwrap().is_empty() && source.bytes_read() < 256 << 10);
 
     // Once read they are kept, so that the same labels need nothing of the source later.
-    source.opened.set(0);
+    source.opened.store(0, Ordering::Relaxed);
     let mut classifier = load_stored(&source, store, &held_as(Dtype::F32), &()).unwrap();
     assert_eq!(logits(&mut classifier), expected);
-    assert_eq!(source.opened.get(), 0);
+    assert_eq!(source.opened.load(Ordering::Relaxed), 0);
 
     // A server without ranges sends the table anyway.
     let mut in_order = source.clone();
@@ -822,7 +830,7 @@ fn four_bits_are_for_the_later_mlps_only() {
     let specs = parameters(&config);
     let q4 = specs
         .iter()
-        .filter(|spec| spec.is_weight && held(Dtype::Q4, spec) == Dtype::Q4);
+        .filter(|spec| spec.is_weight && weight_dtype(Dtype::Q4, spec) == Dtype::Q4);
     let names: Vec<&str> = q4.map(|spec| spec.name.as_str()).collect();
     let mut expected = Vec::new();
     for tower in ["vision", "text"] {
@@ -841,13 +849,10 @@ fn four_bits_are_for_the_later_mlps_only() {
 fn rows_of_a_packed_table_are_read_one_by_one_too() {
     // 80 bytes a row, 16 MiB and more.
     let folder = converted(&with_table(210_000), Dtype::Q8, None, None);
-    let whole_table = LoadOptions {
-        dtype: Some(Dtype::Q8),
-        whole_table: true,
-    };
+    let whole_table = held_as(Dtype::Q8).with_whole_table();
     let expected = logits(&mut load_stored(&folder, (), &whole_table, &()).unwrap());
     assert!(folder.bytes_read() > 16 << 20);
-    folder.reads.borrow_mut().clear();
+    folder.reads.lock().unwrap().clear();
     let got = logits(&mut load_stored(&folder, (), &held_as(Dtype::Q8), &()).unwrap());
     assert_eq!(got, expected);
     assert!(folder.bytes_read() < 1 << 20, "{}", folder.bytes_read());

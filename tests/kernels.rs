@@ -490,6 +490,7 @@ fn an_encoder_layer_is_seven_dispatches() {
 #[cfg(feature = "train")]
 mod gradients {
     use burn::tensor::{DType, Gradients};
+    use siglip_web::LoadOptions;
     use siglip_web::checkpoint::Checkpoint;
     use siglip_web::loss::sigmoid_loss;
     use siglip_web::model::{ParameterSpec, Siglip, SiglipConfig, Weights, parameters, values};
@@ -539,7 +540,15 @@ mod gradients {
         fn new(fixture: &Fixture) -> Self {
             let source = fixture.source();
             let loaded = pollster::block_on(async {
-                Checkpoint::load(&source, &Device::flex(), &(), &mut |_| {}).await
+                Checkpoint::load_async(
+                    &source,
+                    (),
+                    &LoadOptions::exact(),
+                    &Device::flex(),
+                    &(),
+                    &mut |_| {},
+                )
+                .await
             });
             let loaded = loaded.unwrap();
             let side = loaded.config.vision.image_size;

@@ -13,13 +13,13 @@ use rand::seq::{IteratorRandom, SliceRandom};
 use rand::{RngExt, SeedableRng};
 use rayon::prelude::*;
 use serde_json::{Value, json};
-use siglip_web::checkpoint::{Checkpoint, Folder, Progress, Source};
+use siglip_web::checkpoint::{Checkpoint, Folder, Source};
 use siglip_web::kernels::to_vec;
 use siglip_web::loss::sigmoid_loss;
 use siglip_web::model::{Siglip, SiglipConfig};
 use siglip_web::preprocess::Preprocessor;
 use siglip_web::tokenizer::Tokenizer;
-use siglip_web::{Code, Error, Result, device};
+use siglip_web::{Code, Error, LoadOptions, Result, device};
 
 use crate::augment::Augmentation;
 use crate::data::{DataSet, Example};
@@ -243,15 +243,13 @@ impl Start {
     fn load(options: &Options, device: &Device) -> Result<Self> {
         let folder = Folder::new(&options.model)?;
         if !options.init {
-            let mut progress = |_: Progress| {};
-            let loaded = Checkpoint::load(&folder, device, &(), &mut progress);
             let Checkpoint {
                 config,
                 preprocessor,
                 tokenizer,
                 model,
                 ..
-            } = pollster::block_on(loaded)?;
+            } = Checkpoint::load(&folder, &LoadOptions::exact(), device)?;
             let tokenizer = tokenizer.ok_or_else(|| {
                 Error::new(
                     Code::Unsupported,

@@ -13,12 +13,20 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::json;
 use crate::kernels::Dtype;
+use crate::model::{self, ParameterSpec, SiglipConfig};
 
 /// The key of both.
 pub const KEY: &str = "siglip_web";
 
-/// The newest version of the format that this crate reads, and the one that it writes.
+/// Version of the format that this crate reads and writes. Raise it when a file of the old version would be read wrongly: the packed
+/// words change, or the meaning of a key.
 const VERSION: u32 = 1;
+
+/// The token table's parameter.
+pub const TOKEN_TABLE: &str = "text_model.embeddings.token_embedding.weight";
+
+/// The parameter with the embeddings of [`FixedLabels`].
+pub const LABEL_EMBEDDINGS: &str = "label_embeddings";
 
 /// How the tensors of a file are packed.
 #[derive(Clone, Debug, Default)]
@@ -83,6 +91,21 @@ impl Packing {
     pub fn of(&self, name: &str) -> Option<Dtype> {
         self.packed.get(name).copied()
     }
+}
+
+/// The parameters of a checkpoint's files: those of both towers, or the vision tower's and the embeddings of fixed labels.
+pub(super) fn parameters(config: &SiglipConfig, fixed: Option<&FixedLabels>) -> Vec<ParameterSpec> {
+    let Some(fixed) = fixed else {
+        return model::parameters(config);
+    };
+    let mut specs = model::vision_parameters(config);
+    specs.push(ParameterSpec {
+        name: LABEL_EMBEDDINGS.into(),
+        shape: vec![fixed.labels.len(), config.vision.encoder.hidden_size],
+        is_weight: false,
+        layer: None,
+    });
+    specs
 }
 
 /// `config.json` with the labels that [`FixedLabels::from_config`] reads.

@@ -19,7 +19,7 @@ const LARGEST_HEADER: u64 = 100_000_000;
 #[derive(Clone, Debug)]
 pub struct FileHeader {
     /// In the order of the file; each begins where the one before ends.
-    pub tensors: Vec<HeldTensor>,
+    pub tensors: Vec<TensorInfo>,
     /// Offset of the first tensor's first byte in the file.
     pub data_start: u64,
     /// The file's `__metadata__`.
@@ -28,7 +28,7 @@ pub struct FileHeader {
 
 /// One tensor of a file.
 #[derive(Clone, Debug)]
-pub struct HeldTensor {
+pub struct TensorInfo {
     /// For example `logit_scale`.
     pub name: String,
     /// In elements.
@@ -91,7 +91,7 @@ impl FileHeader {
                 .info(&name)
                 .expect("a name that the metadata listed");
             let (start, end) = info.data_offsets;
-            HeldTensor {
+            TensorInfo {
                 shape: info.shape.clone(),
                 offset: data_start + start as u64,
                 bytes: end - start,
@@ -125,7 +125,7 @@ impl FileHeader {
     }
 }
 
-impl HeldTensor {
+impl TensorInfo {
     /// Number of elements.
     pub fn elements(&self) -> usize {
         self.shape.iter().product()

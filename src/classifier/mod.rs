@@ -10,7 +10,7 @@ use burn::tensor::{Device, Tensor};
 
 pub use options::{ClassifyOptions, DEFAULT_TEMPLATE, Scores};
 
-use crate::checkpoint::converted::FixedLabels;
+use crate::checkpoint::format::FixedLabels;
 use crate::checkpoint::{Checkpoint, LoadOptions, Pace, Progress, Source, Stage, Store};
 use crate::device;
 use crate::error::{Error, Result};
@@ -72,14 +72,16 @@ impl Classifier {
         pace: &impl Pace,
         progress: &mut impl FnMut(Progress),
     ) -> Result<Self> {
-        let checkpoint = Checkpoint::load(source, device, pace, progress).await?;
+        let options = LoadOptions::exact();
+        let checkpoint =
+            Checkpoint::load_async(source, (), &options, device, pace, progress).await?;
         Self::new(checkpoint, device, pace, progress).await
     }
 
     /// Loads what `store` doesn't have of the checkpoint that `source` holds on a device from [`device::start`].
     ///
     /// # Errors
-    /// As [`Checkpoint::load_with`]; `bad-model` if its embeddings are not finite.
+    /// As [`Checkpoint::load_async`]; `bad-model` if its embeddings are not finite.
     pub async fn load_stored(
         source: &impl Source,
         store: impl Store,
@@ -89,7 +91,7 @@ impl Classifier {
         progress: &mut impl FnMut(Progress),
     ) -> Result<Self> {
         let checkpoint =
-            Checkpoint::load_with(source, store, options, device, pace, progress).await?;
+            Checkpoint::load_async(source, store, options, device, pace, progress).await?;
         Self::new(checkpoint, device, pace, progress).await
     }
 

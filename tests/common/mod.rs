@@ -4,15 +4,16 @@
 // Each test program uses a part of it.
 #![allow(dead_code)]
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use safetensors::SafeTensors;
 use siglip_web::checkpoint::{Checkpoint, Pace, Reader, Source, Store};
 use siglip_web::kernels::to_vec;
-use siglip_web::{Classifier, ClassifyOptions, Code, Error, Picture, Result};
+use siglip_web::{Classifier, ClassifyOptions, Code, Error, LoadOptions, Picture, Result};
 
 /// Files in memory.
 #[derive(Clone, Default)]
@@ -25,15 +26,16 @@ pub struct Memory {
     /// The hash that files are said to have.
     pub sha256: Option<String>,
     /// What was read of which file, and how many files were opened.
-    pub reads: Rc<RefCell<Vec<(String, u64, usize)>>>,
-    pub opened: Rc<Cell<usize>>,
+    pub reads: Arc<Mutex<Vec<(String, u64, usize)>>>,
+    pub opened: Arc<AtomicUsize>,
 }
 
 impl Memory {
     /// Bytes that were read.
     pub fn bytes_read(&self) -> usize {
         self.reads
-            .borrow()
+            .lock()
+            .unwrap()
             .iter()
             .map(|(_, _, length)| length)
             .sum()
@@ -47,31 +49,34 @@ pub struct MemoryReader {
     in_order: bool,
     at: u64,
     sha256: Option<String>,
-    reads: Rc<RefCell<Vec<(String, u64, usize)>>>,
+    reads: Arc<Mutex<Vec<(String, u64, usize)>>>,
 }
 
 /// Keeps what is put into it, for any number of loads.
 #[derive(Clone, Default)]
 pub struct MemoryStore {
-    pub entries: Rc<RefCell<BTreeMap<String, Vec<u8>>>>,
-    pub manifest: Rc<RefCell<Option<String>>>,
+    pub entries: Arc<Mutex<BTreeMap<String, Vec<u8>>>>,
+    pub manifest: Arc<Mutex<Option<String>>>,
 }
 
 impl Store for MemoryStore {
     async fn get(&self, key: &str) -> Option<Vec<u8>> {
-        self.entries.borrow().get(key).cloned()
+        self.entries.lock().unwrap().get(key).cloned()
     }
 
     async fn put(&self, key: &str, bytes: &[u8]) {
-        self.entries.borrow_mut().insert(key.into(), bytes.to_vec());
+        self.entries
+            .lock()
+            .unwrap()
+            .insert(key.into(), bytes.to_vec());
     }
 
     async fn commit(&self, manifest: &str) {
-        *self.manifest.borrow_mut() = Some(manifest.into());
+        *self.manifest.lock().unwrap() = Some(manifest.into());
     }
 
     async fn manifest(&self) -> Option<String> {
-        self.manifest.borrow().clone()
+        self.manifest.lock().unwrap().clone()
     }
 }
 
@@ -84,7 +89,7 @@ impl Source for Memory {
 
     async fn open(&self, file: &str) -> Result<Option<MemoryReader>> {
         Ok(self.files.get(file).map(|bytes| {
-            self.opened.set(self.opened.get() + 1);
+            self.opened.fetch_add(1, Ordering::Relaxed);
             MemoryReader {
                 name: file.into(),
                 bytes: bytes.clone(),
@@ -119,7 +124,7 @@ impl Reader for MemoryReader {
         let start = self.bytes.len().min(offset as usize);
         let end = self.bytes.len().min(start + length);
         let read = (self.name.clone(), offset, end - start);
-        self.reads.borrow_mut().push(read);
+        self.reads.lock().unwrap().push(read);
         Ok(self.bytes[start..end].to_vec())
     }
 }
@@ -241,9 +246,10 @@ impl Fixture {
 
     /// Compares every stage of both towers with transformers; logits within `tolerance`, absolutely.
     pub async fn check_parity(&self, device: &Device, tolerance: f32) {
-        let checkpoint = Checkpoint::load(&self.source(), device, &(), &mut |_| {})
-            .await
-            .expect("the fixture loads");
+        let (source, options) = (self.source(), LoadOptions::exact());
+        let checkpoint =
+            Checkpoint::load_async(&source, (), &options, device, &(), &mut |_| {}).await;
+        let checkpoint = checkpoint.expect("the fixture loads");
         let model = checkpoint.model;
         let text = model.text.as_ref().expect("a text tower");
 

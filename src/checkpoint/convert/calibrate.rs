@@ -1,10 +1,9 @@
-//! Rounding the 4-bit weights of a checkpoint with a look at what goes through them, when it is converted.
+//! Calibration of a checkpoint's 4-bit weights, when it is converted.
 //!
-//! Two models stand side by side, one exact and one held as `q4`, and the same pictures and texts go through both, layer by layer. Each
-//! MLP's weights are packed anew for the inputs that they get in the packed model, with
-//! [`InputMoments`], and its biases then take up the mean of what still differs, so that a layer also makes up for the layers before it. The
-//! pictures are smooth noise and the texts common words, built in and the same each time: what they have to show is how the model's own
-//! channels go together, which hardly depends on what is in a picture.
+//! Two models stand side by side, one exact and one in `q4`. The same pictures and texts go through both, layer by layer. Each MLP's weights
+//! are quantized anew for the activations that reach them in the quantized model, with [`InputMoments`]. Its biases then take up the mean of
+//! what still differs, so that a layer also makes up for the layers before it. The pictures are smooth noise and the texts common words,
+//! built in and the same each time: they have to show how the model's own channels go together, which hardly depends on what is in a picture.
 
 use std::collections::HashMap;
 
@@ -52,7 +51,7 @@ impl Calibration {
 /// The whole model is in memory in f32 meanwhile. `progress` is told of the layers that are done and of all.
 ///
 /// # Errors
-/// As [`Checkpoint::load_with`]; `bad-model` for weights that don't give finite numbers.
+/// As [`Checkpoint::load_async`]; `bad-model` for weights that don't give finite numbers.
 pub async fn calibrate(
     source: &impl Source,
     text: bool,
@@ -61,11 +60,8 @@ pub async fn calibrate(
 ) -> Result<Calibration> {
     let device = Device::flex();
     let load = async |dtype| {
-        let options = LoadOptions {
-            dtype: Some(dtype),
-            whole_table: true,
-        };
-        Checkpoint::load_with(source, (), &options, &device, pace, &mut |_| {}).await
+        let options = LoadOptions::exact().with_dtype(dtype);
+        Checkpoint::load_async(source, (), &options, &device, pace, &mut |_| {}).await
     };
     let mut exact = load(Dtype::F32).await?;
     let mut packed = load(Dtype::Q4).await?;

@@ -1,18 +1,21 @@
 //! Writing a checkpoint in fewer bits, for people who host their own.
 
+use std::collections::HashMap;
 use std::io::Write;
 
 use half::f16;
-use serde_json::{Map, Value, json};
+use safetensors::tensor::{Dtype as NumberFormat, Metadata, TensorInfo as TensorHeader};
 
 mod calibrate;
 
 pub use calibrate::{Calibration, calibrate};
 
-use super::format::{FixedLabels, KEY, Packing};
-use super::load::tensors::{LABEL_EMBEDDINGS, Loader, Numbers, Sink, TOKEN_TABLE, Target};
-use super::{INDEX, Pace, SINGLE_FILE, Source, held, open, opened, required, shards, specs};
-use crate::error::{Code, Error, Result};
+use super::format::{self, FixedLabels, KEY, LABEL_EMBEDDINGS, Packing, TOKEN_TABLE};
+use super::load::{
+    Fresh, INDEX, Numbers, SINGLE_FILE, Sink, Target, WeightsFile, check_tensor, encoding, required,
+};
+use super::{Pace, Reader, Source, weight_dtype};
+use crate::error::{Error, Result};
 use crate::kernels::Dtype;
 use crate::model::{ParameterSpec, SiglipConfig, parameters};
 
@@ -23,15 +26,23 @@ struct Written {
 }
 
 impl Written {
-    /// The format's name for its numbers, its shape there and its length in bytes.
-    fn layout(&self) -> (&'static str, Vec<usize>, usize) {
-        let [rows, input] = self.spec.matrix();
+    fn new(spec: ParameterSpec, dtype: Dtype) -> Self {
+        let packed = spec.is_weight || spec.name == TOKEN_TABLE;
+        let dtype = match packed {
+            true => weight_dtype(dtype, &spec),
+            false => Dtype::F32,
+        };
+        Self { spec, dtype }
+    }
+
+    /// The format of its numbers in the file and its shape there.
+    fn layout(&self) -> (NumberFormat, Vec<usize>) {
         match self.dtype {
-            Dtype::F32 => ("F32", self.spec.shape.clone(), 4 * rows * input),
-            Dtype::F16 => ("F16", self.spec.shape.clone(), 2 * rows * input),
+            Dtype::F32 => (NumberFormat::F32, self.spec.shape.clone()),
+            Dtype::F16 => (NumberFormat::F16, self.spec.shape.clone()),
             Dtype::Q8 | Dtype::Q4 => {
-                let words = self.dtype.row_words(input);
-                ("U32", vec![rows, words], 4 * rows * words)
+                let [rows, input] = self.spec.matrix();
+                (NumberFormat::U32, vec![rows, self.dtype.row_words(input)])
             }
         }
     }
@@ -44,7 +55,7 @@ impl Written {
 /// weights are as a loader would hold them.
 ///
 /// # Errors
-/// As [`Checkpoint::load_with`](super::Checkpoint::load_with); `bad-input` if `out` can't be written.
+/// As [`Checkpoint::load_async`](super::Checkpoint::load_async); `bad-input` if `out` can't be written.
 pub async fn convert(
     source: &impl Source,
     dtype: Dtype,
@@ -60,131 +71,105 @@ pub async fn convert(
         ));
     }
     let config = SiglipConfig::from_json(&config)?;
-    let all = parameters(&config);
     let mut files = Vec::new();
-    let names = match source.open(SINGLE_FILE).await? {
-        Some(reader) => {
-            files.push(opened(SINGLE_FILE.into(), reader, &()).await?);
-            Vec::new()
-        }
-        None => shards(source, &all).await?,
-    };
-    for name in names {
-        let reader = open(source, &name).await?;
-        files.push(opened(name, reader, &()).await?);
+    for fresh in Fresh::list(source, &parameters(&config)).await? {
+        files.push(fresh.open(source, &()).await?);
     }
-
-    let mut written: Vec<Written> = specs(&config, labels.map(|(fixed, _)| fixed))
-        .into_iter()
-        .map(|spec| {
-            let packed = spec.is_weight || spec.name == TOKEN_TABLE;
-            let dtype = match packed {
-                true => held(dtype, &spec),
-                false => Dtype::F32,
-            };
-            Written { spec, dtype }
-        })
-        .collect();
+    let specs = format::parameters(&config, labels.map(|(fixed, _)| fixed)).into_iter();
+    let mut written: Vec<Written> = specs.map(|spec| Written::new(spec, dtype)).collect();
     // Numbers of two bytes last, so that all are aligned.
     written.sort_by_key(|tensor| tensor.dtype == Dtype::F16);
-    let mut header = Map::new();
-    let packed: Vec<(String, Dtype)> = written
-        .iter()
-        .filter(|tensor| matches!(tensor.dtype, Dtype::Q8 | Dtype::Q4))
-        .map(|tensor| (tensor.spec.name.clone(), tensor.dtype))
-        .collect();
-    header.insert(
-        "__metadata__".into(),
-        json!({"format": "pt", KEY: Packing::to_json(dtype, &packed)}),
-    );
-    let mut end = 0;
-    for tensor in &written {
-        let (format, shape, length) = tensor.layout();
-        let offsets = [end, end + length];
-        header.insert(
-            tensor.spec.name.clone(),
-            json!({"dtype": format, "shape": shape, "data_offsets": offsets}),
-        );
-        end += length;
-    }
-    let mut header = Value::from(header).to_string().into_bytes();
-    header.resize(header.len().next_multiple_of(8), b' ');
-
     let mut write = |bytes: &[u8]| {
-        out.write_all(bytes).map_err(|error| {
-            Error::new(
-                Code::BadInput,
-                format!("{SINGLE_FILE} can't be written: {error}"),
-            )
-        })
+        out.write_all(bytes)
+            .map_err(|error| Error::bad_input(format!("{SINGLE_FILE} can't be written: {error}")))
     };
-    write(&(header.len() as u64).to_le_bytes())?;
-    write(&header)?;
+    write(&header(dtype, &written)?)?;
     for tensor in &written {
         pace.step().await?;
-        let name = &tensor.spec.name;
-        if let (LABEL_EMBEDDINGS, Some((_, embeddings))) = (name.as_str(), labels) {
-            let values = embeddings.iter().flatten();
-            write(&values.flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>())?;
-            continue;
-        }
+        let name = tensor.spec.name.as_str();
         let calibrated = calibration.and_then(|calibration| calibration.bytes(name, tensor.dtype));
-        if let Some(bytes) = calibrated {
-            write(&bytes)?;
-            continue;
-        }
-        let found = files.iter_mut().find_map(|file| {
-            let held = file
-                .header
-                .tensors
-                .iter()
-                .find(|t| t.name == *name)?
-                .clone();
-            Some((file, held))
-        });
-        let (file, held) = found.ok_or_else(|| {
-            Error::bad_model(format!(
-                "{SINGLE_FILE} or {INDEX} doesn't have the tensor {name}"
-            ))
-        })?;
-        Loader::check_one(file, &held, &tensor.spec)?;
-        let target = match tensor.dtype {
-            Dtype::Q8 | Dtype::Q4 => Target::Packed(tensor.dtype),
-            Dtype::F32 | Dtype::F16 => Target::Plain,
+        let bytes = match (calibrated, labels) {
+            (_, Some((_, embeddings))) if name == LABEL_EMBEDDINGS => {
+                let values = embeddings.iter().flatten();
+                values.flat_map(|value| value.to_le_bytes()).collect()
+            }
+            (Some(bytes), _) => bytes,
+            (None, _) => read(&mut files, tensor).await?,
         };
-        let mut sink = Sink::new(Loader::encoding(file, &held), target, tensor.spec.matrix());
-        let reader = file.reader.as_mut().expect("opened above");
-        let bytes = super::Reader::read_at(reader, held.offset, held.bytes).await?;
-        if bytes.len() < held.bytes {
-            return Err(Error::bad_model(format!(
-                "{} ends in the middle of {name}; it was cut off: get it again",
-                file.name
-            )));
-        }
-        sink.push(&bytes);
-        match sink.finish() {
-            Numbers::None => {}
-            Numbers::Plain(values) if tensor.dtype == Dtype::F16 => {
-                let halves = values.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes());
-                write(&halves.collect::<Vec<u8>>())?;
-            }
-            Numbers::Plain(values) => {
-                write(
-                    &values
-                        .iter()
-                        .flat_map(|v| v.to_le_bytes())
-                        .collect::<Vec<u8>>(),
-                )?;
-            }
-            Numbers::Packed(matrix) => {
-                let words = matrix.words().iter();
-                write(
-                    &words
-                        .flat_map(|word| word.to_le_bytes())
-                        .collect::<Vec<u8>>(),
-                )?;
-            }
-        }
+        write(&bytes)?;
     }
     Ok(())
+}
+
+/// The file's beginning: the length of its header, and the header.
+fn header(dtype: Dtype, written: &[Written]) -> Result<Vec<u8>> {
+    let packed = written.iter();
+    let packed = packed.filter(|tensor| matches!(tensor.dtype, Dtype::Q8 | Dtype::Q4));
+    let packed: Vec<(String, Dtype)> = packed
+        .map(|tensor| (tensor.spec.name.clone(), tensor.dtype))
+        .collect();
+    let metadata = HashMap::from([
+        ("format".into(), "pt".into()),
+        (KEY.into(), Packing::to_json(dtype, &packed)),
+    ]);
+    let mut end = 0;
+    let tensors = written.iter().map(|tensor| {
+        let (dtype, shape) = tensor.layout();
+        let start = end;
+        end += shape.iter().product::<usize>() * dtype.bitsize() / 8;
+        let data_offsets = (start, end);
+        let header = TensorHeader {
+            dtype,
+            shape,
+            data_offsets,
+        };
+        (tensor.spec.name.clone(), header)
+    });
+    let metadata = Metadata::new(Some(metadata), tensors.collect())
+        .map_err(|error| Error::bad_model(format!("the tensors make no file ({error})")))?;
+    let mut json = serde_json::to_vec(&metadata).expect("strings and numbers");
+    json.resize(json.len().next_multiple_of(8), b' ');
+    let length = json.len() as u64;
+    Ok([&length.to_le_bytes(), json.as_slice()].concat())
+}
+
+/// The bytes of a tensor as they are written, from the file that has it.
+async fn read<R: Reader>(files: &mut [WeightsFile<R>], tensor: &Written) -> Result<Vec<u8>> {
+    let name = &tensor.spec.name;
+    let found = files.iter_mut().find_map(|file| {
+        let info = file.header.tensors.iter().find(|t| t.name == *name)?;
+        Some((info.clone(), file))
+    });
+    let (info, file) = found.ok_or_else(|| {
+        Error::bad_model(format!(
+            "{SINGLE_FILE} or {INDEX} doesn't have the tensor {name}"
+        ))
+    })?;
+    check_tensor(file, &info, &tensor.spec)?;
+    let target = match tensor.dtype {
+        Dtype::Q8 | Dtype::Q4 => Target::Packed(tensor.dtype),
+        Dtype::F32 | Dtype::F16 => Target::Plain,
+    };
+    let mut sink = Sink::new(encoding(file, &info), target, tensor.spec.matrix());
+    let reader = file.reader.as_mut().expect("a file that was just opened");
+    let bytes = reader.read_at(info.offset, info.bytes).await?;
+    if bytes.len() < info.bytes {
+        return Err(Error::bad_model(format!(
+            "{} ends in the middle of {name}; it was cut off: get it again",
+            file.name()
+        )));
+    }
+    sink.push(&bytes);
+    Ok(match sink.finish() {
+        Numbers::None => Vec::new(),
+        Numbers::Plain(values) if tensor.dtype == Dtype::F16 => {
+            let halves = values.iter().map(|value| f16::from_f32(*value));
+            halves.flat_map(|half| half.to_le_bytes()).collect()
+        }
+        Numbers::Plain(values) => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+        Numbers::Packed(matrix) => {
+            let words = matrix.words().iter();
+            words.flat_map(|word| word.to_le_bytes()).collect()
+        }
+    })
 }

@@ -11,7 +11,7 @@ use twox_hash::XxHash3_128;
 
 use crate::kernels::Dtype;
 
-/// Changes with the format.
+/// Format of an entry, with its version as the last byte. Raise it when entries of the old version would be read wrongly.
 const MAGIC: u32 = u32::from_le_bytes(*b"slw2");
 /// Words before the states.
 const FIXED: usize = 5;
@@ -162,7 +162,7 @@ impl Entry {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checkpoint::words_of;
+    use crate::checkpoint::ports::words_of;
 
     #[test]
     fn any_damage_is_found() {

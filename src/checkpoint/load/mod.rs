@@ -1,9 +1,117 @@
 //! From a checkpoint's files, or what is kept of them, to weights on a device.
 
-pub(super) mod entry;
+mod entry;
+mod files;
 #[cfg(feature = "webgpu")]
-pub(super) mod outline;
+mod outline;
 mod rows;
-pub(super) mod tensors;
+mod sink;
+mod tensors;
 
+use burn::tensor::Device;
+
+pub use files::{Fresh, INDEX, Manifest, SINGLE_FILE, WeightsFile, required, shard_names};
+#[cfg(feature = "webgpu")]
+pub use outline::prepare;
 pub use rows::TokenRows;
+pub use sink::{Numbers, Sink, Target};
+pub use tensors::{Loader, Ports, check_tensor, encoding};
+
+use super::{Pace, Progress, Source, Store};
+use crate::error::{Error, Result};
+use crate::kernels::Dtype;
+use crate::model::ParameterSpec;
+use files::{Failure, Listed, ManifestFile};
+
+/// In which form weights are loaded.
+pub struct Wish {
+    /// As the caller says.
+    pub dtype: Option<Dtype>,
+    /// Where neither the caller nor the checkpoint says anything.
+    pub auto: Dtype,
+    /// The token table too, rather than its rows when they are needed.
+    pub whole_table: bool,
+}
+
+/// Everything that was loaded.
+pub struct Loaded<'a, R> {
+    /// The tensors.
+    pub loader: Loader<'a>,
+    /// The file that has the token table, if that was left there.
+    pub reader: Option<R>,
+    files: Vec<ManifestFile>,
+}
+
+/// Loads the parameters `specs` onto `device`, from the store as far as it has them; a store that proves to be of other files is
+/// filled anew, once. `prepare` is told the dtype as soon as it is known and awaited at the end, to make ready what the weights will need.
+///
+/// # Errors
+/// As [`Checkpoint::load_async`](super::Checkpoint::load_async).
+pub async fn load_weights<'a, S: Source, T: Store, P: Pace, F: FnMut(Progress), W: Future>(
+    manifest: Option<Manifest>,
+    wish: &Wish,
+    specs: &[ParameterSpec],
+    device: &'a Device,
+    prepare: impl Fn(Dtype) -> W,
+    ports: &mut Ports<'_, S, T, P, F>,
+) -> Result<Loaded<'a, S::Reader>> {
+    let trusting = manifest.is_some();
+    let mut loaded = load_files(manifest, wish, specs, device, &prepare, ports).await;
+    if trusting && matches!(loaded, Err(Failure::Stale)) {
+        loaded = load_files(None, wish, specs, device, &prepare, ports).await;
+    }
+    let loaded = loaded.map_err(|failure| match failure {
+        Failure::Stale => {
+            Error::network("the model's files changed while they were read; load the model again")
+        }
+        Failure::Error(error) => error,
+    })?;
+    if ports.store.keeps() {
+        let dtype = loaded.loader.dtype().as_str();
+        let manifest = Manifest::new(dtype, loaded.files.clone());
+        ports.store.commit(&manifest.to_json()).await;
+    }
+    Ok(loaded)
+}
+
+/// The same, believing what `manifest` says.
+async fn load_files<'a, S: Source, T: Store, P: Pace, F: FnMut(Progress), W: Future>(
+    manifest: Option<Manifest>,
+    wish: &Wish,
+    specs: &[ParameterSpec],
+    device: &'a Device,
+    prepare: &impl Fn(Dtype) -> W,
+    ports: &mut Ports<'_, S, T, P, F>,
+) -> Result<Loaded<'a, S::Reader>, Failure> {
+    let listed = Listed::list(manifest.as_ref(), ports.source, specs).await?;
+    let alone = listed.len() == 1;
+    let mut listed = listed.into_iter();
+    let first = listed.next().ok_or(Failure::Stale)?;
+    let mut file = first.open(ports.source, ports.store).await?;
+    let dtype = wish.dtype.or(file.packing.dtype).unwrap_or(wish.auto);
+    if manifest.is_some_and(|manifest| manifest.dtype != dtype.as_str()) {
+        return Err(Failure::Stale);
+    }
+    let prepared = prepare(dtype);
+    let mut loader = Loader::new(device, dtype, wish.whole_table, specs);
+    let (mut reader, mut files) = (None, Vec::new());
+    loop {
+        let before = loader.remote.is_some();
+        loader.read_file(&mut file, alone, ports).await?;
+        if loader.remote.is_some() && !before {
+            reader = file.reader;
+        }
+        files.push(file.about);
+        match listed.next() {
+            Some(next) => file = next.open(ports.source, ports.store).await?,
+            None => break,
+        }
+    }
+    loader.check_complete("the files of the checkpoint")?;
+    prepared.await;
+    Ok(Loaded {
+        loader,
+        reader,
+        files,
+    })
+}

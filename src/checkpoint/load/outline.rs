@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use burn::module::Param;
 use burn::tensor::{Device, Tensor};
 
-use crate::checkpoint::held;
+use crate::checkpoint::weight_dtype;
 use crate::kernels::Dtype;
 use crate::kernels::ahead::{Begun, Outlines, begin};
 use crate::model::{ParameterSpec, Siglip, SiglipConfig, Weight, Weights};
@@ -14,7 +14,7 @@ use crate::model::{ParameterSpec, Siglip, SiglipConfig, Weight, Weights};
 const PICTURES: [usize; 2] = [1, 2];
 const TEXTS: [usize; 2] = [1, 16];
 
-/// Begins to make the pipelines of a model with these parameters, which will be held as `dtype` on `device`.
+/// Begins to make the pipelines of a model with these parameters, which will be loaded as `dtype` on `device`.
 pub fn prepare(
     config: &SiglipConfig,
     specs: &[ParameterSpec],
@@ -63,7 +63,7 @@ impl Weights for Outline<'_> {
 
     fn weight<const D: usize>(&mut self, name: &str, _: [usize; D]) -> Weight {
         let spec = self.specs[name];
-        match held(self.dtype, spec) {
+        match weight_dtype(self.dtype, spec) {
             Dtype::F32 => Weight::Plain(Param::from_tensor(self.outlines.float(spec.matrix()))),
             dtype => Weight::Packed(self.outlines.packed(dtype, spec.matrix())),
         }

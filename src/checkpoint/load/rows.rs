@@ -1,28 +1,19 @@
 //! The rows of the token table that texts ask for, read one by one from where the table is.
 //!
-//! The table is a third of a model and more, and a text needs a handful of its rows. What was read stays in memory, as f32, and in the
-//! store, in blocks that are written again until they are full.
+//! The table is a third of a model and more, and a text needs a handful of its rows. Rows read are cached in memory as f32 and persisted
+//! in blocks of [`BLOCK`]; the last, partial block is rewritten as it fills.
 
 use std::collections::{HashMap, HashSet};
 use std::pin::Pin;
 
-use safetensors::tensor::Dtype as NumberFormat;
-
 use super::entry::{Entry, Kind, seal};
+use super::files::open;
+use super::sink::{Encoding, words};
 use crate::checkpoint::safetensors::{append_f32, size_of_number};
-use crate::checkpoint::{Reader, Source, Store, open};
+use crate::checkpoint::{MaybeSend, Reader, Source, Store};
 use crate::error::{Error, Result};
 use crate::kernels::packed::unpack_row;
 use crate::kernels::{Dtype, PackedMatrix};
-
-/// How a file has the numbers of a tensor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Encoding {
-    /// One after the other.
-    Numbers(NumberFormat),
-    /// Rows of packed words.
-    Packed(Dtype),
-}
 
 /// Where a token table was left.
 #[derive(Clone, Debug)]
@@ -53,13 +44,13 @@ const BLOCK: usize = 256;
 pub struct TokenRows(Place);
 
 enum Place {
-    Held(PackedMatrix),
+    Memory(PackedMatrix),
     Remote(Box<dyn Fetch>),
 }
 
 impl TokenRows {
-    pub(in crate::checkpoint) fn held(matrix: PackedMatrix) -> Self {
-        Self(Place::Held(matrix))
+    pub(in crate::checkpoint) fn in_memory(matrix: PackedMatrix) -> Self {
+        Self(Place::Memory(matrix))
     }
 
     /// `reader` is the file, if it is open.
@@ -86,14 +77,16 @@ impl TokenRows {
     /// `network` if rows must be read and can't be.
     pub async fn rows(&mut self, ids: &[u32]) -> Result<Vec<f32>> {
         match &mut self.0 {
-            Place::Held(matrix) => Ok(ids.iter().flat_map(|id| matrix.row(*id as usize)).collect()),
+            Place::Memory(matrix) => {
+                Ok(ids.iter().flat_map(|id| matrix.row(*id as usize)).collect())
+            }
             Place::Remote(remote) => remote.rows(ids).await,
         }
     }
 }
 
 /// [`Remote`], whatever its source.
-trait Fetch {
+trait Fetch: MaybeSend {
     fn rows<'a>(
         &'a mut self,
         ids: &'a [u32],
@@ -188,12 +181,8 @@ impl<S: Source, T: Store> Remote<S, T> {
                 match self.table.encoding {
                     Encoding::Numbers(format) => append_f32(format, row, &mut values),
                     Encoding::Packed(dtype) => {
-                        let words = row.chunks_exact(4);
-                        let words: Vec<u32> = words
-                            .map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]))
-                            .collect();
                         values.resize(self.table.hidden, 0.0);
-                        unpack_row(dtype, &words, &mut values);
+                        unpack_row(dtype, &words(row).collect::<Vec<u32>>(), &mut values);
                     }
                 }
                 self.known.insert(*id, values);

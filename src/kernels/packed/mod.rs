@@ -26,7 +26,7 @@
 //! # What is packed
 //! The weights of the linear layers and the patch convolution, and the token table on the host. Norms, biases, position embeddings,
 //! the probe and the two numbers of the logit stay f32: they are a thousandth of a model.
-//! [`held`](crate::checkpoint::held) says which weights are held finer than asked for.
+//! [`weight_dtype`](crate::checkpoint::weight_dtype) says which weights are held finer than asked for.
 //!
 //! # Calibrated q4
 //! [`convert`](crate::checkpoint::convert()) rounds `q4` better than a loader can: with [`InputMoments`], the second moments of what goes into a

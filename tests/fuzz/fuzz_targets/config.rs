@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use siglip_web::checkpoint::converted::FixedLabels;
+use siglip_web::checkpoint::format::FixedLabels;
 use siglip_web::model::SiglipConfig;
 use siglip_web::preprocess::Preprocessor;
 

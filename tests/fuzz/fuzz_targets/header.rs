@@ -3,7 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use siglip_web::checkpoint::FileHeader;
-use siglip_web::checkpoint::converted::Packing;
+use siglip_web::checkpoint::format::Packing;
 
 fuzz_target!(|json: &[u8]| {
     let bytes = [&(json.len() as u64).to_le_bytes(), json].concat();

@@ -1,0 +1,269 @@
+//! Which files a checkpoint's weights are in, and their headers: from the source, or as the store remembers them.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::entry::{Entry, Kind, seal};
+use super::sink::words;
+use crate::checkpoint::format::Packing;
+use crate::checkpoint::{FileHeader, Reader, Source, Store};
+use crate::error::{Error, Result};
+use crate::json;
+use crate::model::ParameterSpec;
+
+/// The weights, where they are in one file.
+pub const SINGLE_FILE: &str = "model.safetensors";
+/// The list of the files that the weights are in, where they are in several.
+pub const INDEX: &str = "model.safetensors.index.json";
+
+/// Version of [`Manifest`]; raise it when a field changes its meaning.
+const MANIFEST_VERSION: u32 = 1;
+
+/// What a store says of a whole checkpoint that it has, as JSON.
+#[derive(Deserialize, Serialize)]
+pub struct Manifest {
+    version: u32,
+    /// The dtype that the weights were loaded as.
+    pub dtype: String,
+    /// In the order in which they are loaded.
+    pub files: Vec<ManifestFile>,
+}
+
+/// What a [`Manifest`] says of one file.
+#[derive(Clone, Deserialize, Serialize)]
+pub struct ManifestFile {
+    pub name: String,
+    pub sha256: Option<String>,
+    pub random_access: bool,
+}
+
+impl Manifest {
+    pub fn new(dtype: &str, files: Vec<ManifestFile>) -> Self {
+        Self {
+            version: MANIFEST_VERSION,
+            dtype: dtype.into(),
+            files,
+        }
+    }
+
+    /// What `store` has of an earlier load, if that came to its end.
+    pub async fn recall(store: &impl Store) -> Option<Self> {
+        let manifest: Self = serde_json::from_str(&store.manifest().await?).ok()?;
+        (manifest.version == MANIFEST_VERSION && !manifest.files.is_empty()).then_some(manifest)
+    }
+
+    pub fn to_json(&self) -> String {
+        serde_json::to_string(self).expect("strings and numbers")
+    }
+}
+
+/// Why weights weren't loaded.
+pub enum Failure {
+    /// What the store has belongs to another version of the file.
+    Stale,
+    /// Anything else.
+    Error(Error),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Error(error)
+    }
+}
+
+/// A file with its header, opened where something must be read from it.
+pub struct WeightsFile<R> {
+    pub about: ManifestFile,
+    pub header_bytes: Vec<u8>,
+    pub header: FileHeader,
+    pub packing: Packing,
+    pub reader: Option<R>,
+}
+
+impl<R: Reader> WeightsFile<R> {
+    /// Reads the header of a file that has just been opened, and puts it into `store`.
+    pub async fn read(name: &str, mut reader: R, store: &impl Store) -> Result<Self> {
+        let header_bytes = FileHeader::read_bytes(name, &mut reader).await?;
+        let header = FileHeader::parse(name, &header_bytes, reader.size())?;
+        if store.keeps() {
+            let count = header_bytes.len().div_ceil(4);
+            let padding = [0; 3];
+            let padded = [&header_bytes, &padding[..4 * count - header_bytes.len()]].concat();
+            let entry = seal(Kind::Bytes, 0, &[], &[], count, words(&padded));
+            store.put(&header_key(name), &entry).await;
+        }
+        Ok(Self {
+            packing: Packing::from_metadata(name, &header.metadata)?,
+            about: ManifestFile {
+                name: name.into(),
+                sha256: reader.sha256(),
+                random_access: reader.random_access(),
+            },
+            header_bytes,
+            header,
+            reader: Some(reader),
+        })
+    }
+
+    /// The file as `store` knows it, not opened.
+    pub async fn recall(about: ManifestFile, store: &impl Store) -> Result<Self, Failure> {
+        let entry = store.get_words(&header_key(&about.name)).await;
+        let entry = entry
+            .and_then(|words| Entry::open(words, Kind::Bytes, 0))
+            .ok_or(Failure::Stale)?;
+        // Its own length stands before it; what fills the last word up is left out.
+        let bytes: &[u8] = bytemuck::cast_slice(&entry.words);
+        let length = bytes
+            .first_chunk()
+            .map_or(0, |length| 8 + u64::from_le_bytes(*length) as usize);
+        let header_bytes = bytes.get(..length).ok_or(Failure::Stale)?.to_vec();
+        let header = FileHeader::parse(&about.name, &header_bytes, None)?;
+        Ok(Self {
+            packing: Packing::from_metadata(&about.name, &header.metadata)?,
+            about,
+            header_bytes,
+            header,
+            reader: None,
+        })
+    }
+
+    /// As messages and progress call it.
+    pub fn name(&self) -> &str {
+        &self.about.name
+    }
+}
+
+/// Under which name the store has a file's header.
+fn header_key(file: &str) -> String {
+    format!("header/{file}")
+}
+
+/// A file that the source has; it may be open already.
+pub struct Fresh<R> {
+    name: String,
+    reader: Option<R>,
+}
+
+impl<R: Reader> Fresh<R> {
+    /// The files with a checkpoint's weights.
+    pub async fn list<S: Source<Reader = R>>(
+        source: &S,
+        specs: &[ParameterSpec],
+    ) -> Result<Vec<Self>> {
+        if let Some(reader) = source.open(SINGLE_FILE).await? {
+            return Ok(vec![Self {
+                name: SINGLE_FILE.into(),
+                reader: Some(reader),
+            }]);
+        }
+        let index = source.read_all(INDEX).await?.ok_or_else(|| {
+            Error::bad_model(format!(
+                "{SINGLE_FILE} is missing (and so is {INDEX}); checkpoints in other formats (.bin, .h5, .onnx) can't be read"
+            ))
+        })?;
+        let names = shard_names(&index, specs)?.into_iter();
+        Ok(names.map(|name| Self { name, reader: None }).collect())
+    }
+
+    /// With its header; what is read of it is put into `store`.
+    pub async fn open<S: Source<Reader = R>>(
+        self,
+        source: &S,
+        store: &impl Store,
+    ) -> Result<WeightsFile<R>> {
+        let reader = match self.reader {
+            Some(reader) => reader,
+            None => open(source, &self.name).await?,
+        };
+        WeightsFile::read(&self.name, reader, store).await
+    }
+}
+
+/// A file whose header is still to be read.
+pub enum Listed<R> {
+    /// The store has it.
+    Stored(ManifestFile),
+    /// The source has it.
+    Fresh(Fresh<R>),
+}
+
+impl<R: Reader> Listed<R> {
+    /// The files that `manifest` names, or those of the source.
+    pub async fn list<S: Source<Reader = R>>(
+        manifest: Option<&Manifest>,
+        source: &S,
+        specs: &[ParameterSpec],
+    ) -> Result<Vec<Self>> {
+        Ok(match manifest {
+            Some(manifest) => manifest.files.iter().cloned().map(Self::Stored).collect(),
+            None => {
+                let fresh = Fresh::list(source, specs).await?.into_iter();
+                fresh.map(Self::Fresh).collect()
+            }
+        })
+    }
+
+    /// With its header.
+    pub async fn open<S: Source<Reader = R>>(
+        self,
+        source: &S,
+        store: &impl Store,
+    ) -> Result<WeightsFile<R>, Failure> {
+        match self {
+            Self::Stored(about) => WeightsFile::recall(about, store).await,
+            Self::Fresh(fresh) => Ok(fresh.open(source, store).await?),
+        }
+    }
+}
+
+/// Opens a file that must be there.
+pub async fn open<S: Source>(source: &S, file: &str) -> Result<S::Reader> {
+    source.open(file).await?.ok_or_else(|| {
+        Error::bad_model(format!(
+            "{file} is missing, though {INDEX} names it or it was there before"
+        ))
+    })
+}
+
+/// Reads a small file that must be there.
+pub async fn required(source: &impl Source, file: &str) -> Result<Vec<u8>> {
+    source.read_all(file).await?.ok_or_else(|| {
+        Error::bad_model(format!(
+            "{file} is missing; a checkpoint folder has config.json, preprocessor_config.json, tokenizer.json and model.safetensors"
+        ))
+    })
+}
+
+/// The files that a `model.safetensors.index.json` names, in order.
+///
+/// # Errors
+/// `bad-model` if it can't be read, doesn't have one of `parameters`, or names anything but files of its own folder.
+pub fn shard_names(index: &[u8], parameters: &[ParameterSpec]) -> Result<Vec<String>> {
+    let index: Value = json::parse(INDEX, index)?;
+    let map = index
+        .get("weight_map")
+        .and_then(Value::as_object)
+        .ok_or_else(|| Error::bad_model(format!("{INDEX} has no weight_map")))?;
+    if let Some(spec) = parameters.iter().find(|spec| !map.contains_key(&spec.name)) {
+        return Err(Error::bad_model(format!(
+            "{INDEX} doesn't have the tensor {}",
+            spec.name
+        )));
+    }
+    let mut names = Vec::new();
+    for shard in map.values() {
+        let shard = shard
+            .as_str()
+            // The name becomes part of a path or an address.
+            .filter(|name| !name.contains(['/', '\\']) && name.ends_with(".safetensors"))
+            .ok_or_else(|| {
+                Error::bad_model(format!(
+                    "{INDEX} names {shard}, which is not a shard's file name"
+                ))
+            })?;
+        names.push(shard.to_owned());
+    }
+    names.sort();
+    names.dedup();
+    Ok(names)
+}

@@ -1,0 +1,160 @@
+//! The bytes of one tensor, as they arrive, to numbers as they are held.
+
+use safetensors::tensor::Dtype as NumberFormat;
+
+use crate::checkpoint::safetensors::{append_f32, size_of_number};
+use crate::kernels::packed::{Packer, unpack_row};
+use crate::kernels::{Dtype, PackedMatrix};
+
+/// Numbers are converted so many bytes at a time, so that what lies between two forms stays small.
+const STEP: usize = 64 << 10;
+
+/// How a file has the numbers of a tensor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encoding {
+    /// One after the other.
+    Numbers(NumberFormat),
+    /// Rows of packed words.
+    Packed(Dtype),
+}
+
+/// What a tensor becomes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// Nothing: it is read for the file's hash only.
+    Nothing,
+    /// f32 on the device.
+    Plain,
+    /// A packed weight on the device.
+    Packed(Dtype),
+    /// The token table in the host's memory.
+    Table(Dtype),
+    /// The token table, left where it is.
+    Remote,
+    /// The label embeddings, in the host's memory.
+    Labels,
+}
+
+/// A tensor's numbers as they are held.
+pub enum Numbers {
+    None,
+    Plain(Vec<f32>),
+    Packed(PackedMatrix),
+}
+
+/// Converts bytes to numbers as they are held.
+pub struct Sink {
+    encoding: Encoding,
+    /// Bytes of the smallest part that can be converted.
+    unit: usize,
+    /// The beginning of such a part.
+    carry: Vec<u8>,
+    out: Out,
+    scratch: Vec<f32>,
+}
+
+enum Out {
+    Nothing,
+    Plain(Vec<f32>),
+    Packer(Packer),
+    /// The file has the words as they are held.
+    Words(Dtype, usize, Vec<u32>),
+}
+
+impl Sink {
+    pub fn new(encoding: Encoding, target: Target, [rows, input]: [usize; 2]) -> Self {
+        let out = match target {
+            Target::Nothing | Target::Remote => Out::Nothing,
+            Target::Plain | Target::Labels => Out::Plain(Vec::with_capacity(rows * input)),
+            Target::Packed(dtype) | Target::Table(dtype) => match encoding {
+                Encoding::Packed(same) if same == dtype => Out::Words(
+                    dtype,
+                    input,
+                    Vec::with_capacity(rows * dtype.row_words(input)),
+                ),
+                _ => Out::Packer(Packer::new(dtype, rows, input)),
+            },
+        };
+        let unit = match (encoding, &out) {
+            (_, Out::Nothing) => 1,
+            (_, Out::Words(..)) => 4,
+            (Encoding::Packed(dtype), _) => 4 * dtype.row_words(input),
+            (Encoding::Numbers(format), _) => size_of_number(format),
+        };
+        let scratch = match encoding {
+            Encoding::Packed(_) => vec![0.0; input],
+            Encoding::Numbers(_) => Vec::new(),
+        };
+        Self {
+            encoding,
+            unit,
+            carry: Vec::new(),
+            out,
+            scratch,
+        }
+    }
+
+    /// Takes the next bytes.
+    pub fn push(&mut self, mut bytes: &[u8]) {
+        if !self.carry.is_empty() {
+            let (now, rest) = bytes.split_at(bytes.len().min(self.unit - self.carry.len()));
+            self.carry.extend_from_slice(now);
+            bytes = rest;
+            if self.carry.len() < self.unit {
+                return;
+            }
+            let whole = std::mem::take(&mut self.carry);
+            self.convert(&whole);
+        }
+        let (whole, rest) = bytes.split_at(bytes.len() / self.unit * self.unit);
+        for step in whole.chunks(STEP.max(self.unit) / self.unit * self.unit) {
+            self.convert(step);
+        }
+        self.carry.extend_from_slice(rest);
+    }
+
+    /// Takes whole units.
+    fn convert(&mut self, bytes: &[u8]) {
+        match (&mut self.out, self.encoding) {
+            (Out::Nothing, _) => {}
+            (Out::Words(_, _, out), _) => out.extend(words(bytes)),
+            (Out::Plain(out), Encoding::Numbers(format)) => append_f32(format, bytes, out),
+            (Out::Packer(packer), Encoding::Numbers(format)) => {
+                self.scratch.clear();
+                append_f32(format, bytes, &mut self.scratch);
+                packer.push(&self.scratch);
+            }
+            (out, Encoding::Packed(dtype)) => {
+                let mut row_words = Vec::new();
+                for row in bytes.chunks_exact(self.unit) {
+                    row_words.clear();
+                    row_words.extend(words(row));
+                    unpack_row(dtype, &row_words, &mut self.scratch);
+                    match out {
+                        Out::Plain(values) => values.extend_from_slice(&self.scratch),
+                        Out::Packer(packer) => packer.push(&self.scratch),
+                        Out::Nothing | Out::Words(..) => {}
+                    }
+                }
+            }
+        }
+    }
+
+    /// The numbers, after the last byte.
+    pub fn finish(self) -> Numbers {
+        match self.out {
+            Out::Nothing => Numbers::None,
+            Out::Plain(values) => Numbers::Plain(values),
+            Out::Packer(packer) => Numbers::Packed(packer.finish()),
+            Out::Words(dtype, input, words) => {
+                Numbers::Packed(PackedMatrix::from_words(dtype, input, words))
+            }
+        }
+    }
+}
+
+/// Little-endian words.
+pub fn words(bytes: &[u8]) -> impl Iterator<Item = u32> + '_ {
+    let (words, _) = bytes.as_chunks();
+    words.iter().copied().map(u32::from_le_bytes)
+}

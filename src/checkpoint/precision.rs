@@ -1,0 +1,42 @@
+//! In how many bits each parameter lives.
+
+use burn::tensor::Device;
+
+use super::format::TOKEN_TABLE;
+use crate::kernels::{Dtype, takes_packed};
+use crate::model::ParameterSpec;
+
+/// Weights up to this many bytes stay in f32 unless the caller says otherwise.
+const SMALL: usize = 64 << 20;
+
+/// The dtype of a model with so many parameters on `device`, where neither the caller nor the checkpoint names one.
+pub(super) fn auto_dtype(parameters: usize, device: &Device) -> Dtype {
+    match parameters * size_of::<f32>() <= SMALL {
+        true => Dtype::F32,
+        false if *device == Device::flex() => Dtype::Q8,
+        false => Dtype::F16,
+    }
+}
+
+/// The dtype of one parameter's weights in a model that is loaded as `dtype`.
+///
+/// Some are finer than `dtype`, by their share in the error of the logits:
+/// - The patch convolution: everything that the model sees goes through it.
+/// - The token table: its rows are the input of every layer.
+/// - The projections of queries and keys: a softmax magnifies their error.
+/// - In `q4`, all but the MLPs, which are two thirds of an encoder.
+/// - In `q4`, the MLPs of the first third of an encoder: their error grows on its way through the later layers (in a ViT-B, that of the
+///   first layer counts three times as much as that of the fourth).
+/// - In `q4`, the MLP of the vision tower's head: nothing comes after it that could average its error.
+pub fn weight_dtype(dtype: Dtype, spec: &ParameterSpec) -> Dtype {
+    let finer = |names: &[&str]| names.iter().any(|part| spec.name.contains(part));
+    match dtype {
+        // The host gathers the table's rows, whatever their length.
+        _ if spec.name != TOKEN_TABLE && !takes_packed(spec.matrix()) => Dtype::F32,
+        Dtype::Q8 if finer(&["q_proj", "k_proj", "token_embedding"]) => Dtype::F16,
+        Dtype::Q8 | Dtype::Q4 if finer(&["patch_embedding"]) => Dtype::F16,
+        Dtype::Q4 if !finer(&[".mlp.fc1.", ".mlp.fc2."]) => Dtype::Q8,
+        Dtype::Q4 if spec.layer.is_none_or(|(layer, of)| layer < of / 3) => Dtype::Q8,
+        other => other,
+    }
+}
