@@ -3,14 +3,16 @@
 
 mod common;
 
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 
 use burn::tensor::Device;
 use common::{FIXTURES, Memory, MemoryStore, ODD, PICTURE, StopAfter, TINY};
 use siglip_web::checkpoint::format::{FixedLabels, config_with_labels};
 use siglip_web::checkpoint::{
-    Calibration, Checkpoint, FileHeader, Pace, Stage, Store, calibrate, convert, shard_names,
-    weight_dtype,
+    Calibration, Checkpoint, FileHeader, Folder, Pace, Source, Stage, Store, calibrate, convert,
+    shard_names, weight_dtype,
 };
 use siglip_web::classifier::Picture;
 use siglip_web::model::{SiglipConfig, parameters};
@@ -372,7 +374,7 @@ fn progress_counts_every_byte_of_every_file() {
 }
 
 fn load_stored(
-    source: &Memory,
+    source: &impl Source,
     store: impl Store,
     options: &LoadOptions,
     pace: &impl Pace,
@@ -904,4 +906,349 @@ fn a_folder_for_fixed_labels_needs_no_text_tower_and_knows_no_others() {
         let error = classifier.embed_text(&["a cat"]).unwrap_err();
         assert_eq!(error.code(), Code::Unsupported);
     }
+}
+
+/// The same file with other numbers in its token table.
+fn with_other_table(source: &Memory) -> Memory {
+    let mut other = source.clone();
+    let file = other.files.get_mut("model.safetensors").unwrap();
+    let (header, data) = parts(file);
+    let offsets = &header["text_model.embeddings.token_embedding.weight"]["data_offsets"];
+    let offset = |i: usize| offsets[i].as_u64().unwrap() as usize + file.len() - data.len();
+    let (start, end) = (offset(0), offset(1));
+    for value in file[start..end].chunks_exact_mut(4) {
+        // Its sign.
+        value[3] ^= 0x80;
+    }
+    other
+}
+
+const OTHER_LABELS: [&str; 2] = ["a red fish", "a green house"];
+
+fn other_logits(classifier: &mut Classifier) -> Result<Vec<f32>, Error> {
+    let options = ClassifyOptions::default();
+    let results = classifier.classify(PICTURE, &OTHER_LABELS, &options)?;
+    let logit = |label: &&str| results.iter().find(|r| r.label == *label).unwrap().logit;
+    Ok(OTHER_LABELS.iter().map(logit).collect())
+}
+
+#[test]
+fn rows_are_never_of_another_file_than_the_weights() {
+    let versions: [fn(&mut Memory, &str); 2] = [
+        |source, version| source.validator = Some(version.into()),
+        |source, version| source.sha256 = Some(version.into()),
+    ];
+    for set in versions {
+        let mut old = with_table((16 << 20) / 256);
+        let mut new = with_other_table(&old);
+        set(&mut old, "old");
+        set(&mut new, "new");
+        let expected = |source: &Memory| {
+            let mut classifier = load_stored(source, (), &held_as(Dtype::F32), &()).unwrap();
+            other_logits(&mut classifier).unwrap()
+        };
+        let (of_old, of_new) = (expected(&old), expected(&new));
+        assert!((of_old[0] - of_new[0]).abs() > 0.1, "{of_old:?} {of_new:?}");
+
+        // The folder is replaced after a load: new words have no rows any more, and the next load is of the new files.
+        let store = MemoryStore::default();
+        load_stored(&old, store.clone(), &held_as(Dtype::F32), &()).unwrap();
+        let mut stale = load_stored(&new, store.clone(), &held_as(Dtype::F32), &()).unwrap();
+        let error = other_logits(&mut stale).unwrap_err();
+        assert_eq!(error.code(), Code::Network);
+        assert!(error.message().contains("load the model again"), "{error}");
+        let mut again = load_stored(&new, store.clone(), &held_as(Dtype::F32), &()).unwrap();
+        assert_eq!(other_logits(&mut again).unwrap(), of_new);
+
+        // Another tab has loaded the new files into the store that an old tab still writes to.
+        let store = MemoryStore::default();
+        let mut old_tab = load_stored(&old, store.clone(), &held_as(Dtype::F32), &()).unwrap();
+        *store.manifest.lock().unwrap() = None;
+        load_stored(&new, store.clone(), &held_as(Dtype::F32), &()).unwrap();
+        assert_eq!(other_logits(&mut old_tab).unwrap(), of_old);
+        let mut new_tab = load_stored(&new, store, &held_as(Dtype::F32), &()).unwrap();
+        assert_eq!(other_logits(&mut new_tab).unwrap(), of_new);
+    }
+}
+
+#[test]
+fn a_file_that_changes_while_it_is_read_is_read_anew_or_refused() {
+    let mut old = TINY.source();
+    old.validator = Some("old".into());
+    let (mut new, store) = (with_other_table(&old), MemoryStore::default());
+    new.validator = Some("new".into());
+    load_stored(&old, store.clone(), &held_as(Dtype::F32), &()).unwrap();
+    // Something of the old file must be read again, and only the new one is there.
+    store.entries.lock().unwrap().remove("f32/logit_bias");
+    let mut loaded = load_stored(&new, store.clone(), &held_as(Dtype::F32), &()).unwrap();
+    let mut fresh = load_stored(&new, (), &held_as(Dtype::F32), &()).unwrap();
+    assert_eq!(logits(&mut loaded), logits(&mut fresh));
+}
+
+/// Where a tensor's numbers are in TINY's weights.
+fn place_of(source: &Memory, tensor: &str) -> usize {
+    let file = &source.files["model.safetensors"];
+    let (header, data) = parts(file);
+    let start = header[tensor]["data_offsets"][0].as_u64().unwrap() as usize;
+    file.len() - data.len() + start
+}
+
+#[test]
+fn weights_that_are_not_finite_are_named_in_every_dtype() {
+    let tensors = [
+        "vision_model.head.probe",
+        "vision_model.head.attention.in_proj_weight",
+        "vision_model.encoder.layers.0.self_attn.q_proj.weight",
+        "text_model.encoder.layers.1.self_attn.k_proj.weight",
+        "text_model.encoder.layers.1.mlp.fc1.weight",
+        "text_model.embeddings.token_embedding.weight",
+    ];
+    for tensor in tensors {
+        for (value, index) in [(f32::NAN, 0), (f32::INFINITY, 17), (f32::NEG_INFINITY, 63)] {
+            let mut source = TINY.source();
+            let at = place_of(&source, tensor) + 4 * index;
+            source.files.get_mut("model.safetensors").unwrap()[at..at + 4]
+                .copy_from_slice(&value.to_le_bytes());
+            for dtype in Dtype::ALL {
+                let error = load_stored(&source, (), &held_as(dtype), &()).err();
+                let error = error.expect("the load fails");
+                assert_eq!(error.code(), Code::BadModel);
+                let named = format!("number {index} of the tensor {tensor}");
+                assert!(error.message().contains(&named), "{dtype:?}: {error}");
+            }
+        }
+    }
+}
+
+#[test]
+fn packed_weights_that_are_not_finite_are_named_too() {
+    // The last block of the third row, by its scale and offset or its own number.
+    let tensor = "text_model.encoder.layers.1.mlp.fc1.weight";
+    for (dtype, word, bits, index) in [
+        (Dtype::F16, 2 * 32 + 31, 0x7c00_0000_u32, 2 * 64 + 63),
+        (Dtype::Q8, 2 * 20 + 17, 0x7f80_0000, 2 * 64 + 32),
+        (Dtype::Q8, 2 * 20 + 17, 0x0000_7fc0, 2 * 64 + 32),
+        (Dtype::Q4, 2 * 12 + 9, 0x0000_7f80, 2 * 64 + 32),
+    ] {
+        let mut folder = converted(&TINY.source(), dtype, None, None);
+        let at = place_of(&folder, tensor) + 4 * word;
+        folder.files.get_mut("model.safetensors").unwrap()[at..at + 4]
+            .copy_from_slice(&bits.to_le_bytes());
+        for held in Dtype::ALL {
+            let error = load_stored(&folder, (), &held_as(held), &()).err();
+            let error = error.expect("the load fails");
+            assert_eq!(error.code(), Code::BadModel);
+            let named = format!("number {index} of the tensor {tensor}");
+            assert!(
+                error.message().contains(&named),
+                "{dtype:?} as {held:?}: {error}"
+            );
+        }
+    }
+}
+
+/// A source that keeps small files, of which some copies are damaged.
+#[derive(Clone)]
+struct Keeping {
+    files: Memory,
+    copies: Arc<Mutex<BTreeMap<String, Vec<u8>>>>,
+    read: Arc<Mutex<BTreeMap<String, Vec<u8>>>>,
+}
+
+impl Source for Keeping {
+    type Reader = <Memory as Source>::Reader;
+
+    async fn read_all(&self, file: &str, limit: u64) -> Result<Option<Vec<u8>>, Error> {
+        if let Some(copy) = self.copies.lock().unwrap().get(file) {
+            return Ok(Some(copy.clone()));
+        }
+        let bytes = self.files.read_all(file, limit).await?;
+        if let Some(bytes) = &bytes {
+            self.read.lock().unwrap().insert(file.into(), bytes.clone());
+        }
+        Ok(bytes)
+    }
+
+    async fn open(&self, file: &str) -> Result<Option<Self::Reader>, Error> {
+        self.files.open(file).await
+    }
+
+    async fn keep(&self) {
+        let mut read = self.read.lock().unwrap();
+        self.copies.lock().unwrap().append(&mut read);
+    }
+
+    async fn forget(&self) -> bool {
+        self.read.lock().unwrap().clear();
+        let mut copies = self.copies.lock().unwrap();
+        let any = !copies.is_empty();
+        copies.clear();
+        any
+    }
+}
+
+impl Keeping {
+    fn new(files: Memory) -> Self {
+        Self {
+            files,
+            copies: Arc::default(),
+            read: Arc::default(),
+        }
+    }
+
+    fn load(&self) -> Result<Classifier, Error> {
+        load_stored(self, (), &held_as(Dtype::F32), &())
+    }
+}
+
+#[test]
+fn small_files_are_kept_when_they_can_be_parsed_and_dropped_when_not() {
+    for fixture in &FIXTURES {
+        let whole = fixture.source();
+        let small: Vec<&String> = whole
+            .files
+            .keys()
+            .filter(|name| name.ends_with(".json"))
+            .collect();
+        for name in small {
+            let mut damaged = whole.clone();
+            let bytes = damaged.files.get_mut(name).unwrap();
+            bytes.truncate(bytes.len() / 2);
+            // Damaged on its way: not kept, and a load from a healthy server is right.
+            let mut source = Keeping::new(damaged);
+            let error = source.load().err().expect("the load fails");
+            assert_eq!(error.code(), Code::BadModel, "{name}: {error}");
+            assert!(!source.copies.lock().unwrap().contains_key(name), "{name}");
+            source.files = whole.clone();
+            let expected = logits(&mut source.load().unwrap());
+            assert!(
+                source.copies.lock().unwrap().contains_key(name),
+                "{name} is kept"
+            );
+            // Damaged where it is kept: fetched once more.
+            let copy = whole.files[name][..7].to_vec();
+            source.copies.lock().unwrap().insert(name.clone(), copy);
+            assert_eq!(logits(&mut source.load().unwrap()), expected);
+            assert_eq!(source.copies.lock().unwrap()[name], whole.files[name]);
+        }
+    }
+}
+
+/// The header of SigLIP 2 So400m/16-512 in one file of f32: 4.5 GB, the token table last but for a few.
+fn header_beyond_4_gib() -> (SiglipConfig, Vec<u8>) {
+    let sizes = r#""hidden_size": 1152, "intermediate_size": 4304, "num_attention_heads": 16, "num_hidden_layers": 27"#;
+    let json = format!(
+        r#"{{"model_type": "siglip", "text_config": {{{sizes}, "vocab_size": 256000}}, "vision_config": {{{sizes}, "image_size": 512, "patch_size": 16}}}}"#
+    );
+    let config = SiglipConfig::from_json(json.as_bytes()).unwrap();
+    let (mut header, mut end) = (serde_json::Map::new(), 0_u64);
+    let mut specs = parameters(&config);
+    // As transformers writes it, the vision tower comes last; here the table does, so that its rows lie beyond 4 GiB.
+    specs.sort_by_key(|spec| spec.name == "text_model.embeddings.token_embedding.weight");
+    for spec in specs {
+        let start = end;
+        end += 4 * spec.shape.iter().map(|side| *side as u64).product::<u64>();
+        let info =
+            serde_json::json!({"dtype": "F32", "shape": spec.shape, "data_offsets": [start, end]});
+        header.insert(spec.name, info);
+    }
+    (
+        config,
+        safetensors(&serde_json::Value::from(header).to_string(), &[]),
+    )
+}
+
+#[test]
+fn a_file_of_more_than_4_gib_is_read_from_end_to_end() {
+    let (_, bytes) = header_beyond_4_gib();
+    let header = FileHeader::parse("model.safetensors", &bytes, None).unwrap();
+    let last = header.tensors.last().unwrap();
+    assert_eq!(last.bytes, 256_000 * 1152 * 4);
+    assert!(header.file_size() > 4_500_000_000, "{}", header.file_size());
+    assert_eq!(last.offset + last.bytes, header.file_size());
+    assert_eq!(
+        FileHeader::parse("model.safetensors", &bytes, Some(header.file_size()))
+            .unwrap()
+            .tensors
+            .len(),
+        header.tensors.len()
+    );
+    fails_to_parse(&bytes, Some(header.file_size() - (1 << 32)));
+}
+
+fn fails_to_parse(bytes: &[u8], size: Option<u64>) {
+    let error = FileHeader::parse("model.safetensors", bytes, size).unwrap_err();
+    assert_eq!(error.code(), Code::BadModel);
+}
+
+#[test]
+fn limits_are_named_before_anything_large_is_read() {
+    // A sparse file of 200 MB.
+    let folder = tempfile::tempdir().unwrap();
+    let file = std::fs::File::create(folder.path().join("config.json")).unwrap();
+    file.set_len(200_000_000).unwrap();
+    let source = Folder::new(folder.path()).unwrap();
+    let error = Checkpoint::load(&source, &LoadOptions::exact(), &Device::flex())
+        .err()
+        .unwrap();
+    assert_eq!(error.code(), Code::BadModel);
+    assert!(
+        error.message().contains("config.json has 200000000 bytes"),
+        "{error}"
+    );
+
+    let many = |count: usize| {
+        let mut source = TINY.source();
+        let (mut header, data) = parts(&source.files["model.safetensors"]);
+        for i in 0..count {
+            header[format!("{i}")] = serde_json::json!({"dtype": "F32", "shape": [0], "data_offsets": [data.len(), data.len()]});
+        }
+        let file = safetensors(&header.to_string(), &data);
+        source.files.insert("model.safetensors".into(), file);
+        source
+    };
+    fails(&many(30_000), Code::Unsupported, &["tensors", "20000"]);
+    fails(
+        &many(200_000),
+        Code::BadModel,
+        &["header", "any SigLIP needs"],
+    );
+    // Empty tensors that nobody asks for take no entry of the store each.
+    let store = MemoryStore::default();
+    let loaded = load_stored(&many(8000), store.clone(), &held_as(Dtype::F32), &()).unwrap();
+    assert_eq!(loaded.checkpoint().unused.len(), 8000);
+    assert!(store.entries.lock().unwrap().len() < 200);
+}
+
+#[test]
+fn tensors_of_no_use_are_told_and_skipped_unless_one_is_missing() {
+    let mut source = TINY.source();
+    let (mut header, mut data) = parts(&source.files["model.safetensors"]);
+    let start = data.len();
+    data.extend([7; 12]);
+    header["vision_model.head.extra"] =
+        serde_json::json!({"dtype": "I32", "shape": [3], "data_offsets": [start, data.len()]});
+    source.files.insert(
+        "model.safetensors".into(),
+        safetensors(&header.to_string(), &data),
+    );
+    let (mut loaded, mut plain) = (
+        load_stored(&source, (), &held_as(Dtype::F32), &()).unwrap(),
+        load_stored(&TINY.source(), (), &held_as(Dtype::F32), &()).unwrap(),
+    );
+    assert_eq!(loaded.checkpoint().unused, ["vision_model.head.extra"]);
+    assert_eq!(logits(&mut loaded), logits(&mut plain));
+}
+
+#[test]
+fn a_classifier_moves_between_threads() {
+    fn check<T: Send>(_: &T) {}
+    let source = siglip_web::checkpoint::Memory::new(TINY.source().files);
+    let mut classifier = load_stored(&source, (), &LoadOptions::default(), &()).unwrap();
+    check(&classifier);
+    let expected = logits(&mut classifier);
+    let got = std::thread::spawn(move || logits(&mut classifier))
+        .join()
+        .unwrap();
+    assert_eq!(got, expected);
 }

@@ -266,7 +266,7 @@ impl Start {
                 model: Some(model),
             });
         }
-        let read = |file: &str| pollster::block_on(folder.read_all(file));
+        let read = |file: &str| pollster::block_on(folder.read_all(file, u64::MAX));
         let required = |file: &str| {
             read(file)?.ok_or_else(|| {
                 Error::new(

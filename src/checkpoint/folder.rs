@@ -3,8 +3,9 @@
 use std::fs::File;
 use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
 
-use super::{Reader, Source};
+use super::{Reader, Source, too_large};
 use crate::error::{Error, Result};
 
 /// A folder of the file system.
@@ -44,13 +45,23 @@ fn unreadable(path: &Path, error: &std::io::Error) -> Error {
 impl Source for Folder {
     type Reader = FolderReader;
 
-    async fn read_all(&self, file: &str) -> Result<Option<Vec<u8>>> {
-        let Some(mut open) = self.open_file(file)? else {
+    async fn read_all(&self, file: &str, limit: u64) -> Result<Option<Vec<u8>>> {
+        let Some(FolderReader {
+            path,
+            file: open,
+            size,
+        }) = self.open(file).await?
+        else {
             return Ok(None);
         };
+        if size > limit {
+            return Err(too_large(file, size, limit));
+        }
         let mut bytes = Vec::new();
-        open.read_to_end(&mut bytes)
-            .map_err(|error| unreadable(&self.0.join(file), &error))?;
+        // It may have grown since.
+        open.take(limit)
+            .read_to_end(&mut bytes)
+            .map_err(|error| unreadable(&path, &error))?;
         Ok(Some(bytes))
     }
 
@@ -86,6 +97,12 @@ impl Reader for FolderReader {
 
     fn sha256(&self) -> Option<String> {
         None
+    }
+
+    fn validator(&self) -> Option<String> {
+        let modified = self.file.metadata().ok()?.modified().ok()?;
+        let since = modified.duration_since(UNIX_EPOCH).ok()?;
+        Some(format!("modified {}", since.as_nanos()))
     }
 
     fn plan(&mut self, _: &[(u64, u64)]) {}

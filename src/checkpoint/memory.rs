@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{Reader, Source};
+use super::{Reader, Source, too_large};
 use crate::error::Result;
 
 /// Files in memory: for servers that fetch or embed them, and for tests. Clones share them.
@@ -38,8 +38,13 @@ impl Memory {
 impl Source for Memory {
     type Reader = MemoryReader;
 
-    async fn read_all(&self, file: &str) -> Result<Option<Vec<u8>>> {
-        Ok(self.files.get(file).map(|bytes| bytes.to_vec()))
+    async fn read_all(&self, file: &str, limit: u64) -> Result<Option<Vec<u8>>> {
+        match self.files.get(file) {
+            Some(bytes) if bytes.len() as u64 > limit => {
+                Err(too_large(file, bytes.len() as u64, limit))
+            }
+            bytes => Ok(bytes.map(|bytes| bytes.to_vec())),
+        }
     }
 
     async fn open(&self, file: &str) -> Result<Option<MemoryReader>> {

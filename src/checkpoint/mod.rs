@@ -22,7 +22,7 @@ pub use convert::{Calibration, calibrate, convert};
 pub use folder::{Folder, FolderReader};
 pub use load::{TokenRows, shard_names};
 pub use memory::{Memory, MemoryReader};
-pub use ports::{MaybeSend, Pace, Progress, Reader, Source, Stage, Store};
+pub use ports::{MaybeSend, Pace, Progress, Reader, Source, Stage, Store, too_large};
 pub use precision::weight_dtype;
 pub use safetensors::{FileHeader, TensorInfo};
 #[cfg(all(feature = "train", not(target_family = "wasm")))]
@@ -34,7 +34,7 @@ use crate::model::{ParameterSpec, Siglip, SiglipConfig};
 use crate::preprocess::Preprocessor;
 use crate::tokenizer::Tokenizer;
 use format::FixedLabels;
-use load::{Loaded, Manifest, Ports, Wish, load_weights, required};
+use load::{Loaded, Manifest, Ports, Wish, load_weights, optional, parsed, required};
 use precision::auto_dtype;
 
 /// How a checkpoint is loaded.
@@ -91,6 +91,8 @@ pub struct Checkpoint {
     pub dtype: Dtype,
     /// Bytes that the weights take.
     pub bytes: usize,
+    /// Tensors of its files that the model has no use for.
+    pub unused: Vec<String>,
 }
 
 #[cfg(not(target_family = "wasm"))]
@@ -100,8 +102,8 @@ impl Checkpoint {
     /// # Errors
     /// As [`load_async`](Self::load_async).
     pub fn load(source: &impl Source, options: &LoadOptions, device: &Device) -> Result<Self> {
-        let loading = Self::load_async(source, (), options, device, &(), &mut |_| {});
-        pollster::block_on(loading)
+        let progress = &mut |_: Progress| {};
+        pollster::block_on(Self::load_async(source, (), options, device, &(), progress))
     }
 }
 
@@ -125,13 +127,17 @@ impl Checkpoint {
         pace: &impl Pace,
         progress: &mut impl FnMut(Progress),
     ) -> Result<Self> {
-        let described = Described::read(source, pace).await?;
         let manifest = Manifest::recall(&store).await;
-        let tokenizer = match &described.fixed {
-            Some(_) => None,
-            None => Some(tokenizer(source, &store, manifest.is_some(), &described).await?),
-        };
-        pace.step().await?;
+        let (described, tokenizer) = parsed(source, async || {
+            let described = Described::read(source, pace).await?;
+            let tokenizer = match &described.fixed {
+                Some(_) => None,
+                None => Some(tokenizer(source, &store, manifest.is_some(), &described).await?),
+            };
+            pace.step().await?;
+            Ok((described, tokenizer))
+        })
+        .await?;
 
         let Described { config, fixed, .. } = &described;
         let specs = format::parameters(config, fixed.as_ref());
@@ -182,6 +188,7 @@ impl Checkpoint {
         let embeddings = embeddings.map(<[f32]>::to_vec).collect();
         building(bytes);
         Ok(Self {
+            unused: std::mem::take(&mut loader.unused),
             config: described.config,
             preprocessor: described.preprocessor,
             tokenizer,
@@ -245,7 +252,7 @@ async fn tokenizer(
         return Ok(tokenizer);
     }
     let tokenizer_json = required(source, "tokenizer.json").await?;
-    let tokenizer_config = source.read_all("tokenizer_config.json").await?;
+    let tokenizer_config = optional(source, "tokenizer_config.json").await?;
     let text = &described.config.text;
     let tokenizer = Tokenizer::new(
         &tokenizer_json,

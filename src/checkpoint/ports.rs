@@ -1,7 +1,7 @@
 //! What a load needs from the world around it: files, a place to keep what was made of them, a say in when to stop, and someone
 //! to tell how far it is.
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// `Send` natively, so that a model can move between a server's threads; in the browser, where everything lives on one, nothing.
 #[cfg(not(target_family = "wasm"))]
@@ -33,8 +33,8 @@ impl<T> MaybeSend for T {}
 /// impl<S: Source> Source for Below<S> {
 ///     type Reader = S::Reader;
 ///
-///     async fn read_all(&self, file: &str) -> Result<Option<Vec<u8>>> {
-///         self.files.read_all(&format!("{}{file}", self.prefix)).await
+///     async fn read_all(&self, file: &str, limit: u64) -> Result<Option<Vec<u8>>> {
+///         self.files.read_all(&format!("{}{file}", self.prefix), limit).await
 ///     }
 ///
 ///     async fn open(&self, file: &str) -> Result<Option<S::Reader>> {
@@ -44,8 +44,8 @@ impl<T> MaybeSend for T {}
 ///
 /// let files = Memory::new([("siglip/config.json", b"{}".to_vec())]);
 /// let source = Below { prefix: "siglip/".into(), files };
-/// assert_eq!(pollster::block_on(source.read_all("config.json"))?, Some(b"{}".to_vec()));
-/// assert_eq!(pollster::block_on(source.read_all("tokenizer.json"))?, None);
+/// assert_eq!(pollster::block_on(source.read_all("config.json", 100))?, Some(b"{}".to_vec()));
+/// assert_eq!(pollster::block_on(source.read_all("tokenizer.json", 100))?, None);
 /// # Ok::<(), siglip_web::Error>(())
 /// ```
 #[allow(async_fn_in_trait)] // One thread: the browser's, or a native caller that blocks.
@@ -53,17 +53,34 @@ pub trait Source: Clone + MaybeSend + 'static {
     /// An open safetensors file.
     type Reader: Reader + 'static;
 
-    /// The whole of a small file, or `None` if there is no such file.
+    /// The whole of a small file of at most `limit` bytes, or `None` if there is no such file.
     ///
     /// # Errors
-    /// `network` if the file may be there but can't be read.
-    async fn read_all(&self, file: &str) -> Result<Option<Vec<u8>>>;
+    /// `bad-model`, best from [`too_large`], for a larger file, before it is read where its size is known; `network` if the file may be
+    /// there but can't be read.
+    async fn read_all(&self, file: &str, limit: u64) -> Result<Option<Vec<u8>>>;
 
     /// Opens a large file, or `None` if there is no such file.
     ///
     /// # Errors
     /// `network` if the file may be there but can't be read.
     async fn open(&self, file: &str) -> Result<Option<Self::Reader>>;
+
+    /// Every file that [`read_all`](Self::read_all) gave so far could be parsed: a source that keeps copies for later loads may do so now.
+    async fn keep(&self) {}
+
+    /// Drops the copies that [`read_all`](Self::read_all) gave: one of them can't be parsed. True if there were any, so that reading the
+    /// files once more may give others.
+    async fn forget(&self) -> bool {
+        false
+    }
+}
+
+/// What a [`Source`] says of a small file of more than `limit` bytes.
+pub fn too_large(file: &str, size: u64, limit: u64) -> Error {
+    Error::bad_model(format!(
+        "{file} has {size} bytes, more than the {limit} that such a file ever needs; it belongs to something else or is damaged: get it again"
+    ))
 }
 
 /// A file that is read by ranges. Retries, resuming and consistency between ranges are its own business: it gives the bytes or
@@ -91,6 +108,12 @@ pub trait Reader: MaybeSend {
 
     /// The SHA-256 of the whole file that its publisher states, in lower-case hexadecimal, where it is known.
     fn sha256(&self) -> Option<String>;
+
+    /// What tells this version of the file from others of the same name, where that is known: an HTTP validator (`ETag`, `Last-Modified`),
+    /// a commit, a date. Asked for after a read; it is the same after each, or the file has changed.
+    fn validator(&self) -> Option<String> {
+        None
+    }
 
     /// The reads to come, `(offset, length)` each, in order; a reader may fetch ahead.
     fn plan(&mut self, reads: &[(u64, u64)]);

@@ -7,11 +7,12 @@ use crate::kernels::{Dtype, takes_packed};
 use crate::model::ParameterSpec;
 
 /// Weights up to this many bytes stay in f32 unless the caller says otherwise.
-const SMALL: usize = 64 << 20;
+const SMALL: u64 = 64 << 20;
 
 /// The dtype of a model with so many parameters on `device`, where neither the caller nor the checkpoint names one.
 pub(super) fn auto_dtype(parameters: usize, device: &Device) -> Dtype {
-    match parameters * size_of::<f32>() <= SMALL {
+    // In 64 bits, also in a browser: the largest models have more than 4 GiB in f32.
+    match parameters as u64 * size_of::<f32>() as u64 <= SMALL {
         true => Dtype::F32,
         false if *device == Device::flex() => Dtype::Q8,
         false => Dtype::F16,

@@ -1,19 +1,24 @@
 //! The header of a safetensors file, checked before any tensor is read.
 //!
-//! The `safetensors` crate parses it and checks order, overlaps, holes, overflow and each size against its shape; here are
-//! the file around the header, the number formats, and messages that name the file.
+//! The `safetensors` crate's own `Metadata` counts in `usize`, which is 32 bits in a browser, where files of more than 4 GiB are
+//! read by ranges. So the header is parsed here, with the crate's number formats, and checked for order, overlaps, holes and sizes that are
+//! not those of the shapes, in messages that name the file.
 
 use std::collections::HashMap;
 
 use half::{bf16, f16};
-use safetensors::tensor::{Dtype, Metadata};
+use safetensors::tensor::Dtype;
+use serde::Deserialize;
 
 use super::Reader;
 use crate::error::{Error, Result};
 use crate::json::check_not_a_stand_in;
 
-/// The specification's limit on headers, in bytes.
-const LARGEST_HEADER: u64 = 100_000_000;
+/// Headers of more bytes are refused: a SigLIP's has a tenth of this, with every name.
+const LARGEST_HEADER: u64 = 4 << 20;
+
+/// Files of more tensors are refused: the largest SigLIP has 1100, and 3000 where weights are quantized with scales and offsets beside them.
+const MOST_TENSORS: usize = 20_000;
 
 /// Where a file's tensors are.
 #[derive(Clone, Debug)]
@@ -32,11 +37,11 @@ pub struct TensorInfo {
     /// For example `logit_scale`.
     pub name: String,
     /// In elements.
-    pub shape: Vec<usize>,
+    pub shape: Vec<u64>,
     /// Offset of its first byte in the file.
     pub offset: u64,
     /// Length in bytes.
-    pub bytes: usize,
+    pub bytes: u64,
     /// The numbers' format.
     pub dtype: Dtype,
 }
@@ -61,10 +66,9 @@ impl FileHeader {
         if length > LARGEST_HEADER.min(rest) {
             return Err(damaged(format!(
                 "says that its header has {length} bytes, more than {}",
-                if rest < LARGEST_HEADER {
-                    "the file has"
-                } else {
-                    "the format allows"
+                match rest < LARGEST_HEADER {
+                    true => "the file has",
+                    false => "any SigLIP needs",
                 }
             )));
         }
@@ -83,31 +87,46 @@ impl FileHeader {
         let damaged =
             |what: String| Error::bad_model(format!("{file} {what}; it is damaged: get it again"));
         let json = bytes.get(8..).unwrap_or_default();
-        let metadata: Metadata = serde_json::from_slice(json)
+        let raw: RawHeader = serde_json::from_slice(json)
             .map_err(|error| damaged(format!("has a header that can't be read ({error})")))?;
-        let data_start = 8 + json.len() as u64;
-        let tensors = metadata.offset_keys().into_iter().map(|name| {
-            let info = metadata
-                .info(&name)
-                .expect("a name that the metadata listed");
-            let (start, end) = info.data_offsets;
-            TensorInfo {
-                shape: info.shape.clone(),
-                offset: data_start + start as u64,
-                bytes: end - start,
-                dtype: info.dtype,
-                name,
-            }
+        if raw.tensors.len() > MOST_TENSORS {
+            return Err(Error::unsupported(format!(
+                "{file} has {} tensors, more than the {MOST_TENSORS} that can be read; it is no SigLIP",
+                raw.tensors.len()
+            )));
+        }
+        let data_start = bytes.len() as u64;
+        let mut tensors: Vec<(String, RawTensor)> = raw.tensors.into_iter().collect();
+        tensors.sort_unstable_by(|(a_name, a), (b_name, b)| {
+            (a.data_offsets, a_name).cmp(&(b.data_offsets, b_name))
         });
+        let mut data_end = 0;
+        let mut checked = Vec::with_capacity(tensors.len());
+        for (name, tensor) in tensors {
+            let (start, end) = tensor.data_offsets;
+            if start != data_end || end < start || tensor.length() != Some(end - start) {
+                return Err(damaged(format!(
+                    "has a header that can't be read: the {:?} tensor {name} of shape {:?} is said to be the bytes {start} to {end}, after one that ends at {data_end}",
+                    tensor.dtype, tensor.shape
+                )));
+            }
+            data_end = end;
+            checked.push(TensorInfo {
+                name,
+                shape: tensor.shape,
+                offset: data_start + start,
+                bytes: end - start,
+                dtype: tensor.dtype,
+            });
+        }
+        // Numbers of JavaScript are exact up to here, and sums of two stay so in 64 bits.
+        if data_end > 1 << 52 {
+            return Err(damaged(format!("says that it has {data_end} bytes")));
+        }
         let header = Self {
-            tensors: tensors.collect(),
+            tensors: checked,
             data_start,
-            metadata: metadata
-                .metadata()
-                .iter()
-                .flatten()
-                .map(|(key, value)| (key.clone(), value.clone()))
-                .collect(),
+            metadata: raw.metadata.unwrap_or_default(),
         };
         match size {
             Some(size) if size != header.file_size() => Err(damaged(format!(
@@ -120,17 +139,42 @@ impl FileHeader {
 
     /// Size of the whole file in bytes.
     pub fn file_size(&self) -> u64 {
-        let data: u64 = self.tensors.iter().map(|tensor| tensor.bytes as u64).sum();
-        self.data_start + data
+        let end = self
+            .tensors
+            .last()
+            .map(|tensor| tensor.offset + tensor.bytes);
+        end.unwrap_or(self.data_start)
+    }
+}
+
+#[derive(Deserialize)]
+struct RawHeader {
+    #[serde(rename = "__metadata__")]
+    metadata: Option<HashMap<String, String>>,
+    #[serde(flatten)]
+    tensors: HashMap<String, RawTensor>,
+}
+
+#[derive(Deserialize)]
+struct RawTensor {
+    dtype: Dtype,
+    shape: Vec<u64>,
+    data_offsets: (u64, u64),
+}
+
+impl RawTensor {
+    /// In bytes, if it is a number of whole ones and not beyond all measure.
+    fn length(&self) -> Option<u64> {
+        let elements = self
+            .shape
+            .iter()
+            .try_fold(1_u64, |n, side| n.checked_mul(*side))?;
+        let bits = elements.checked_mul(self.dtype.bitsize() as u64)?;
+        bits.is_multiple_of(8).then_some(bits / 8)
     }
 }
 
 impl TensorInfo {
-    /// Number of elements.
-    pub fn elements(&self) -> usize {
-        self.shape.iter().product()
-    }
-
     /// # Errors
     /// `unsupported` unless the numbers are f32, f16 or bf16.
     pub(super) fn check_dtype(&self, file: &str) -> Result<()> {

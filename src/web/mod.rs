@@ -30,7 +30,11 @@ extern "C" {
     #[derive(Clone)]
     pub type JsSource;
     #[wasm_bindgen(method, catch, js_name = readAll)]
-    async fn read_all(this: &JsSource, file: &str) -> std::result::Result<JsValue, JsValue>;
+    async fn read_all(
+        this: &JsSource,
+        file: &str,
+        limit: f64,
+    ) -> std::result::Result<JsValue, JsValue>;
     #[wasm_bindgen(method, catch)]
     async fn open(this: &JsSource, file: &str) -> std::result::Result<JsValue, JsValue>;
 
@@ -115,8 +119,8 @@ impl Pace for Cancel {
 impl Source for JsSource {
     type Reader = OpenFile;
 
-    async fn read_all(&self, file: &str) -> Result<Option<Vec<u8>>> {
-        let bytes = self.read_all(file).await.map_err(from_js)?;
+    async fn read_all(&self, file: &str, limit: u64) -> Result<Option<Vec<u8>>> {
+        let bytes = self.read_all(file, limit as f64).await.map_err(from_js)?;
         Ok((!bytes.is_undefined()).then(|| bytes_of(&bytes)))
     }
 

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use safetensors::SafeTensors;
-use siglip_web::checkpoint::{Checkpoint, Pace, Reader, Source, Store};
+use siglip_web::checkpoint::{Checkpoint, Pace, Reader, Source, Store, too_large};
 use siglip_web::kernels::to_vec;
 use siglip_web::{Classifier, ClassifyOptions, Code, Error, LoadOptions, Picture, Result};
 
@@ -25,6 +25,8 @@ pub struct Memory {
     pub in_order: bool,
     /// The hash that files are said to have.
     pub sha256: Option<String>,
+    /// What tells these files from others of the same names.
+    pub validator: Option<String>,
     /// What was read of which file, and how many files were opened.
     pub reads: Arc<Mutex<Vec<(String, u64, usize)>>>,
     pub opened: Arc<AtomicUsize>,
@@ -49,6 +51,7 @@ pub struct MemoryReader {
     in_order: bool,
     at: u64,
     sha256: Option<String>,
+    validator: Option<String>,
     reads: Arc<Mutex<Vec<(String, u64, usize)>>>,
 }
 
@@ -83,8 +86,13 @@ impl Store for MemoryStore {
 impl Source for Memory {
     type Reader = MemoryReader;
 
-    async fn read_all(&self, file: &str) -> Result<Option<Vec<u8>>> {
-        Ok(self.files.get(file).cloned())
+    async fn read_all(&self, file: &str, limit: u64) -> Result<Option<Vec<u8>>> {
+        match self.files.get(file) {
+            Some(bytes) if bytes.len() as u64 > limit => {
+                Err(too_large(file, bytes.len() as u64, limit))
+            }
+            bytes => Ok(bytes.cloned()),
+        }
     }
 
     async fn open(&self, file: &str) -> Result<Option<MemoryReader>> {
@@ -97,6 +105,7 @@ impl Source for Memory {
                 in_order: self.in_order,
                 at: 0,
                 sha256: self.sha256.clone(),
+                validator: self.validator.clone(),
                 reads: self.reads.clone(),
             }
         }))
@@ -114,6 +123,10 @@ impl Reader for MemoryReader {
 
     fn sha256(&self) -> Option<String> {
         self.sha256.clone()
+    }
+
+    fn validator(&self) -> Option<String> {
+        self.validator.clone()
     }
 
     fn plan(&mut self, _: &[(u64, u64)]) {}

@@ -1,6 +1,5 @@
 //! Writing a checkpoint in fewer bits, for people who host their own.
 
-use std::collections::HashMap;
 use std::io::Write;
 
 use half::f16;
@@ -12,7 +11,8 @@ pub use calibrate::{Calibration, calibrate};
 
 use super::format::{self, FixedLabels, KEY, LABEL_EMBEDDINGS, Packing, TOKEN_TABLE};
 use super::load::{
-    Fresh, INDEX, Numbers, SINGLE_FILE, Sink, Target, WeightsFile, check_tensor, encoding, required,
+    Fresh, INDEX, Numbers, SINGLE_FILE, Sink, Target, WeightsFile, check_tensor, encoding,
+    not_finite, required,
 };
 use super::{Pace, Reader, Source, weight_dtype};
 use crate::error::{Error, Result};
@@ -108,10 +108,11 @@ fn header(dtype: Dtype, written: &[Written]) -> Result<Vec<u8>> {
     let packed: Vec<(String, Dtype)> = packed
         .map(|tensor| (tensor.spec.name.clone(), tensor.dtype))
         .collect();
-    let metadata = HashMap::from([
-        ("format".into(), "pt".into()),
-        (KEY.into(), Packing::to_json(dtype, &packed)),
-    ]);
+    let metadata = [
+        ("format", "pt".into()),
+        (KEY, Packing::to_json(dtype, &packed)),
+    ];
+    let metadata = metadata.map(|(key, value)| (key.to_owned(), value));
     let mut end = 0;
     let tensors = written.iter().map(|tensor| {
         let (dtype, shape) = tensor.layout();
@@ -125,7 +126,7 @@ fn header(dtype: Dtype, written: &[Written]) -> Result<Vec<u8>> {
         };
         (tensor.spec.name.clone(), header)
     });
-    let metadata = Metadata::new(Some(metadata), tensors.collect())
+    let metadata = Metadata::new(Some(metadata.into_iter().collect()), tensors.collect())
         .map_err(|error| Error::bad_model(format!("the tensors make no file ({error})")))?;
     let mut json = serde_json::to_vec(&metadata).expect("strings and numbers");
     json.resize(json.len().next_multiple_of(8), b' ');
@@ -152,15 +153,18 @@ async fn read<R: Reader>(files: &mut [WeightsFile<R>], tensor: &Written) -> Resu
     };
     let mut sink = Sink::new(encoding(file, &info), target, tensor.spec.matrix());
     let reader = file.reader.as_mut().expect("a file that was just opened");
-    let bytes = reader.read_at(info.offset, info.bytes).await?;
-    if bytes.len() < info.bytes {
+    let bytes = reader.read_at(info.offset, info.bytes as usize).await?;
+    if (bytes.len() as u64) < info.bytes {
         return Err(Error::bad_model(format!(
             "{} ends in the middle of {name}; it was cut off: get it again",
             file.name()
         )));
     }
     sink.push(&bytes);
-    Ok(match sink.finish() {
+    let numbers = sink
+        .finish()
+        .map_err(|index| not_finite(&file.about.name, name, index))?;
+    Ok(match numbers {
         Numbers::None => Vec::new(),
         Numbers::Plain(values) if tensor.dtype == Dtype::F16 => {
             let halves = values.iter().map(|value| f16::from_f32(*value));

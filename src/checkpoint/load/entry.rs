@@ -12,7 +12,7 @@ use twox_hash::XxHash3_128;
 use crate::kernels::Dtype;
 
 /// Format of an entry, with its version as the last byte. Raise it when entries of the old version would be read wrongly.
-const MAGIC: u32 = u32::from_le_bytes(*b"slw2");
+const MAGIC: u32 = u32::from_le_bytes(*b"slw3");
 /// Words before the states.
 const FIXED: usize = 5;
 /// Words after the numbers.

@@ -2,12 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use twox_hash::XxHash3_128;
 
 use super::entry::{Entry, Kind, seal};
 use super::sink::words;
 use crate::checkpoint::format::Packing;
 use crate::checkpoint::{FileHeader, Reader, Source, Store};
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::json;
 use crate::model::ParameterSpec;
 
@@ -17,7 +18,7 @@ pub const SINGLE_FILE: &str = "model.safetensors";
 pub const INDEX: &str = "model.safetensors.index.json";
 
 /// Version of [`Manifest`]; raise it when a field changes its meaning.
-const MANIFEST_VERSION: u32 = 1;
+const MANIFEST_VERSION: u32 = 2;
 
 /// What a store says of a whole checkpoint that it has, as JSON.
 #[derive(Deserialize, Serialize)]
@@ -30,10 +31,12 @@ pub struct Manifest {
 }
 
 /// What a [`Manifest`] says of one file.
-#[derive(Clone, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct ManifestFile {
     pub name: String,
     pub sha256: Option<String>,
+    /// See [`Reader::validator`].
+    pub validator: Option<String>,
     pub random_access: bool,
 }
 
@@ -71,6 +74,9 @@ impl From<Error> for Failure {
     }
 }
 
+/// See [`WeightsFile::identity`].
+pub type Identity = [u8; 16];
+
 /// A file with its header, opened where something must be read from it.
 pub struct WeightsFile<R> {
     pub about: ManifestFile,
@@ -97,6 +103,7 @@ impl<R: Reader> WeightsFile<R> {
             about: ManifestFile {
                 name: name.into(),
                 sha256: reader.sha256(),
+                validator: reader.validator(),
                 random_access: reader.random_access(),
             },
             header_bytes,
@@ -125,6 +132,20 @@ impl<R: Reader> WeightsFile<R> {
             header,
             reader: None,
         })
+    }
+}
+
+impl<R> WeightsFile<R> {
+    /// Which file it is, beyond its name: what is kept of its tensors and rows is bound to this.
+    pub fn identity(&self) -> Identity {
+        let mut hash = XxHash3_128::new();
+        hash.write(&self.header_bytes);
+        for known in [&self.about.sha256, &self.about.validator] {
+            // None and an empty text differ.
+            hash.write(&[u8::from(known.is_some())]);
+            hash.write(known.as_deref().unwrap_or_default().as_bytes());
+        }
+        hash.finish_128().to_le_bytes()
     }
 
     /// As messages and progress call it.
@@ -156,12 +177,15 @@ impl<R: Reader> Fresh<R> {
                 reader: Some(reader),
             }]);
         }
-        let index = source.read_all(INDEX).await?.ok_or_else(|| {
-            Error::bad_model(format!(
-                "{SINGLE_FILE} is missing (and so is {INDEX}); checkpoints in other formats (.bin, .h5, .onnx) can't be read"
-            ))
-        })?;
-        let names = shard_names(&index, specs)?.into_iter();
+        let names = parsed(source, async || {
+            let index = optional(source, INDEX).await?.ok_or_else(|| {
+                Error::bad_model(format!(
+                    "{SINGLE_FILE} is missing (and so is {INDEX}); checkpoints in other formats (.bin, .h5, .onnx) can't be read"
+                ))
+            })?;
+            shard_names(&index, specs)
+        });
+        let names = names.await?.into_iter();
         Ok(names.map(|name| Self { name, reader: None }).collect())
     }
 
@@ -225,13 +249,41 @@ pub async fn open<S: Source>(source: &S, file: &str) -> Result<S::Reader> {
     })
 }
 
+/// The most bytes that a small file may have, by what the largest published one needs: 2 MB for the labels of ImageNet-21k in a
+/// `config.json`, 34 MB for SigLIP 2's tokenizer, 1.2 MB for its configuration.
+fn limit(file: &str) -> u64 {
+    match file {
+        "tokenizer.json" => 128 << 20,
+        "tokenizer_config.json" | "config.json" | INDEX => 16 << 20,
+        _ => 1 << 20,
+    }
+}
+
+/// Reads a small file, if it is there.
+pub async fn optional(source: &impl Source, file: &str) -> Result<Option<Vec<u8>>> {
+    source.read_all(file, limit(file)).await
+}
+
 /// Reads a small file that must be there.
 pub async fn required(source: &impl Source, file: &str) -> Result<Vec<u8>> {
-    source.read_all(file).await?.ok_or_else(|| {
+    optional(source, file).await?.ok_or_else(|| {
         Error::bad_model(format!(
             "{file} is missing; a checkpoint folder has config.json, preprocessor_config.json, tokenizer.json and model.safetensors"
         ))
     })
+}
+
+/// What `read` makes of small files. If that is `bad-model` and files were kept from an earlier load, these are dropped and it is tried
+/// once more; what is good may then be kept.
+pub async fn parsed<T>(source: &impl Source, read: impl AsyncFn() -> Result<T>) -> Result<T> {
+    let mut result = read().await;
+    if matches!(&result, Err(error) if error.code() == Code::BadModel) && source.forget().await {
+        result = read().await;
+    }
+    if result.is_ok() {
+        source.keep().await;
+    }
+    result
 }
 
 /// The files that a `model.safetensors.index.json` names, in order.

@@ -10,12 +10,14 @@ mod tensors;
 
 use burn::tensor::Device;
 
-pub use files::{Fresh, INDEX, Manifest, SINGLE_FILE, WeightsFile, required, shard_names};
+pub use files::{
+    Fresh, INDEX, Manifest, SINGLE_FILE, WeightsFile, optional, parsed, required, shard_names,
+};
 #[cfg(feature = "webgpu")]
 pub use outline::prepare;
 pub use rows::TokenRows;
 pub use sink::{Numbers, Sink, Target};
-pub use tensors::{Loader, Ports, check_tensor, encoding};
+pub use tensors::{Loader, Ports, check_tensor, encoding, not_finite};
 
 use super::{Pace, Progress, Source, Store};
 use crate::error::{Error, Result};
@@ -107,7 +109,7 @@ async fn load_files<'a, S: Source, T: Store, P: Pace, F: FnMut(Progress), W: Fut
             None => break,
         }
     }
-    loader.check_complete("the files of the checkpoint")?;
+    loader.check_complete()?;
     prepared.await;
     Ok(Loaded {
         loader,

@@ -6,11 +6,15 @@
 use std::collections::{HashMap, HashSet};
 use std::pin::Pin;
 
+use twox_hash::XxHash3_128;
+
 use super::entry::{Entry, Kind, seal};
-use super::files::open;
+use super::files::{Identity, Manifest, ManifestFile, open};
 use super::sink::{Encoding, words};
+use super::tensors::not_finite;
+use crate::checkpoint::format::TOKEN_TABLE;
 use crate::checkpoint::safetensors::{append_f32, size_of_number};
-use crate::checkpoint::{MaybeSend, Reader, Source, Store};
+use crate::checkpoint::{FileHeader, MaybeSend, Reader, Source, Store};
 use crate::error::{Error, Result};
 use crate::kernels::packed::unpack_row;
 use crate::kernels::{Dtype, PackedMatrix};
@@ -18,7 +22,11 @@ use crate::kernels::{Dtype, PackedMatrix};
 /// Where a token table was left.
 #[derive(Clone, Debug)]
 pub struct RemoteTable {
-    pub file: String,
+    /// The file, as it was when the weights were loaded.
+    pub about: ManifestFile,
+    /// Which file: every row in the store carries this, so that no model takes those of another version.
+    pub identity: Identity,
+    pub header_hash: u128,
     pub file_size: u64,
     /// Of its first row.
     pub offset: u64,
@@ -146,30 +154,17 @@ impl<S: Source, T: Store> Remote<S, T> {
                 _ => reads.push((start(*id), row_bytes)),
             }
         }
-        if self.reader.is_none() {
-            let reader = open(&self.source, &self.table.file).await?;
-            if reader
-                .size()
-                .is_some_and(|size| size != self.table.file_size)
-            {
-                return Err(Error::network(format!(
-                    "{} is another file than when the model was loaded; load the model again",
-                    self.table.file
-                )));
-            }
-            self.reader = Some(reader);
-        }
-        let reader = self.reader.as_mut().expect("opened above");
+        let mut reader = match self.reader.take() {
+            Some(reader) => reader,
+            None => self.open().await?,
+        };
         reader.plan(&reads);
         let first_new = self.order.len();
         let mut ids = ids.iter().peekable();
         for (offset, length) in reads {
             let bytes = reader.read_at(offset, length as usize).await?;
-            if bytes.len() as u64 != length {
-                return Err(Error::network(format!(
-                    "{} ended within its token table; load the model again",
-                    self.table.file
-                )));
+            if bytes.len() as u64 != length || reader.validator() != self.table.about.validator {
+                return Err(self.changed().await);
             }
             let end = offset + length;
             while let Some(id) =
@@ -185,23 +180,54 @@ impl<S: Source, T: Store> Remote<S, T> {
                         unpack_row(dtype, &words(row).collect::<Vec<u32>>(), &mut values);
                     }
                 }
+                if let Some(at) = values.iter().position(|value| !value.is_finite()) {
+                    let index = *id as usize * self.table.hidden + at;
+                    return Err(not_finite(&self.table.about.name, TOKEN_TABLE, index));
+                }
                 self.known.insert(*id, values);
                 self.order.push(*id);
             }
         }
+        self.reader = Some(reader);
         self.keep(first_new).await;
         Ok(())
     }
 
-    fn key(block: usize) -> String {
-        format!("token rows/{block}")
+    /// Opens the file and makes sure that it is the one that the weights came from.
+    async fn open(&self) -> Result<S::Reader> {
+        let about = &self.table.about;
+        let mut reader = open(&self.source, &about.name).await?;
+        let size = reader.size();
+        if size.is_some_and(|size| size != self.table.file_size) || reader.sha256() != about.sha256
+        {
+            return Err(self.changed().await);
+        }
+        // Where nothing else tells versions apart, at least the header does.
+        if about.sha256.is_none() && about.validator.is_none() {
+            let header = FileHeader::read_bytes(&about.name, &mut reader).await?;
+            if XxHash3_128::oneshot(&header) != self.table.header_hash {
+                return Err(self.changed().await);
+            }
+        }
+        Ok(reader)
     }
 
-    /// Which table a block belongs to.
-    fn identity(&self) -> Vec<u8> {
-        [self.table.file_size, self.table.offset]
-            .map(u64::to_le_bytes)
-            .concat()
+    /// The file is another one now. The store must not offer the old one's weights again.
+    async fn changed(&self) -> Error {
+        let about = &self.table.about;
+        if let Some(manifest) = Manifest::recall(&self.store).await
+            && manifest.files.contains(about)
+        {
+            self.store.commit("").await;
+        }
+        Error::network(format!(
+            "{} has changed since the model was loaded; load the model again",
+            about.name
+        ))
+    }
+
+    fn key(block: usize) -> String {
+        format!("token rows/{block}")
     }
 
     /// Puts the blocks with the rows from `first` on into the store: ids, then rows.
@@ -209,7 +235,7 @@ impl<S: Source, T: Store> Remote<S, T> {
         if !self.store.keeps() {
             return;
         }
-        let identity = self.identity();
+        let identity = &self.table.identity;
         for (block, ids) in self.order.chunks(BLOCK).enumerate().skip(first / BLOCK) {
             let rows = ids
                 .iter()
@@ -218,7 +244,7 @@ impl<S: Source, T: Store> Remote<S, T> {
             let words = ids.iter().copied().chain(rows);
             let count = ids.len() * (1 + self.table.hidden);
             let kind = Kind::Numbers(Dtype::F32);
-            let entry = seal(kind, self.table.hidden, &identity, &[], count, words);
+            let entry = seal(kind, self.table.hidden, identity, &[], count, words);
             self.store.put(&Self::key(block), &entry).await;
         }
     }
@@ -226,12 +252,12 @@ impl<S: Source, T: Store> Remote<S, T> {
     /// Takes what the store has.
     async fn restore(&mut self) {
         let (kind, hidden) = (Kind::Numbers(Dtype::F32), self.table.hidden);
-        let identity = self.identity();
         for block in 0.. {
             let Some(words) = self.store.get_words(&Self::key(block)).await else {
                 return;
             };
-            let Some(entry) = Entry::open(words, kind, hidden).filter(|e| e.before == identity)
+            let Some(entry) = Entry::open(words, kind, hidden)
+                .filter(|entry| entry.before == self.table.identity)
             else {
                 return;
             };

@@ -51,6 +51,29 @@ pub struct Sink {
     carry: Vec<u8>,
     out: Out,
     scratch: Vec<f32>,
+    finite: Finite,
+}
+
+/// Watches for numbers that are infinite or none.
+#[derive(Default)]
+struct Finite {
+    /// Numbers so far.
+    count: usize,
+    /// The first that was not finite.
+    fault: Option<usize>,
+}
+
+impl Finite {
+    fn check(&mut self, values: &[f32]) {
+        // Without branches, so that it goes in lanes.
+        let magnitude = |value: &f32| value.to_bits() & 0x7fff_ffff;
+        let largest = values.iter().map(magnitude).fold(0, u32::max);
+        if largest >= f32::INFINITY.to_bits() && self.fault.is_none() {
+            let index = values.iter().position(|value| !value.is_finite());
+            self.fault = index.map(|index| self.count + index);
+        }
+        self.count += values.len();
+    }
 }
 
 enum Out {
@@ -91,6 +114,7 @@ impl Sink {
             carry: Vec::new(),
             out,
             scratch,
+            finite: Finite::default(),
         }
     }
 
@@ -118,10 +142,15 @@ impl Sink {
         match (&mut self.out, self.encoding) {
             (Out::Nothing, _) => {}
             (Out::Words(_, _, out), _) => out.extend(words(bytes)),
-            (Out::Plain(out), Encoding::Numbers(format)) => append_f32(format, bytes, out),
+            (Out::Plain(out), Encoding::Numbers(format)) => {
+                let before = out.len();
+                append_f32(format, bytes, out);
+                self.finite.check(&out[before..]);
+            }
             (Out::Packer(packer), Encoding::Numbers(format)) => {
                 self.scratch.clear();
                 append_f32(format, bytes, &mut self.scratch);
+                self.finite.check(&self.scratch);
                 packer.push(&self.scratch);
             }
             (out, Encoding::Packed(dtype)) => {
@@ -130,6 +159,7 @@ impl Sink {
                     row_words.clear();
                     row_words.extend(words(row));
                     unpack_row(dtype, &row_words, &mut self.scratch);
+                    self.finite.check(&self.scratch);
                     match out {
                         Out::Plain(values) => values.extend_from_slice(&self.scratch),
                         Out::Packer(packer) => packer.push(&self.scratch),
@@ -140,15 +170,23 @@ impl Sink {
         }
     }
 
-    /// The numbers, after the last byte.
-    pub fn finish(self) -> Numbers {
-        match self.out {
+    /// The numbers, after the last byte, or the index of the first that is not finite.
+    pub fn finish(self) -> Result<Numbers, usize> {
+        let numbers = match self.out {
             Out::Nothing => Numbers::None,
             Out::Plain(values) => Numbers::Plain(values),
             Out::Packer(packer) => Numbers::Packed(packer.finish()),
             Out::Words(dtype, input, words) => {
-                Numbers::Packed(PackedMatrix::from_words(dtype, input, words))
+                let matrix = PackedMatrix::from_words(dtype, input, words);
+                if let Some(index) = matrix.first_not_finite() {
+                    return Err(index);
+                }
+                Numbers::Packed(matrix)
             }
+        };
+        match self.finite.fault {
+            Some(index) => Err(index),
+            None => Ok(numbers),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Tensors from a file, or from the store, to where they will live, one after the other: each is converted while it arrives,
 //! and no more than the largest one is ever held besides the weights themselves.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use burn::module::Param;
 use burn::tensor::{Device, Tensor};
@@ -9,7 +9,7 @@ use safetensors::tensor::Dtype as NumberFormat;
 use twox_hash::XxHash3_128;
 
 use super::entry::{Entry, FileHash, Kind, seal};
-use super::files::{Failure, WeightsFile, open};
+use super::files::{Failure, Identity, WeightsFile, open};
 use super::rows::RemoteTable;
 use super::sink::{Encoding, Numbers, Sink, Target};
 use crate::checkpoint::format::{LABEL_EMBEDDINGS, TOKEN_TABLE};
@@ -22,7 +22,7 @@ use crate::model::{ParameterSpec, Weight, Weights};
 const LARGEST_BINDING: usize = 128 << 20;
 
 /// A token table of at least this many bytes is left where it is, if its rows can be read one by one.
-const SMALLEST_REMOTE_TABLE: usize = 16 << 20;
+const SMALLEST_REMOTE_TABLE: u64 = 16 << 20;
 
 /// Files are read in pieces of this many bytes.
 const PIECE: usize = 4 << 20;
@@ -53,7 +53,9 @@ pub struct Loader<'a> {
     /// The label embeddings, one after the other.
     pub labels: Option<Vec<f32>>,
     /// What has arrived.
-    arrived: Vec<String>,
+    arrived: HashSet<String>,
+    /// Tensors of the files that the model has no use for.
+    pub unused: Vec<String>,
     /// Bytes that the weights take.
     pub bytes: usize,
 }
@@ -84,7 +86,8 @@ impl<'a> Loader<'a> {
             table: None,
             remote: None,
             labels: None,
-            arrived: Vec::new(),
+            arrived: HashSet::new(),
+            unused: Vec::new(),
             bytes: 0,
         }
     }
@@ -102,13 +105,7 @@ impl<'a> Loader<'a> {
         ports: &mut Ports<'_, S, T, P, F>,
     ) -> Result<(), Failure> {
         self.check_file(file, alone)?;
-        let tensors = file.header.tensors.iter();
-        let planned: Vec<Planned> = tensors
-            .map(|tensor| Planned {
-                target: self.target(file, tensor),
-                tensor: tensor.clone(),
-            })
-            .collect();
+        let planned = self.plan(file);
         let mut run = Run::new(self, file, &planned, ports);
         run.load(&planned).await?;
         run.check_end().await?;
@@ -116,19 +113,35 @@ impl<'a> Loader<'a> {
         Ok(())
     }
 
-    /// Are the tensors of this file those of the model, with their shapes there?
-    fn check_file<R>(&self, file: &WeightsFile<R>, alone: bool) -> Result<()> {
-        let name = &file.about.name;
+    /// What becomes of each tensor. Neighbours of no use count as one: the store has an entry for each, and a file may be full of them.
+    fn plan<R>(&self, file: &WeightsFile<R>) -> Vec<Planned> {
+        let mut planned: Vec<Planned> = Vec::new();
         for tensor in &file.header.tensors {
-            // Position numbers 0, 1, 2… that older versions of transformers saved.
-            if tensor.name.ends_with(".embeddings.position_ids") {
-                continue;
+            let target = self.target(file, tensor);
+            match planned.last_mut() {
+                Some(last) if target == Target::Nothing && last.target == target => {
+                    last.tensor.bytes += tensor.bytes;
+                }
+                _ => planned.push(Planned {
+                    tensor: tensor.clone(),
+                    target,
+                }),
             }
+        }
+        planned
+    }
+
+    /// Are the tensors of this file those of the model, with their shapes there?
+    fn check_file<R>(&mut self, file: &WeightsFile<R>, alone: bool) -> Result<()> {
+        let name = &file.about.name;
+        let mut here = HashSet::new();
+        for tensor in &file.header.tensors {
             let Some(spec) = self.expected.get(&tensor.name) else {
-                return Err(Error::bad_model(format!(
-                    "{name} has the tensor {}, which a model of this config.json doesn't have",
-                    tensor.name
-                )));
+                // Position numbers 0, 1, 2… that older versions of transformers saved are no surprise.
+                if !tensor.name.ends_with(".embeddings.position_ids") {
+                    self.unused.push(tensor.name.clone());
+                }
+                continue;
             };
             check_tensor(file, tensor, spec)?;
             if self.arrived.contains(&tensor.name) {
@@ -137,26 +150,42 @@ impl<'a> Loader<'a> {
                     tensor.name
                 )));
             }
+            here.insert(tensor.name.as_str());
         }
-        if !alone {
-            return Ok(());
-        }
-        let tensors = &file.header.tensors;
-        match (self.expected.keys()).find(|wanted| !tensors.iter().any(|t| t.name == **wanted)) {
-            None => Ok(()),
-            Some(missing) => Err(Error::bad_model(format!(
-                "{name} doesn't have the tensor {missing}"
-            ))),
+        let missing = self
+            .expected
+            .keys()
+            .filter(|name| !here.contains(name.as_str()));
+        match alone {
+            true => self.check_missing(&format!("{name} doesn't"), missing),
+            false => Ok(()),
         }
     }
 
-    pub fn check_complete(&self, files: &str) -> Result<()> {
-        match (self.expected.keys()).find(|name| !self.arrived.contains(name)) {
-            None => Ok(()),
-            Some(name) => Err(Error::bad_model(format!(
-                "{files} don't have the tensor {name}"
-            ))),
-        }
+    /// Have all parameters arrived?
+    pub fn check_complete(&self) -> Result<()> {
+        let missing = self
+            .expected
+            .keys()
+            .filter(|name| !self.arrived.contains(*name));
+        self.check_missing("the files of the checkpoint don't", missing)
+    }
+
+    fn check_missing<'n>(
+        &self,
+        who: &str,
+        missing: impl Iterator<Item = &'n String>,
+    ) -> Result<()> {
+        let Some(first) = missing.min() else {
+            return Ok(());
+        };
+        let instead = match self.unused.first() {
+            Some(other) => format!(", but {other}, which a model of this config.json doesn't have"),
+            None => String::new(),
+        };
+        Err(Error::bad_model(format!(
+            "{who} have the tensor {first}{instead}"
+        )))
     }
 
     fn target<R>(&self, file: &WeightsFile<R>, tensor: &TensorInfo) -> Target {
@@ -190,18 +219,20 @@ impl<'a> Loader<'a> {
     fn leave<R>(&mut self, file: &WeightsFile<R>, tensor: &TensorInfo) {
         let [_, hidden] = self.expected[&tensor.name].matrix();
         self.remote = Some(RemoteTable {
-            file: file.about.name.clone(),
+            about: file.about.clone(),
+            identity: file.identity(),
+            header_hash: XxHash3_128::oneshot(&file.header_bytes),
             file_size: file.header.file_size(),
             offset: tensor.offset,
             encoding: encoding(file, tensor),
             hidden,
         });
-        self.arrived.push(tensor.name.clone());
+        self.arrived.insert(tensor.name.clone());
     }
 
     /// Puts a tensor where it will live.
     fn place(&mut self, name: &str, target: Target, numbers: Numbers) {
-        self.arrived.push(name.to_owned());
+        self.arrived.insert(name.to_owned());
         match numbers {
             Numbers::None => {}
             Numbers::Plain(values) => {
@@ -272,6 +303,7 @@ pub fn check_tensor<R>(
         }
         None => spec.shape.clone(),
     };
+    let expected: Vec<u64> = expected.iter().map(|side| *side as u64).collect();
     if expected != tensor.shape {
         return Err(Error::bad_model(format!(
             "{name}: the tensor {} has the shape {:?}, config.json asks for {expected:?}: the two files belong to different checkpoints",
@@ -298,7 +330,7 @@ struct Run<'a, 'l, 'p, S: Source, T, P, F> {
     file: &'a mut WeightsFile<S::Reader>,
     ports: &'a mut Ports<'p, S, T, P, F>,
     /// Which file an entry of the store is of, beyond what its own bytes say.
-    identity: [u8; 16],
+    identity: Identity,
     hash: FileHash,
     /// Whether every tensor is read, so that the file's end is reached.
     whole: bool,
@@ -314,18 +346,15 @@ impl<'a, 'l, 'p, S: Source, T: Store, P: Pace, F: FnMut(Progress)> Run<'a, 'l, '
         ports: &'a mut Ports<'p, S, T, P, F>,
     ) -> Self {
         let left_out = planned.iter().filter(|p| p.target == Target::Remote);
-        let left_out: u64 = left_out.map(|p| p.tensor.bytes as u64).sum();
+        let left_out: u64 = left_out.map(|p| p.tensor.bytes).sum();
         let hashed = left_out == 0 && (file.about.sha256.is_some() || ports.store.keeps());
         let mut hash = match hashed {
             true => FileHash::new(),
             false => FileHash::none(),
         };
         hash.update(&file.header_bytes);
-        let mut identity = XxHash3_128::new();
-        identity.write(&file.header_bytes);
-        identity.write(file.about.sha256.as_deref().unwrap_or_default().as_bytes());
         Self {
-            identity: identity.finish_128().to_le_bytes(),
+            identity: file.identity(),
             hash,
             whole: left_out == 0,
             loaded: file.header.data_start,
@@ -415,14 +444,14 @@ impl<'a, 'l, 'p, S: Source, T: Store, P: Pace, F: FnMut(Progress)> Run<'a, 'l, '
             }
         };
         self.loader.place(&next.tensor.name, next.target, numbers);
-        self.loaded += next.tensor.bytes as u64;
+        self.loaded += next.tensor.bytes;
         true
     }
 
     /// Reads neighbouring tensors.
     async fn read(&mut self, planned: &[Planned]) -> Result<(), Failure> {
         let (first, last) = (&planned[0].tensor, &planned[planned.len() - 1].tensor);
-        let end = last.offset + last.bytes as u64;
+        let end = last.offset + last.bytes;
         let pieces: Vec<(u64, u64)> = (first.offset..end)
             .step_by(PIECE)
             .map(|start| (start, (end - start).min(PIECE as u64)))
@@ -436,6 +465,9 @@ impl<'a, 'l, 'p, S: Source, T: Store, P: Pace, F: FnMut(Progress)> Run<'a, 'l, '
         let mut current: Option<Arriving> = None;
         for (offset, length) in pieces {
             let piece = reader.read_at(offset, length as usize).await?;
+            if reader.validator() != self.file.about.validator {
+                return Err(Failure::Stale);
+            }
             for mut rest in piece.chunks(YIELD) {
                 while !rest.is_empty() {
                     let mut arriving = match current.take() {
@@ -446,7 +478,7 @@ impl<'a, 'l, 'p, S: Source, T: Store, P: Pace, F: FnMut(Progress)> Run<'a, 'l, '
                     self.hash.update(part);
                     self.loaded += part.len() as u64;
                     match arriving.left {
-                        0 => self.end(arriving).await,
+                        0 => self.end(arriving).await?,
                         _ => current = Some(arriving),
                     }
                 }
@@ -467,7 +499,7 @@ impl<'a, 'l, 'p, S: Source, T: Store, P: Pace, F: FnMut(Progress)> Run<'a, 'l, '
         // Tensors without numbers.
         for planned in waiting {
             let arriving = self.begin(planned);
-            self.end(arriving).await;
+            self.end(arriving).await?;
         }
         self.file.reader = Some(reader);
         Ok(())
@@ -495,9 +527,10 @@ impl<'a, 'l, 'p, S: Source, T: Store, P: Pace, F: FnMut(Progress)> Run<'a, 'l, '
         }
     }
 
-    async fn end(&mut self, arrived: Arriving<'_>) {
+    async fn end(&mut self, arrived: Arriving<'_>) -> Result<()> {
         let Planned { tensor, target } = arrived.planned;
-        let numbers = arrived.sink.finish();
+        let numbers = (arrived.sink.finish())
+            .map_err(|index| not_finite(self.file.name(), &tensor.name, index))?;
         if self.ports.store.keeps() {
             let [_, input] = self.dims(tensor);
             let (kind, before, after) = (kind(*target), &arrived.before, self.state());
@@ -516,6 +549,7 @@ impl<'a, 'l, 'p, S: Source, T: Store, P: Pace, F: FnMut(Progress)> Run<'a, 'l, '
             self.ports.store.put(&key, &entry).await;
         }
         self.loader.place(&tensor.name, *target, numbers);
+        Ok(())
     }
 
     /// Does a file that told no size end with its last tensor?
@@ -575,6 +609,13 @@ impl<'a, 'l, 'p, S: Source, T: Store, P: Pace, F: FnMut(Progress)> Run<'a, 'l, '
     }
 }
 
+/// What there is to say of a weight that is infinite or not a number: a softmax may turn it into a plausible answer.
+pub fn not_finite(file: &str, tensor: &str, index: usize) -> Error {
+    Error::bad_model(format!(
+        "{file}: number {index} of the tensor {tensor} is infinite or not a number; the file is damaged, or training diverged: get it again"
+    ))
+}
+
 /// Under which name the store has a tensor.
 fn key(dtype: Dtype, name: &str) -> String {
     format!("{}/{name}", dtype.as_str())
@@ -595,16 +636,17 @@ struct Arriving<'t> {
     /// The state before it.
     before: Vec<u8>,
     /// Bytes to come.
-    left: usize,
+    left: u64,
     sink: Sink,
 }
 
 impl Arriving<'_> {
     /// Takes what belongs to it from the front of `bytes`, and gives that back.
     fn push<'b>(&mut self, bytes: &mut &'b [u8]) -> &'b [u8] {
-        let (part, rest) = bytes.split_at(bytes.len().min(self.left));
+        let length = self.left.min(bytes.len() as u64);
+        let (part, rest) = bytes.split_at(length as usize);
         *bytes = rest;
-        self.left -= part.len();
+        self.left -= length;
         self.sink.push(part);
         part
     }

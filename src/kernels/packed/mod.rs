@@ -178,6 +178,30 @@ impl PackedMatrix {
         values
     }
 
+    /// The first number, counted over all rows, that is infinite or none; of a block with such a scale or offset, its first.
+    pub(crate) fn first_not_finite(&self) -> Option<usize> {
+        let (numbers, block) = (self.dtype.number_words(self.input), self.dtype.block());
+        let half = |bits: u32| bits & 0x7c00 == 0x7c00;
+        let column = |row: &[u32]| match self.dtype {
+            Dtype::F32 => row
+                .iter()
+                .position(|word| !f32::from_bits(*word).is_finite()),
+            Dtype::F16 => (0..self.input).find(|i| half(row[i / 2] >> (16 * (i % 2)))),
+            Dtype::Q8 | Dtype::Q4 => {
+                let levels = if self.dtype == Dtype::Q8 { 255.0 } else { 15.0 };
+                let pairs = &row[numbers..][..self.input.div_ceil(block)];
+                let bad = pairs.iter().position(|word| {
+                    let Affine { scale, offset, .. } = Affine::<255>::from_word(*word);
+                    !(offset.is_finite() && (scale * levels + offset).is_finite())
+                });
+                bad.map(|at| at * block)
+            }
+        };
+        let rows = self.words.chunks_exact(self.dtype.row_words(self.input));
+        rows.enumerate()
+            .find_map(|(i, row)| Some(i * self.input + column(row)?))
+    }
+
     /// All numbers, `[rows, input]`.
     pub fn unpack(&self) -> Vec<f32> {
         let mut values = vec![0.0; self.rows() * self.input];
