@@ -37,6 +37,10 @@ extern "C" {
     ) -> std::result::Result<JsValue, JsValue>;
     #[wasm_bindgen(method, catch)]
     async fn open(this: &JsSource, file: &str) -> std::result::Result<JsValue, JsValue>;
+    #[wasm_bindgen(method, catch)]
+    async fn keep(this: &JsSource) -> std::result::Result<JsValue, JsValue>;
+    #[wasm_bindgen(method, catch)]
+    async fn forget(this: &JsSource) -> std::result::Result<JsValue, JsValue>;
 
     /// A file being read by ranges.
     pub type JsReader;
@@ -46,6 +50,8 @@ extern "C" {
     fn ranges(this: &JsReader) -> bool;
     #[wasm_bindgen(method, getter)]
     fn sha256(this: &JsReader) -> Option<String>;
+    #[wasm_bindgen(method, getter)]
+    fn validator(this: &JsReader) -> Option<String>;
     /// `[offset, length, offset, length, …]`
     #[wasm_bindgen(method)]
     fn plan(this: &JsReader, reads: Float64Array);
@@ -128,6 +134,15 @@ impl Source for JsSource {
         let reader = self.open(file).await.map_err(from_js)?;
         Ok((!reader.is_undefined()).then(|| OpenFile(reader.unchecked_into())))
     }
+
+    async fn keep(&self) {
+        // What can't be kept is fetched again next time.
+        let _ = self.keep().await;
+    }
+
+    async fn forget(&self) -> bool {
+        self.forget().await.is_ok_and(|any| any.is_truthy())
+    }
 }
 
 /// Closes the file, and with it the download, when it is no longer needed.
@@ -150,6 +165,10 @@ impl Reader for OpenFile {
 
     fn sha256(&self) -> Option<String> {
         self.0.sha256()
+    }
+
+    fn validator(&self) -> Option<String> {
+        self.0.validator()
     }
 
     fn plan(&mut self, reads: &[(u64, u64)]) {

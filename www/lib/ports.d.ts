@@ -44,12 +44,22 @@ export type Context = {
 // What the engine is given: the ports of src/web
 
 /** A checkpoint's files. */
-export type Source = { readAll: (file: string) => Promise<Uint8Array | undefined>; open: (file: string) => Promise<Reader | undefined> };
+export type Source = {
+  /** A small file of at most `limit` bytes. */
+  readAll: (file: string, limit: number) => Promise<Uint8Array | undefined>;
+  open: (file: string) => Promise<Reader | undefined>;
+  /** What `readAll` gave so far could be parsed: only now it may be kept. */
+  keep: () => Promise<void>;
+  /** Something that `readAll` gave can't be parsed: drops what it gave from kept copies; whether there were any. */
+  forget: () => Promise<boolean>;
+};
 /** An open file. `plan` takes `[offset, length, offset, length, …]`. */
 export type Reader = {
   size?: number;
   ranges: boolean;
   sha256?: string;
+  /** What tells this version of the file from others, once something was read: a commit, an ETag, a date. */
+  validator?: string;
   plan: (reads: Float64Array) => void;
   readAt: (offset: number, length: number) => Promise<Uint8Array>;
   close: () => void;

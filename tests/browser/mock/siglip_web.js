@@ -91,7 +91,7 @@ export function create() {
     #reader;
 
     static async load(source, store, options, _pipelines, progress, cancel) {
-      const config = JSON.parse(new TextDecoder().decode(await source.readAll("config.json")));
+      const config = JSON.parse(new TextDecoder().decode(await source.readAll("config.json", 1e6)));
       const order = config[backend];
       if (order === "trap") return trap();
       if (order === "never") return untilCancelled(cancel);
@@ -99,7 +99,8 @@ export function create() {
       const engine = new Engine();
       progress("load", "model.safetensors", 5, 10);
       progress("warmup", undefined, 0, 1);
-      if (config.also) await source.readAll(config.also);
+      if (config.also) await source.readAll(config.also, 1e6);
+      await source.keep();
       const { reader, weights } = config.weights ? await readWeights(source, store, options.dtype, progress) : {};
       engine.#reader = reader;
       engine.info = { ...options, weights, imageSize: 224, patchSize: 16, embeddingSize: 2, contextLength: 64, parameters: 1, logitScale: 1, logitBias: 0, bytes: 10 };

@@ -1,5 +1,6 @@
 // A checkpoint's files on the visitor's disk.
 import { SiglipError, siglipError } from "../error.js";
+import { tooLarge } from "./download.js";
 
 /** @typedef {import("../ports.d.ts").Loaded} Loaded */
 /** @typedef {import("../ports.d.ts").LocalPlace} LocalPlace */
@@ -29,10 +30,17 @@ export class LocalFiles {
     return this.#place.kind === "files" ? this.#place.files.get(file) : fromDirectory(this.#place.handle, file);
   }
 
-  /** @param {string} file */
-  async readAll(file) {
+  /** @param {string} file @param {number} limit */
+  async readAll(file, limit) {
     const found = await this.#find(file);
+    if (found && found.size > limit) throw tooLarge(file, this.#name, limit);
     return found && read(found, file, this.#name);
+  }
+
+  async keep() {}
+
+  async forget() {
+    return false;
   }
 
   /** @param {string} file @returns {Promise<Reader | undefined>} */
@@ -42,6 +50,7 @@ export class LocalFiles {
     return found && {
       size: found.size,
       ranges: true,
+      validator: `modified ${found.lastModified}`,
       plan() {},
       readAt: (offset, length) => read(found.slice(offset, offset + length), file, name),
       close() {},

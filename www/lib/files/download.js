@@ -452,18 +452,35 @@ export class Download {
     return new SiglipError("network", `The download of ${plain(this.#address)} broke off after ${at}${of} bytes (${why}). Check the connection and load again: it goes on from there.`);
   }
 
-  /** The whole of a small file. @param {(count: number) => void} arrived @returns {Promise<Uint8Array<ArrayBuffer> | undefined>} */
-  async all(arrived) {
+  /**
+   * The whole of a small file.
+   * @param {(count: number) => void} arrived
+   * @param {number} [limit] of bytes; what has more is not read
+   * @returns {Promise<Uint8Array<ArrayBuffer> | undefined>}
+   */
+  async all(arrived, limit = Infinity) {
     const response = await this.first();
     if (!response) return undefined;
+    if (this.size !== undefined && this.size > limit) {
+      response.body?.cancel().catch(() => {});
+      throw tooLarge(this.file, this.#context.name, limit);
+    }
+    let length = 0;
     /** @type {Uint8Array[]} */
     const parts = [];
     for await (const bytes of this.bytes(0, Infinity, { response, whole: true })) {
+      length += bytes.length;
+      if (length > limit) throw tooLarge(this.file, this.#context.name, limit);
       parts.push(bytes);
       arrived(bytes.length);
     }
     return join(parts);
   }
+}
+
+/** @param {string} file @param {string} name of the model @param {number} limit */
+export function tooLarge(file, name, limit) {
+  return new SiglipError("bad-model", `${file} of ${name} has more than the ${limit} bytes that such a file ever needs. It belongs to something else or is damaged: get it again.`);
 }
 
 /** @param {Uint8Array[]} parts */

@@ -68,6 +68,12 @@ export class Ranges {
     return this.#download.version;
   }
 
+  /** What tells this version from others. A hash does it alone: the servers of one file may differ in their ETags. */
+  get validator() {
+    const { commit, sha256, version: { etag, modified } } = this.#download;
+    return commit ?? (sha256 ? undefined : etag?.replace(/^W\//, "") ?? modified);
+  }
+
   /** @param {Float64Array | number[]} reads [offset, length, offset, length, …], in order */
   plan(reads) {
     this.#drop();

@@ -27,6 +27,10 @@ export class RemoteFiles {
   #checked;
   /** Whether small files are fetched although they are kept. */
   #anew = false;
+  /** Small files that were answered from kept copies. @type {Set<string>} */
+  #answered = new Set();
+  /** Small files that were downloaded, until the engine could parse them. @type {Map<string, {bytes?: Uint8Array, version: Version}>} */
+  #parsing = new Map();
   /** @type {Promise<Map<string, Listed>> | undefined} what the Hub lists */
   #listing;
   /** What the engine has of the weights that are being read, and what arrived since. @type {Map<string, {loaded: number, total: number, ahead: number, told: number}>} */
@@ -40,28 +44,42 @@ export class RemoteFiles {
     this.#report = report;
   }
 
-  /** @param {string} file */
-  async readAll(file) {
+  /** @param {string} file @param {number} limit */
+  async readAll(file, limit) {
     if (this.#absent(file)) return undefined;
     await (this.#checked ??= this.#check());
     const kept = this.#anew ? undefined : await this.#stored?.file(file);
+    if (kept !== undefined) this.#answered.add(file);
     if (kept === null) return undefined;
     if (kept) {
       this.#report({ stage: "download", file, loaded: kept.length, total: kept.length, fromCache: true });
       return kept;
     }
     // What was damaged on the way comes right the second time.
-    const { bytes, version } = await this.#fetch(file).catch((error) => (error instanceof Damaged ? this.#fetch(file) : Promise.reject(error)));
-    if (!bytes || this.#place.hub || provable(version)) await this.#stored?.keepFile(file, bytes, version);
+    const { bytes, version } = await this.#fetch(file, limit).catch((error) => (error instanceof Damaged ? this.#fetch(file, limit) : Promise.reject(error)));
+    if (!bytes || this.#place.hub || provable(version)) this.#parsing.set(file, { bytes, version });
     return bytes;
   }
 
-  /** A small file, as the Hub lists it. @param {string} file */
-  async #fetch(file) {
+  async keep() {
+    for (const [file, { bytes, version }] of this.#parsing) await this.#stored?.keepFile(file, bytes, version);
+    this.#parsing.clear();
+  }
+
+  async forget() {
+    const any = this.#answered.size > 0;
+    for (const file of this.#answered) await this.#stored?.dropFile(file);
+    this.#answered.clear();
+    this.#parsing.clear();
+    return any;
+  }
+
+  /** A small file, as the Hub lists it. @param {string} file @param {number} limit */
+  async #fetch(file, limit) {
     const download = this.#download(file);
     const told = this.#teller(file);
     let loaded = 0;
-    const bytes = await download.all((count) => told((loaded += count), download.size ?? 0));
+    const bytes = await download.all((count) => told((loaded += count), download.size ?? 0), limit);
     if (bytes) told(bytes.length, bytes.length);
     else await this.#refusePage(download);
     this.#pin(download);

@@ -21,12 +21,18 @@ export function openSource(place, context, stored, report) {
   const source = place.kind === "url" ? new RemoteFiles(place, context, stored, report) : new LocalFiles(place, context.name, report);
   const inline = place.kind === "url" && place.inline ? new LocalFiles({ kind: "files", files: place.inline }, context.name, report) : undefined;
   const having = (/** @type {string} */ file) => (place.kind === "url" && place.inline?.has(file) && inline) || source;
-  /** @template T @param {(file: string) => Promise<T>} work @returns {(file: string) => Promise<T>} */
-  const inside = (work) => async (file) => {
+  /** @template T @template {any[]} A @param {(file: string, ...rest: A) => Promise<T>} work @returns {(file: string, ...rest: A) => Promise<T>} */
+  const inside = (work) => async (file, ...rest) => {
     if (!file.split("/").every((part) => /^[\w.-]+$/.test(part) && !/^\.+$/.test(part))) {
       throw new SiglipError("bad-model", `${context.name} names a file ${JSON.stringify(file)}, which is not a name inside its folder.`);
     }
-    return work(file);
+    return work(file, ...rest);
   };
-  return { readAll: inside((file) => having(file).readAll(file)), open: inside((file) => having(file).open(file)), loaded: (...how) => having(how[0]).loaded(...how) };
+  return {
+    readAll: inside((file, /** @type {number} */ limit) => having(file).readAll(file, limit)),
+    open: inside((file) => having(file).open(file)),
+    keep: () => source.keep(),
+    forget: () => source.forget(),
+    loaded: (...how) => having(how[0]).loaded(...how),
+  };
 }

@@ -247,6 +247,13 @@ export class Stored {
     if (bytes || this.#named) await this.save();
   }
 
+  /** @param {string} file which proved to be of no use */
+  async dropFile(file) {
+    delete this.about.files[file];
+    await this.save();
+    await this.#try((folder) => folder.remove(entry("f", file)));
+  }
+
   /** That a file is missing is remembered of whole models only: another load may have failed for that very reason. */
   async save(whole = this.complete) {
     const files = Object.fromEntries(Object.entries(this.about.files).filter(([, version]) => whole || version));
