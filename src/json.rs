@@ -1,6 +1,7 @@
 //! The JSON files of a checkpoint, and what servers and clones deliver in their stead.
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use crate::error::{Error, Result};
 
@@ -31,7 +32,10 @@ pub(crate) fn without_mark(bytes: &[u8]) -> &[u8] {
     bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes)
 }
 
-/// Fails if a file that begins like `start` is a web page or a placeholder.
+/// Answers of servers that have an error to tell are no longer. Bytes.
+const LONGEST_ANSWER: usize = 4096;
+
+/// Fails if a file that begins like `start` is a web page, a server's error or a placeholder.
 ///
 /// # Errors
 /// `bad-model`, naming `file` and saying what to do.
@@ -42,10 +46,46 @@ pub(crate) fn check_not_a_stand_in(file: &str, start: &[u8]) -> Result<()> {
             "{file} looks like a web page, not the file itself; check the address, and whether the server asks for a sign-in"
         )));
     }
+    #[derive(Deserialize)]
+    struct Answer {
+        #[serde(rename = "error")]
+        _error: IgnoredAny,
+    }
+    if text.len() <= LONGEST_ANSWER && serde_json::from_slice::<Answer>(without_mark(text)).is_ok()
+    {
+        return Err(Error::bad_model(format!(
+            "{file} is an error that a server answered with, not the file itself: {}",
+            String::from_utf8_lossy(text).trim_end()
+        )));
+    }
     if text.starts_with(b"version ") {
         return Err(Error::bad_model(format!(
             "{file} is a Git LFS pointer, not the file itself; run `git lfs pull` in the checkpoint's folder"
         )));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::check_not_a_stand_in;
+
+    #[test]
+    fn a_servers_error_is_no_file() {
+        for answer in [
+            r#"{"error":"Entry not found"}"#,
+            "\n{\"error\": {\"code\": 404}, \"path\": \"/\"}",
+        ] {
+            let error =
+                check_not_a_stand_in("preprocessor_config.json", answer.as_bytes()).unwrap_err();
+            assert!(
+                error
+                    .message()
+                    .contains("preprocessor_config.json is an error that a server answered with")
+            );
+        }
+        for file in ["{}", r#"{"size": {"height": 224}}"#, r#"{"errors": 0}"#] {
+            assert!(check_not_a_stand_in("preprocessor_config.json", file.as_bytes()).is_ok());
+        }
+    }
 }

@@ -14,7 +14,9 @@ const FILES = [...SMALL, WEIGHTS];
 const LABELS = ["a cat", "a dog", "two birds"];
 const CODES = ["bad-input", "bad-image", "bad-model", "network", "aborted", "unsupported", "out-of-memory", "device-lost", "disposed"];
 /** What `load` is given, and what a run may take in all on a busy machine. Milliseconds. */
-const [TIMEOUT, LIMIT] = [8000, 120_000];
+const [TIMEOUT, LIMIT] = [20_000, 180_000];
+/** Tries come to an end soon, and after one another. */
+const POLICY = { hurry: true, stall: 1000, tries: 4 };
 
 /** Numbers that are the same in every run. */
 export function generator(seed) {
@@ -161,7 +163,7 @@ export async function openBench(t) {
     await page.evaluate(() => SiglipClassifier.clearCache());
     const source = random.one([hub.model, hub.folder]);
     const atHub = source === hub.model;
-    const options = { dtype: random.one(["f32", "q8"]), cache: random.below(5) > 0 };
+    const options = { dtype: random.one(["f32", "q8"]), cache: random.below(3) > 0 };
     const doing = [];
     const session = await site.context.newCDPSession(page);
     const later = (time, work) => {
@@ -226,7 +228,7 @@ export async function openBench(t) {
       return typed ? { ended: outcome.code, message: outcome.message } : { ended: "untyped", problem: `an error of no kind: ${JSON.stringify(outcome)}` };
     };
     doing.forEach(({ begin }) => begin());
-    const outcome = await within(answer(source, { ...options, timeout: TIMEOUT }, { hurry: true, stall: 400 }).catch((error) => {
+    const outcome = await within(answer(source, { ...options, timeout: TIMEOUT }, POLICY).catch((error) => {
       if (!state.closed) throw error;
       return { ours: true, code: "aborted", message: "the tab was closed in the meantime" };
     }));
@@ -260,6 +262,7 @@ async function main([count = "500", first = "1"]) {
   try {
     for (let seed = Number(first); seed < Number(first) + Number(count); seed++) {
       const result = await bench.run(seed);
+      process.stderr.write(result.problem ? "!" : ".");
       for (const kind of result.kinds) table.get(kind)[result.problem ? "problem" : result.ended === "right" ? "right" : "error"] += 1;
       if (result.problem) {
         problems += 1;
