@@ -169,9 +169,8 @@ impl Bench {
 
     fn model(&self, folder: &str) {
         println!("\n| {folder} | first | median |\n|---|---|---|");
-        let mut classifier =
-            Classifier::load_with_options(folder, &self.device, &LoadOptions::default())
-                .expect("the checkpoint loads");
+        let mut classifier = Classifier::load_with(folder, &self.device, &LoadOptions::default())
+            .expect("the checkpoint loads");
         let runs = if self.quick { 3 } else { 21 };
         let timed = |run: &mut dyn FnMut(usize)| {
             let mut times: Vec<f64> = (0..runs)
@@ -201,7 +200,7 @@ impl Bench {
                     pixels,
                 })
                 .collect();
-            let embedded = pollster::block_on(classifier.embed_images_with(&pictures, &()));
+            let embedded = pollster::block_on(classifier.embed_images_async(&pictures, &()));
             embedded.expect("embeddings");
         };
         println!("| picture | {} |", timed(&mut |i| images(i, 1)));

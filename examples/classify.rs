@@ -10,157 +10,113 @@
 #![cfg_attr(target_family = "wasm", no_main)] // a native program; wasm-pack compiles all there is
 #![cfg(not(target_family = "wasm"))]
 
+mod common;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use clap::Parser;
+use common::{backend, bad_input, dtype, finish, print};
 use safetensors::tensor::{Dtype as Stored, TensorView};
 use serde_json::json;
 use siglip_web::classifier::DEFAULT_TEMPLATE;
 use siglip_web::{
-    Backend, Classifier, ClassifyOptions, Code, Dtype, Error, LoadOptions, Result, Scores, device,
+    Backend, Classifier, ClassifyOptions, Code, Dtype, Error, LoadOptions, Result, Scores,
     preprocess,
 };
 
-const USAGE: &str = "usage: classify --model DIR --image FILE... --labels \"a cat, a dog\" [--backend cpu|wgpu] \
-[--dtype f32|f16|q8|q4|auto] [--template T]... [--scores sigmoid|softmax] [--top-k N] [--json] [--dump DIR]";
-
-fn main() -> ExitCode {
-    match Arguments::parse(std::env::args().skip(1)).and_then(|arguments| run(&arguments)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("{error}");
-            if error.code() == Code::BadInput {
-                eprintln!("{USAGE}");
-            }
-            ExitCode::FAILURE
-        }
-    }
-}
-
+/// Classifies pictures with any labels.
+#[derive(Parser)]
+#[command(name = "classify")]
 struct Arguments {
+    /// Checkpoint folder
+    #[arg(long, value_name = "DIR")]
     model: PathBuf,
+    /// Pictures: JPEG, PNG, WebP, GIF or BMP
+    #[arg(long = "image", value_name = "FILE", required = true, num_args = 1..)]
     images: Vec<PathBuf>,
+    /// Labels, separated by commas or new lines
+    #[arg(long, required = true)]
     labels: Vec<String>,
+    /// What to compute on: cpu or wgpu
+    #[arg(long, value_parser = backend, default_value = "cpu")]
     backend: Backend,
-    dtype: Option<Dtype>,
-    options: ClassifyOptions,
+    /// How weights are held: f32, f16, q8, q4, or auto, which takes what suits the size
+    #[arg(long, value_parser = dtype_or_auto, default_value = "f32")]
+    dtype: Auto,
+    /// Sentence with {} where the label goes; several are averaged
+    #[arg(long = "template", default_values = [DEFAULT_TEMPLATE])]
+    templates: Vec<String>,
+    /// Each label by itself (sigmoid), or all competing (softmax)
+    #[arg(long, value_parser = scores, default_value = "sigmoid")]
+    scores: Scores,
+    /// Only the best so many labels
+    #[arg(long)]
+    top_k: Option<usize>,
+    /// Print a line of JSON for each picture
+    #[arg(long)]
     json: bool,
+    /// Folder for a safetensors file with what every stage computed
+    #[arg(long, value_name = "DIR")]
     dump: Option<PathBuf>,
 }
 
-impl Arguments {
-    fn parse(mut words: impl Iterator<Item = String>) -> Result<Self> {
-        let (mut model, mut images, mut labels, mut dump) = (None, vec![], vec![], None);
-        let (mut templates, mut scores, mut top_k) = (vec![], Scores::Sigmoid, None);
-        let (mut backend, mut json) = (Backend::Cpu, false);
-        let mut dtype = Some(Dtype::F32);
-        // `--image a.png b.png`: words after the first file belong to it until the next flag.
-        let mut in_images = false;
-        while let Some(word) = words.next() {
-            if !word.starts_with("--") && in_images {
-                images.push(PathBuf::from(word));
-                continue;
-            }
-            in_images = false;
-            if word == "--json" {
-                json = true;
-                continue;
-            }
-            let mut value = || {
-                words
-                    .next()
-                    .ok_or_else(|| bad_input(format!("{word} needs a value")))
-            };
-            match word.as_str() {
-                "--model" => model = Some(PathBuf::from(value()?)),
-                "--image" => {
-                    images.push(PathBuf::from(value()?));
-                    in_images = true;
-                }
-                "--labels" => labels.extend(
-                    value()?
-                        .split([',', '\n'])
-                        .map(|label| label.trim().to_owned())
-                        .filter(|label| !label.is_empty()),
-                ),
-                "--backend" => {
-                    backend = match value()?.as_str() {
-                        "cpu" => Backend::Cpu,
-                        "wgpu" | "webgpu" => Backend::WebGpu,
-                        other => {
-                            return Err(bad_input(format!("--backend {other}: use cpu or wgpu")));
-                        }
-                    }
-                }
-                "--dtype" => {
-                    dtype = match value()?.as_str() {
-                        "auto" => None,
-                        word => Some(Dtype::from_word(word).ok_or_else(|| {
-                            bad_input(format!("--dtype {word}: use f32, f16, q8, q4 or auto"))
-                        })?),
-                    }
-                }
-                "--template" => templates.push(value()?),
-                "--scores" => {
-                    scores = match value()?.as_str() {
-                        "sigmoid" => Scores::Sigmoid,
-                        "softmax" => Scores::Softmax,
-                        other => {
-                            return Err(bad_input(format!(
-                                "--scores {other}: use sigmoid or softmax"
-                            )));
-                        }
-                    }
-                }
-                "--top-k" => {
-                    let value = value()?;
-                    top_k = Some(
-                        value
-                            .parse()
-                            .map_err(|_| bad_input(format!("--top-k {value}: not a number")))?,
-                    );
-                }
-                "--dump" => dump = Some(PathBuf::from(value()?)),
-                other => return Err(bad_input(format!("{other} is not a flag"))),
-            }
-        }
-        if templates.is_empty() {
-            templates.push(DEFAULT_TEMPLATE.to_owned());
-        }
-        if images.is_empty() {
-            return Err(bad_input("--image is missing"));
-        }
-        Ok(Self {
-            model: model.ok_or_else(|| bad_input("--model is missing"))?,
-            images,
-            labels,
-            backend,
-            dtype,
-            options: ClassifyOptions {
-                templates,
-                scores,
-                top_k,
-            },
-            json,
-            dump,
-        })
+/// None: the library decides.
+type Auto = Option<Dtype>;
+
+fn dtype_or_auto(word: &str) -> std::result::Result<Auto, String> {
+    match word {
+        "auto" => Ok(None),
+        _ => dtype(word)
+            .map(Some)
+            .map_err(|what| format!("{what}, or auto")),
     }
 }
 
-fn bad_input(message: impl Into<String>) -> Error {
-    Error::new(Code::BadInput, message)
+fn scores(word: &str) -> std::result::Result<Scores, String> {
+    match word {
+        "sigmoid" => Ok(Scores::Sigmoid),
+        "softmax" => Ok(Scores::Softmax),
+        _ => Err("use sigmoid or softmax".into()),
+    }
+}
+
+fn main() -> ExitCode {
+    finish(run(&Arguments::parse()))
+}
+
+impl Arguments {
+    fn labels(&self) -> Vec<&str> {
+        let parts = self.labels.iter().flat_map(|list| list.split([',', '\n']));
+        parts
+            .map(str::trim)
+            .filter(|label| !label.is_empty())
+            .collect()
+    }
+
+    fn options(&self) -> ClassifyOptions {
+        let options = ClassifyOptions::default()
+            .with_templates(&self.templates)
+            .with_scores(self.scores);
+        match self.top_k {
+            Some(count) => options.with_top_k(count),
+            None => options,
+        }
+    }
 }
 
 fn run(arguments: &Arguments) -> Result<()> {
-    let device = device::open(arguments.backend)?;
-    let mut options = LoadOptions::default();
-    options.dtype = arguments.dtype;
-    let mut classifier = Classifier::load_with_options(&arguments.model, &device, &options)?;
+    let options = match arguments.dtype {
+        Some(dtype) => LoadOptions::default().with_dtype(dtype),
+        None => LoadOptions::default(),
+    };
+    let mut classifier = Classifier::load_with(&arguments.model, arguments.backend, &options)?;
+    let labels = arguments.labels();
+    let options = arguments.options();
     for path in &arguments.images {
-        let bytes = read(path)?;
         let results = classifier
-            .classify(&bytes, &arguments.labels, &arguments.options)
+            .classify(&read(path)?, &labels, &options)
             .map_err(|error| {
                 Error::new(
                     error.code(),
@@ -168,15 +124,15 @@ fn run(arguments: &Arguments) -> Result<()> {
                 )
             })?;
         if arguments.json {
-            let results: Vec<_> = results
-                .iter()
-                .map(|r| json!({"label": r.label, "score": r.score, "logit": r.logit}))
-                .collect();
-            println!("{}", json!({"image": path, "results": results}));
+            print(json!({"image": path.to_string_lossy(), "results": results}))?;
         } else {
-            println!("{}", path.display());
+            print(path.display())?;
             for result in results {
-                println!("  {:6.2} %  {}", 100.0 * result.score, result.label);
+                print(format_args!(
+                    "  {:6.2} %  {}",
+                    100.0 * result.score,
+                    result.label
+                ))?;
             }
         }
     }
@@ -205,11 +161,10 @@ fn dump(arguments: &Arguments, classifier: &mut Classifier, directory: &Path) ->
         image_embeds.extend(classifier.embed_image(&bytes)?);
     }
     let prompts: Vec<String> = arguments
-        .labels
+        .labels()
         .iter()
         .flat_map(|label| {
             arguments
-                .options
                 .templates
                 .iter()
                 .map(move |t| t.replace("{}", label))

@@ -15,84 +15,48 @@
 #![cfg_attr(target_family = "wasm", no_main)] // a native program; wasm-pack compiles all there is
 #![cfg(not(target_family = "wasm"))]
 
+mod common;
+
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use clap::Parser;
+use common::{bad_input, dtype, finish, print};
 use siglip_web::checkpoint::format::{FixedLabels, config_with_labels};
 use siglip_web::checkpoint::{Folder, calibrate, convert};
 use siglip_web::classifier::DEFAULT_TEMPLATE;
-use siglip_web::{Backend, Classifier, Code, Dtype, Error, Result, device};
+use siglip_web::{Backend, Classifier, Dtype, Error, Result};
 
-const USAGE: &str = "usage: convert IN OUT --dtype f16|q8|q4 [--labels FILE] [--template T]...";
-
-fn main() -> ExitCode {
-    match Arguments::parse(std::env::args().skip(1)).and_then(|arguments| run(&arguments)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("{error}");
-            if error.code() == Code::BadInput {
-                eprintln!("{USAGE}");
-            }
-            ExitCode::FAILURE
-        }
-    }
-}
-
+/// Writes a checkpoint in fewer bits, for people who host their own.
+#[derive(Parser)]
+#[command(name = "convert")]
 struct Arguments {
+    /// Checkpoint folder
+    #[arg(value_name = "IN")]
     input: PathBuf,
+    /// Folder for the converted checkpoint
+    #[arg(value_name = "OUT")]
     output: PathBuf,
+    /// How the weights are held: f16, q8 or q4
+    #[arg(long, value_parser = fewer_bits)]
     dtype: Dtype,
+    /// File of labels, one per line: makes a classifier of these alone, without a text tower
+    #[arg(long, value_name = "FILE")]
     labels: Option<PathBuf>,
+    /// Sentence with {} where such a label goes; several are averaged
+    #[arg(long = "template", requires = "labels", default_values = [DEFAULT_TEMPLATE])]
     templates: Vec<String>,
 }
 
-impl Arguments {
-    fn parse(mut words: impl Iterator<Item = String>) -> Result<Self> {
-        let (mut folders, mut dtype, mut labels, mut templates) = (vec![], None, None, vec![]);
-        while let Some(word) = words.next() {
-            let mut value = || {
-                let value = words.next();
-                value.ok_or_else(|| bad_input(format!("{word} needs a value")))
-            };
-            match word.as_str() {
-                "--dtype" => {
-                    let word = value()?;
-                    let known = Dtype::from_word(&word).filter(|dtype| *dtype != Dtype::F32);
-                    dtype =
-                        Some(known.ok_or_else(|| {
-                            bad_input(format!("--dtype {word}: use f16, q8 or q4"))
-                        })?);
-                }
-                "--labels" => labels = Some(PathBuf::from(value()?)),
-                "--template" => templates.push(value()?),
-                flag if flag.starts_with("--") => {
-                    return Err(bad_input(format!("{flag} is not a flag")));
-                }
-                _ => folders.push(PathBuf::from(word)),
-            }
-        }
-        let [input, output] = <[PathBuf; 2]>::try_from(folders)
-            .map_err(|_| bad_input("two folders are needed, IN and OUT"))?;
-        if labels.is_none() && !templates.is_empty() {
-            return Err(bad_input("--template is for --labels"));
-        }
-        if templates.is_empty() {
-            templates.push(DEFAULT_TEMPLATE.into());
-        }
-        Ok(Self {
-            input,
-            output,
-            dtype: dtype.ok_or_else(|| bad_input("--dtype is missing"))?,
-            labels,
-            templates,
-        })
-    }
+fn fewer_bits(word: &str) -> std::result::Result<Dtype, String> {
+    let known = dtype(word).ok().filter(|dtype| *dtype != Dtype::F32);
+    known.ok_or_else(|| "use f16, q8 or q4".into())
 }
 
-fn bad_input(message: impl Into<String>) -> Error {
-    Error::new(Code::BadInput, message)
+fn main() -> ExitCode {
+    finish(run(&Arguments::parse()))
 }
 
 fn unwritable(path: &Path, error: &std::io::Error) -> Error {
@@ -156,8 +120,11 @@ fn run(arguments: &Arguments) -> Result<()> {
         std::fs::write(&path, bytes).map_err(|error| unwritable(&path, &error))?;
     }
     let size = std::fs::metadata(&weights).map_or(0, |metadata| metadata.len());
-    println!("{}: {:.1} MB", weights.display(), size as f64 / 1e6);
-    Ok(())
+    print(format_args!(
+        "{}: {:.1} MB",
+        weights.display(),
+        size as f64 / 1e6
+    ))
 }
 
 /// The labels of a file, one per line, and their embeddings.
@@ -169,8 +136,7 @@ fn embed(arguments: &Arguments, file: &Path) -> Result<(FixedLabels, Vec<Vec<f32
         labels: lines.map(str::to_owned).collect(),
         templates: arguments.templates.clone(),
     };
-    let mut classifier = Classifier::load(&arguments.input, &device::open(Backend::Cpu)?)?;
-    let labels: Vec<&str> = fixed.labels.iter().map(String::as_str).collect();
-    let embeddings = classifier.embed_labels(&labels, &fixed.templates)?;
-    Ok((fixed, embeddings))
+    let mut classifier = Classifier::load(&arguments.input, Backend::Cpu)?;
+    let set = classifier.embed_labels(&fixed.labels, &fixed.templates)?;
+    Ok((fixed, set.embeddings().map(<[f32]>::to_vec).collect()))
 }

@@ -1,12 +1,16 @@
 //! Starting a device, and hearing when it fails.
 
-use burn::tensor::Device;
+use serde::{Deserialize, Serialize};
+
+/// A device that was started, or any of burn's.
+pub use burn::tensor::Device;
 
 use crate::error::Result;
 use crate::kernels::check::check;
 
 /// What the model runs on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Backend {
     /// The processor: burn-flex with SIMD.
     Cpu,
@@ -50,6 +54,37 @@ pub async fn start(backend: Backend) -> Result<Device> {
 #[cfg(not(target_family = "wasm"))]
 pub fn open(backend: Backend) -> Result<Device> {
     pollster::block_on(start(backend))
+}
+
+/// What a model can be loaded on: a [`Backend`], which is started, or a device that was.
+#[cfg(not(target_family = "wasm"))]
+pub trait IntoDevice {
+    /// The device.
+    ///
+    /// # Errors
+    /// As [`start`].
+    fn into_device(self) -> Result<Device>;
+}
+
+#[cfg(not(target_family = "wasm"))]
+impl IntoDevice for Backend {
+    fn into_device(self) -> Result<Device> {
+        open(self)
+    }
+}
+
+#[cfg(not(target_family = "wasm"))]
+impl IntoDevice for Device {
+    fn into_device(self) -> Result<Device> {
+        Ok(self)
+    }
+}
+
+#[cfg(not(target_family = "wasm"))]
+impl IntoDevice for &Device {
+    fn into_device(self) -> Result<Device> {
+        Ok(self.clone())
+    }
 }
 
 /// Fails if the device has reported an error since it was started.

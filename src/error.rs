@@ -43,6 +43,23 @@ impl Code {
             Code::Disposed => "disposed",
         }
     }
+
+    /// The code with this word, if there is one.
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|code| code.as_str() == word)
+    }
+
+    const ALL: [Self; 9] = [
+        Self::BadInput,
+        Self::BadImage,
+        Self::BadModel,
+        Self::Network,
+        Self::Aborted,
+        Self::Unsupported,
+        Self::OutOfMemory,
+        Self::DeviceLost,
+        Self::Disposed,
+    ];
 }
 
 impl fmt::Display for Code {
@@ -116,5 +133,28 @@ impl Error {
 
     pub(crate) fn device_lost(message: impl Into<String>) -> Self {
         Self::new(Code::DeviceLost, message)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `www/lib/error.js`, so that both languages have the same words.
+    const JAVASCRIPT: &str = include_str!("../www/lib/error.js");
+
+    #[test]
+    fn every_code_has_a_word_of_its_own_which_javascript_knows() {
+        for code in Code::ALL {
+            assert_eq!(Code::from_word(code.as_str()), Some(code));
+        }
+        assert_eq!(Code::from_word("Bad-Input"), None);
+        let list = JAVASCRIPT.split_once("const CODES = [").unwrap().1;
+        let list = list.split_once(']').unwrap().0;
+        let words: Vec<&str> = list
+            .split(',')
+            .map(|word| word.trim().trim_matches('"'))
+            .collect();
+        assert_eq!(words, Code::ALL.map(Code::as_str));
     }
 }

@@ -4,11 +4,10 @@
 //! The modules are in the order in which data flows.
 //!
 //! ```no_run
-//! use siglip_web::{Backend, Classifier, ClassifyOptions, device};
+//! use siglip_web::{Backend, Classifier, ClassifyOptions};
 //!
 //! # fn main() -> siglip_web::Result<()> {
-//! let device = device::open(Backend::Cpu)?;
-//! let mut classifier = Classifier::load("siglip-base-patch16-224", &device)?;
+//! let mut classifier = Classifier::load("siglip-base-patch16-224", Backend::Cpu)?;
 //! let picture = std::fs::read("cats.jpg").unwrap();
 //! for result in classifier.classify(&picture, &["2 cats", "2 dogs"], &ClassifyOptions::default())? {
 //!     println!("{:5.1} % {}", 100.0 * result.score, result.label);
@@ -18,7 +17,7 @@
 //! ```
 
 #![deny(missing_docs)]
-// Allowed once, for a SIMD load.
+// Allowed, with a reason each, where SIMD loads and the linker ask for it.
 #![deny(unsafe_code)]
 
 pub mod preprocess;
@@ -43,7 +42,9 @@ pub mod error;
 mod json;
 
 pub use checkpoint::LoadOptions;
-pub use classifier::{Classifier, ClassifyOptions, LabelScore, Picture, Scores};
-pub use device::Backend;
+pub use classifier::{
+    Classifier, ClassifyOptions, LabelScore, LabelSet, Picture, Scores, Similarity,
+};
+pub use device::{Backend, Device};
 pub use error::{Code, Error, Result};
 pub use kernels::Dtype;

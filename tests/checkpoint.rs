@@ -16,7 +16,7 @@ use siglip_web::checkpoint::{
 };
 use siglip_web::classifier::Picture;
 use siglip_web::model::{SiglipConfig, parameters};
-use siglip_web::{Classifier, ClassifyOptions, Code, Dtype, Error, LoadOptions};
+use siglip_web::{Classifier, ClassifyOptions, Code, Dtype, Error, LabelSet, LoadOptions};
 
 fn load(source: &Memory) -> Result<Checkpoint, Error> {
     Checkpoint::load(source, &LoadOptions::exact(), &Device::flex())
@@ -379,7 +379,7 @@ fn load_stored(
     options: &LoadOptions,
     pace: &impl Pace,
 ) -> Result<Classifier, Error> {
-    pollster::block_on(Classifier::load_stored(
+    pollster::block_on(Classifier::load_async(
         source,
         store,
         options,
@@ -391,6 +391,11 @@ fn load_stored(
 
 fn held_as(dtype: Dtype) -> LoadOptions {
     LoadOptions::default().with_dtype(dtype)
+}
+
+/// The embeddings of a set, as [`convert`] takes them.
+fn vectors(set: &LabelSet) -> Vec<Vec<f32>> {
+    set.embeddings().map(<[f32]>::to_vec).collect()
 }
 
 const LABELS: [&str; 4] = ["a cat", "two dogs", "the sky", "water"];
@@ -745,7 +750,7 @@ fn many_embeddings(folder: &Memory, options: &LoadOptions) -> [Vec<f32>; 2] {
             height: 32,
             pixels: &pixels,
         };
-        pollster::block_on(classifier.embed_image_with(picture, &())).unwrap()
+        pollster::block_on(classifier.embed_image_async(picture, &())).unwrap()
     });
     let pictures = pictures.collect::<Vec<_>>().concat();
     [texts, pictures]
@@ -797,7 +802,7 @@ fn any_model_can_be_calibrated_and_the_vision_tower_alone() {
         };
         let labels: Vec<&str> = fixed.labels.iter().map(String::as_str).collect();
         let mut whole = load_stored(&source, (), &held_as(Dtype::F32), &()).unwrap();
-        let embeddings = whole.embed_labels(&labels, &fixed.templates).unwrap();
+        let embeddings = vectors(&whole.embed_labels(&labels, &fixed.templates).unwrap());
         let calibration =
             pollster::block_on(calibrate(&source, false, &(), &mut progress)).unwrap();
         assert_eq!(steps, whole.config().vision.encoder.num_hidden_layers + 1);
@@ -807,10 +812,7 @@ fn any_model_can_be_calibrated_and_the_vision_tower_alone() {
         folder.files.insert("config.json".into(), config);
         let mut classifier = load_stored(&folder, (), &LoadOptions::default(), &()).unwrap();
         let [got, expected] = [&mut classifier, &mut whole].map(|classifier| {
-            let options = ClassifyOptions {
-                templates: fixed.templates.clone(),
-                ..ClassifyOptions::default()
-            };
+            let options = ClassifyOptions::default().with_templates(&fixed.templates);
             let results = classifier.classify(PICTURE, &labels, &options).unwrap();
             let logit = |label| results.iter().find(|r| r.label == label).unwrap().logit;
             logit("a cat") - logit("the sky")
@@ -869,7 +871,7 @@ fn a_folder_for_fixed_labels_needs_no_text_tower_and_knows_no_others() {
         labels: LABELS.map(str::to_owned).to_vec(),
         templates: ClassifyOptions::default().templates,
     };
-    let embeddings = whole.embed_labels(&LABELS, &fixed.templates).unwrap();
+    let embeddings = vectors(&whole.embed_labels(&LABELS, &fixed.templates).unwrap());
     let mut folder = converted(&source, Dtype::F16, Some((&fixed, &embeddings)), None);
     let config = config_with_labels(&source.files["config.json"], &fixed).unwrap();
     folder.files.insert("config.json".into(), config);
@@ -895,10 +897,7 @@ fn a_folder_for_fixed_labels_needs_no_text_tower_and_knows_no_others() {
             error.message().contains("a zebra") && error.message().contains("the sky"),
             "{error}"
         );
-        let other = ClassifyOptions {
-            templates: vec!["a drawing of {}".into()],
-            ..options
-        };
+        let other = options.with_templates(["a drawing of {}"]);
         let error = classifier
             .classify(PICTURE, &["a cat"], &other)
             .unwrap_err();

@@ -4,13 +4,25 @@
 mod common;
 
 use burn::tensor::Device;
-use common::{Memory, PICTURE, StopAfter, TINY};
-#[cfg(feature = "webgpu")]
-use siglip_web::{Backend, device};
-use siglip_web::{Classifier, ClassifyOptions, Code, Error, Picture, Scores};
+use common::{Memory, ODD, PICTURE, StopAfter, TINY};
+use siglip_web::classifier::{CallProgress, CallStage};
+use siglip_web::{
+    Backend, Classifier, ClassifyOptions, Code, Error, LabelSet, LoadOptions, Picture, Scores,
+};
+
+fn load_as(source: &Memory, device: &Device, options: &LoadOptions) -> Result<Classifier, Error> {
+    pollster::block_on(Classifier::load_async(
+        source,
+        (),
+        options,
+        device,
+        &(),
+        &mut |_| {},
+    ))
+}
 
 fn load_on(source: &Memory, device: &Device) -> Result<Classifier, Error> {
-    pollster::block_on(Classifier::load_with(source, device, &(), &mut |_| {}))
+    load_as(source, device, &LoadOptions::exact())
 }
 
 fn load(source: &Memory) -> Result<Classifier, Error> {
@@ -26,15 +38,12 @@ fn devices() -> Vec<(Device, f32)> {
     vec![
         (Device::flex(), 1e-6),
         #[cfg(feature = "webgpu")]
-        (device::open(Backend::WebGpu).unwrap(), 1e-5),
+        (siglip_web::device::open(Backend::WebGpu).unwrap(), 1e-5),
     ]
 }
 
 fn with_templates(templates: &[&str]) -> ClassifyOptions {
-    ClassifyOptions {
-        templates: templates.iter().map(|t| (*t).to_owned()).collect(),
-        ..ClassifyOptions::default()
-    }
+    ClassifyOptions::default().with_templates(templates.iter().copied())
 }
 
 #[test]
@@ -45,7 +54,7 @@ fn unusable_input_gets_a_code_and_the_classifier_stays_usable() {
     let no_labels: [&str; 0] = [];
     let cases: [(&[&str], &ClassifyOptions, &str); 7] = [
         (&no_labels, &options, "no labels"),
-        (&["cat", ""], &options, "label 2 is blank"),
+        (&["cat", ""], &options, "label 2 of 2 is blank"),
         (&["cat", "dog", "cat"], &options, "\"cat\""),
         (&[&long], &options, "10000 characters"),
         (&["cat", "?!"], &options, "\"?!\""),
@@ -101,7 +110,7 @@ fn each_tower_runs_once_for_the_same_input() {
         pixels: &pixels,
     };
     for (picture, runs) in [(rgba(2, 3), 2), (rgba(2, 3), 2), (rgba(3, 2), 3)] {
-        pollster::block_on(classifier.embed_image_with(picture, &())).unwrap();
+        pollster::block_on(classifier.embed_image_async(picture, &())).unwrap();
         assert_eq!(classifier.runs().0, runs);
     }
 }
@@ -131,11 +140,9 @@ fn a_labels_score_depends_neither_on_the_others_nor_on_the_batch() {
 fn softmax_top_k_and_several_templates() {
     let mut classifier = tiny();
     let labels = ["cat", "dog", "bird"];
-    let softmax = ClassifyOptions {
-        scores: Scores::Softmax,
-        top_k: Some(2),
-        ..ClassifyOptions::default()
-    };
+    let softmax = ClassifyOptions::default()
+        .with_scores(Scores::Softmax)
+        .with_top_k(2);
     let all = classifier
         .classify(PICTURE, &labels, &ClassifyOptions::default())
         .unwrap();
@@ -182,13 +189,13 @@ fn pictures_embedded_together_have_the_embeddings_of_each_alone() {
         let load = || load_on(&TINY.source(), &device).unwrap();
         let mut classifier = load();
         let before = classifier.runs().0;
-        let together = pollster::block_on(classifier.embed_images_with(&all, &())).unwrap();
+        let together = pollster::block_on(classifier.embed_images_async(&all, &())).unwrap();
         assert_eq!(together.len(), 10);
         // One of them comes twice.
         assert_eq!(classifier.runs().0, before + 9);
         let mut one = load();
         for (picture, together) in pictures().zip(&together) {
-            let alone = pollster::block_on(one.embed_image_with(picture, &())).unwrap();
+            let alone = pollster::block_on(one.embed_image_async(picture, &())).unwrap();
             assert_close(&alone, together, tolerance);
         }
         // All are in the cache now.
@@ -201,9 +208,9 @@ fn pictures_embedded_together_have_the_embeddings_of_each_alone() {
             .copied()
             .chain([Picture::Encoded(b"no picture")])
             .collect();
-        let error = pollster::block_on(classifier.embed_images_with(&broken, &()));
+        let error = pollster::block_on(classifier.embed_images_async(&broken, &()));
         assert_eq!(error.unwrap_err().code(), Code::BadImage);
-        let again = pollster::block_on(classifier.embed_images_with(&all, &())).unwrap();
+        let again = pollster::block_on(classifier.embed_images_async(&all, &())).unwrap();
         for (again, together) in again.iter().zip(&together) {
             assert_close(again, together, tolerance);
         }
@@ -275,11 +282,12 @@ fn stopping_at_any_step_leaves_nothing_half_done() {
         let mut classifier = tiny();
         let stop = StopAfter(steps.into());
         let options = ClassifyOptions::default();
-        let stopped = pollster::block_on(classifier.classify_with(
+        let stopped = pollster::block_on(classifier.classify_async(
             Picture::Encoded(PICTURE),
             &["cat"],
             &options,
             &stop,
+            &mut |_| {},
         ));
         match stopped {
             Ok(results) => {
@@ -306,4 +314,190 @@ fn a_missing_folder_is_a_clear_error() {
         .unwrap();
     assert_eq!(error.code(), Code::BadModel);
     assert!(error.message().contains("/no/such/folder"));
+}
+
+#[test]
+fn a_backend_is_as_good_as_a_device() {
+    let error = Classifier::load("/no/such/folder", Backend::Cpu)
+        .err()
+        .unwrap();
+    assert_eq!(error.code(), Code::BadModel);
+}
+
+/// A server keeps it in a `Mutex`.
+#[test]
+fn a_classifier_can_be_sent_to_another_thread() {
+    let classifier = std::sync::Mutex::new(tiny());
+    let results = std::thread::scope(|scope| {
+        let classify = || {
+            classifier
+                .lock()
+                .unwrap()
+                .classify(PICTURE, &["cat"], &ClassifyOptions::default())
+        };
+        scope.spawn(classify).join().unwrap()
+    });
+    assert_eq!(results.unwrap().len(), 1);
+}
+
+const SENTENCES: [&str; 3] = ["a photo of {}.", "a drawing of {}.", "{}"];
+
+#[test]
+fn a_label_set_gives_the_scores_of_its_labels_and_runs_no_text_tower() {
+    let labels = ["a cat", "two dogs", "the sky"];
+    let options = with_templates(&SENTENCES);
+    let mut first = tiny();
+    let expected = first.classify(PICTURE, &labels, &options).unwrap();
+    let set = first.embed_labels(&labels, &SENTENCES).unwrap();
+    assert_eq!(
+        (
+            set.labels().len(),
+            set.templates().len(),
+            set.embedding_size()
+        ),
+        (3, 3, 64)
+    );
+
+    // It is kept as JSON, and used by another program that loads the same model, with its weights held otherwise.
+    let text = serde_json::to_string(&set).unwrap();
+    let set: LabelSet = serde_json::from_str(&text).unwrap();
+    let mut second = tiny();
+    assert_eq!(
+        second
+            .classify(PICTURE, &set, &ClassifyOptions::default())
+            .unwrap(),
+        expected
+    );
+    assert_eq!(
+        second
+            .classify(PICTURE, &set, &options.clone().with_top_k(1))
+            .unwrap(),
+        expected[..1]
+    );
+    assert_eq!(second.runs(), (1, 0));
+    let half = LoadOptions::default().with_dtype(siglip_web::Dtype::F16);
+    let mut half = load_as(&TINY.source(), &Device::flex(), &half).unwrap();
+    for result in half
+        .classify(PICTURE, &set, &ClassifyOptions::default())
+        .unwrap()
+    {
+        let exact = expected
+            .iter()
+            .find(|other| other.label == result.label)
+            .unwrap();
+        assert!((result.logit - exact.logit).abs() < 0.05);
+    }
+
+    // Another model's is refused, and so are other templates than its own.
+    let error = load(&ODD.source())
+        .unwrap()
+        .classify(PICTURE, &set, &ClassifyOptions::default())
+        .unwrap_err();
+    assert_eq!(error.code(), Code::BadInput);
+    assert!(error.message().contains(set.model()), "{error}");
+    let error = second
+        .classify(PICTURE, &set, &with_templates(&["a painting of {}"]))
+        .unwrap_err();
+    assert_eq!(error.code(), Code::BadInput);
+    assert!(error.message().contains("a drawing of {}."), "{error}");
+}
+
+#[test]
+fn many_labels_in_many_templates_run_through_the_text_tower_once_and_tell_how_far_they_are() {
+    let labels: Vec<String> = (0..50).map(|i| format!("thing {i}")).collect();
+    let mut classifier = tiny();
+    let mut heard = Vec::new();
+    let ask = |classifier: &mut Classifier, heard: &mut Vec<CallProgress>, pace: &StopAfter| {
+        let mut hear = |step| heard.push(step);
+        pollster::block_on(classifier.embed_labels_async(&labels, &SENTENCES, pace, &mut hear))
+    };
+    let for_ever = || StopAfter(std::cell::Cell::new(usize::MAX));
+    let set = ask(&mut classifier, &mut heard, &for_ever()).unwrap();
+    let batches = classifier.runs().1;
+    assert!(
+        heard
+            .iter()
+            .all(|step| step.stage == CallStage::Labels && step.total == 50)
+    );
+    assert!(heard.windows(2).all(|pair| pair[0].done <= pair[1].done) && heard.len() > 10);
+    assert_eq!((heard[0].done, heard.last().unwrap().done), (0, 50));
+    // All of it is remembered, the averages too.
+    assert_eq!(ask(&mut classifier, &mut heard, &for_ever()).unwrap(), set);
+    let options = with_templates(&SENTENCES);
+    classifier.classify(PICTURE, &labels, &options).unwrap();
+    assert_eq!(classifier.runs().1, batches);
+
+    // Stopped half way, it goes on from there.
+    let mut classifier = tiny();
+    let stopped = ask(
+        &mut classifier,
+        &mut heard,
+        &StopAfter(std::cell::Cell::new(15)),
+    );
+    assert_eq!(stopped.unwrap_err().code(), Code::Aborted);
+    heard.clear();
+    assert_eq!(
+        ask(&mut classifier, &mut heard, &for_ever())
+            .unwrap()
+            .labels(),
+        set.labels()
+    );
+    assert!(heard[0].done > 0);
+    assert!(
+        classifier.runs().1 <= batches + 1,
+        "{} batches, of {batches}",
+        classifier.runs().1
+    );
+}
+
+#[test]
+fn several_pictures_have_the_results_of_each_alone() {
+    let pixels: Vec<u8> = (0..4 * 60).map(|i| (i * 7919 % 251) as u8).collect();
+    let other = Picture::Rgba {
+        width: 6,
+        height: 10,
+        pixels: &pixels,
+    };
+    let mut classifier = tiny();
+    let labels = ["a cat", "two dogs"];
+    let set = classifier.embed_labels(&labels, &["{}"]).unwrap();
+    let options = ClassifyOptions::default();
+    let both = pollster::block_on(classifier.classify_images_async(
+        &[Picture::Encoded(PICTURE), other],
+        &set,
+        &options,
+        &(),
+        &mut |_| {},
+    ))
+    .unwrap();
+    let alone = tiny()
+        .classify(PICTURE, &labels, &with_templates(&["{}"]))
+        .unwrap();
+    assert_eq!(both.len(), 2);
+    assert_close(
+        &[both[0][0].logit, both[0][1].logit],
+        &[alone[0].logit, alone[1].logit],
+        1e-4,
+    );
+    assert_ne!(both[0], both[1]);
+}
+
+#[test]
+fn similarity_is_what_a_classification_gives() {
+    let mut classifier = tiny();
+    let result = classifier
+        .classify(PICTURE, &["a cat"], &with_templates(&["{}"]))
+        .unwrap()
+        .remove(0);
+    let (image, text) = (
+        classifier.embed_image(PICTURE).unwrap(),
+        classifier.embed_text(&["a cat"]).unwrap(),
+    );
+    let similarity = classifier.similarity(&image, &text[0]);
+    assert_eq!(
+        (similarity.logit, similarity.score),
+        (result.logit, result.score)
+    );
+    let logit = classifier.logit_scale().exp() * similarity.cosine + classifier.logit_bias();
+    assert!((logit - result.logit).abs() < 1e-4);
 }

@@ -15,6 +15,8 @@
 #![cfg(not(target_family = "wasm"))]
 
 mod augment;
+#[path = "../common/mod.rs"]
+mod common;
 mod data;
 mod initial;
 mod parameters;
@@ -28,10 +30,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
+use siglip_web::Backend;
 use siglip_web::checkpoint::StoredDtype;
-use siglip_web::{Backend, Code, Error};
 
 use augment::Augmentation;
+use common::{backend, bad_input, finish};
 use data::HeldOut;
 
 /// Trains or fine-tunes a SigLIP checkpoint on a folder of pictures with captions.
@@ -130,14 +133,6 @@ enum Part {
     Scale,
 }
 
-fn backend(word: &str) -> Result<Backend, String> {
-    match word {
-        "cpu" => Ok(Backend::Cpu),
-        "wgpu" | "webgpu" => Ok(Backend::WebGpu),
-        _ => Err("use cpu or wgpu".into()),
-    }
-}
-
 fn dtype(word: &str) -> Result<StoredDtype, String> {
     match word {
         "f32" => Ok(StoredDtype::F32),
@@ -147,15 +142,5 @@ fn dtype(word: &str) -> Result<StoredDtype, String> {
 }
 
 fn main() -> ExitCode {
-    match training::run(&Options::parse()) {
-        Ok(_) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("{error}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn bad_input(message: impl Into<String>) -> Error {
-    Error::new(Code::BadInput, message)
+    finish(training::run(&Options::parse()).map(drop))
 }

@@ -213,10 +213,7 @@ fn it_learns_and_the_checkpoint_is_one_that_the_classifier_loads() {
         "a blue thing",
         "a yellow thing",
     ];
-    let options = ClassifyOptions {
-        templates: vec!["{}".into()],
-        ..ClassifyOptions::default()
-    };
+    let options = ClassifyOptions::default().with_templates(["{}"]);
     let best = classifier.classify(&picture, &labels, &options).unwrap();
     assert_eq!(best[0].label, "a blue thing", "{best:?}");
     let config: serde_json::Value =

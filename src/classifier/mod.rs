@@ -1,14 +1,21 @@
 //! Labels and a picture → how probable each label is.
 
+#[cfg(not(target_family = "wasm"))]
+mod blocking;
 mod cache;
+mod labels;
 mod options;
+mod picture;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::pin::Pin;
 
 use burn::tensor::{Device, Tensor};
+use serde::{Deserialize, Serialize};
 
+pub use labels::{LONGEST_LABEL, LabelSet, Labels};
 pub use options::{ClassifyOptions, DEFAULT_TEMPLATE, Scores};
+pub use picture::Picture;
 
 use crate::checkpoint::format::FixedLabels;
 use crate::checkpoint::{Checkpoint, LoadOptions, Pace, Progress, Source, Stage, Store};
@@ -16,12 +23,13 @@ use crate::device;
 use crate::error::{Error, Result};
 use crate::kernels::{begin_to_vec, from_ids, from_vec, to_vec};
 use crate::model::{EncoderLayer, SiglipConfig};
-use crate::preprocess::{self, Image};
 use crate::tokenizer::Tokenizer;
 use cache::Cache;
+use labels::{check_labels, check_templates, length, mean};
+use options::sigmoid;
 
 /// How probable one label is.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 pub struct LabelScore {
     /// As it was given.
     pub label: String,
@@ -31,13 +39,54 @@ pub struct LabelScore {
     pub logit: f32,
 }
 
+/// How alike two embeddings are.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize)]
+pub struct Similarity {
+    /// Of the angle between them, −1 to 1.
+    pub cosine: f32,
+    /// `exp(logit_scale) · cosine + logit_bias`.
+    pub logit: f32,
+    /// `sigmoid(logit)`.
+    pub score: f32,
+}
+
+/// How far a call has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CallProgress {
+    /// What is counted.
+    pub stage: CallStage,
+    /// That are done.
+    pub done: usize,
+    /// That there are.
+    pub total: usize,
+}
+
+/// What a call embeds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CallStage {
+    /// Pictures.
+    Images,
+    /// Labels, in all templates.
+    Labels,
+}
+
+impl CallStage {
+    /// The word of the JavaScript API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Images => "images",
+            Self::Labels => "labels",
+        }
+    }
+}
+
 /// A unit-length vector.
 pub type Embedding = Vec<f32>;
 
-/// Text embeddings kept: some hundred labels with a few templates.
-const TEXTS_KEPT: usize = 2048;
-/// Image embeddings kept.
-const IMAGES_KEPT: usize = 32;
+/// Bytes of label embeddings that are kept: some ten thousand of the base models'.
+const TEXT_CACHE: usize = 32 << 20;
+/// Bytes of image embeddings that are kept.
+const IMAGE_CACHE: usize = 1 << 20;
 /// Texts that run through the text tower together.
 const TEXT_BATCH: usize = 16;
 /// Pictures that run through the vision tower together.
@@ -48,41 +97,37 @@ type Begun = Pin<Box<dyn Future<Output = Result<Vec<Embedding>>>>>;
 
 /// A loaded SigLIP model with its caches.
 ///
-/// The methods ending in `_with` are asynchronous and stop where their [`Pace`] says so; the others block, and are for
-/// native programs.
+/// The methods ending in `_async` stop where their [`Pace`] says so; the others block, and are for native programs.
+///
+/// ```no_run
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use siglip_web::{Backend, Classifier, ClassifyOptions};
+///
+/// let mut classifier = Classifier::load("siglip-base-patch16-224", Backend::Cpu)?;
+/// let picture = std::fs::read("cats.jpg")?;
+/// let results = classifier.classify(&picture, &["2 cats", "2 dogs"], &ClassifyOptions::default())?;
+/// println!("{}: {:.1} %", results[0].label, 100.0 * results[0].score);
+/// # Ok(())
+/// # }
+/// ```
 pub struct Classifier {
     checkpoint: Checkpoint,
     device: Device,
     logit_scale: f32,
     logit_bias: f32,
-    images: Cache<Embedding>,
-    texts: Cache<Embedding>,
+    fingerprint: String,
+    images: Cache,
+    texts: Cache,
     image_runs: usize,
     text_runs: usize,
 }
 
 impl Classifier {
-    /// Loads the checkpoint that `source` holds on a device from [`device::start`], whole and as f32.
-    ///
-    /// # Errors
-    /// As [`load_stored`](Self::load_stored).
-    pub async fn load_with(
-        source: &impl Source,
-        device: &Device,
-        pace: &impl Pace,
-        progress: &mut impl FnMut(Progress),
-    ) -> Result<Self> {
-        let options = LoadOptions::exact();
-        let checkpoint =
-            Checkpoint::load_async(source, (), &options, device, pace, progress).await?;
-        Self::new(checkpoint, device, pace, progress).await
-    }
-
     /// Loads what `store` doesn't have of the checkpoint that `source` holds on a device from [`device::start`].
     ///
     /// # Errors
     /// As [`Checkpoint::load_async`]; `bad-model` if its embeddings are not finite.
-    pub async fn load_stored(
+    pub async fn load_async(
         source: &impl Source,
         store: impl Store,
         options: &LoadOptions,
@@ -112,12 +157,13 @@ impl Classifier {
             )));
         }
         let mut classifier = Self {
+            fingerprint: fingerprint(&checkpoint).await?,
             checkpoint,
             device: device.clone(),
             logit_scale,
             logit_bias,
-            images: Cache::new(IMAGES_KEPT),
-            texts: Cache::new(TEXTS_KEPT),
+            images: Cache::new(IMAGE_CACHE),
+            texts: Cache::new(TEXT_CACHE),
             image_runs: 0,
             text_runs: 0,
         };
@@ -149,7 +195,7 @@ impl Classifier {
                 .await?;
             report(Stage::Warmup, 1);
             if self.checkpoint.tokenizer.is_some() {
-                self.begin_texts(&[&""], pace).await?.await?;
+                self.begin_texts(&[String::new()], pace).await?.await?;
             }
         }
         report(Stage::Warmup, 2);
@@ -157,82 +203,203 @@ impl Classifier {
         Ok(())
     }
 
-    /// Scores `labels` for the picture in `bytes` (an encoded file), highest first.
+    /// Scores `labels` for a picture, highest first. `progress` hears of the picture first, then of the labels.
     ///
     /// # Errors
-    /// `bad-input` for labels or options that can't be used; `bad-image`, or `unsupported` for a picture format that this
-    /// crate doesn't decode; `device-lost` and `out-of-memory`; what `pace` reports.
-    pub async fn classify_with(
+    /// `bad-input` for labels or options that can't be used, and for a [`LabelSet`] of another model; `bad-image`, or `unsupported` for a
+    /// picture format that this crate doesn't decode; `device-lost` and `out-of-memory`; what `pace` reports.
+    pub async fn classify_async<'a>(
         &mut self,
         picture: Picture<'_>,
-        labels: &[impl AsRef<str>],
+        labels: impl Into<Labels<'a>>,
         options: &ClassifyOptions,
         pace: &impl Pace,
+        progress: &mut impl FnMut(CallProgress),
     ) -> Result<Vec<LabelScore>> {
-        let labels: Vec<&str> = labels.iter().map(AsRef::as_ref).collect();
-        options.check()?;
-        options::check_labels(&labels)?;
-        self.check_readable(&labels, options)?;
-        let image = self.embed_image_with(picture, pace).await?;
-        let texts = self
-            .embed_labels_with(&labels, &options.templates, pace)
+        let mut results = self
+            .classify_images_async(&[picture], labels, options, pace, progress)
             .await?;
-        let logits: Vec<f32> = texts.iter().map(|text| self.logit(&image, text)).collect();
-        Ok(options.rank(&labels, &logits))
+        Ok(results.remove(0))
+    }
+
+    /// The same for several pictures, which run through the vision tower a few at a time.
+    ///
+    /// # Errors
+    /// As [`classify_async`](Self::classify_async), for the first picture that has one.
+    pub async fn classify_images_async<'a>(
+        &mut self,
+        pictures: &[Picture<'_>],
+        labels: impl Into<Labels<'a>>,
+        options: &ClassifyOptions,
+        pace: &impl Pace,
+        progress: &mut impl FnMut(CallProgress),
+    ) -> Result<Vec<Vec<LabelScore>>> {
+        let labels = labels.into();
+        options.check()?;
+        match &labels {
+            Labels::Words(words) => self.check_words(words, &options.templates)?,
+            Labels::Set(set) => self.check_set(set, &options.templates)?,
+        }
+        let images = self.embed_images_async(pictures, pace).await?;
+        progress(CallProgress {
+            stage: CallStage::Images,
+            done: images.len(),
+            total: images.len(),
+        });
+        let embedded;
+        let (words, texts): (Vec<&str>, Vec<&[f32]>) = match labels {
+            Labels::Words(words) => {
+                embedded = self
+                    .embed_words(&words, &options.templates, pace, progress)
+                    .await?;
+                (words, embedded.iter().map(Vec::as_slice).collect())
+            }
+            Labels::Set(set) => {
+                let words = set.labels().iter().map(String::as_str);
+                (words.collect(), set.embeddings().collect())
+            }
+        };
+        let results = images.iter().map(|image| {
+            let logits: Vec<f32> = texts
+                .iter()
+                .map(|text| self.similarity(image, text).logit)
+                .collect();
+            options.rank(&words, &logits)
+        });
+        Ok(results.collect())
     }
 
     /// The unit-length embeddings of `labels`: each put into every one of `templates`, and the results averaged.
     ///
     /// # Errors
-    /// As [`embed_text_with`](Self::embed_text_with); `bad-input` for a label that a fixed-label model doesn't have.
-    pub async fn embed_labels_with(
+    /// As [`classify_async`](Self::classify_async); `network` if rows of the token table must be read and can't be.
+    pub async fn embed_labels_async(
         &mut self,
-        labels: &[&str],
-        templates: &[String],
+        labels: &[impl AsRef<str>],
+        templates: &[impl AsRef<str>],
         pace: &impl Pace,
-    ) -> Result<Vec<Embedding>> {
-        options::check_labels(labels)?;
-        if let Some((fixed, embeddings)) = &self.checkpoint.labels {
-            let known = labels
-                .iter()
-                .map(|label| Ok(embeddings[position(fixed, label)?].clone()));
-            return known.collect();
-        }
-        let mut prompts = Vec::with_capacity(labels.len() * templates.len());
-        for label in labels {
-            prompts.extend(
-                templates
-                    .iter()
-                    .map(|template| template.replace("{}", label)),
-            );
-        }
-        let texts = self.embed_text_with(&prompts, pace).await?;
-        Ok(texts.chunks_exact(templates.len()).map(mean).collect())
+        progress: &mut impl FnMut(CallProgress),
+    ) -> Result<LabelSet> {
+        let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
+        let words: Vec<&str> = labels.iter().map(AsRef::as_ref).collect();
+        let templates: Vec<String> =
+            owned(&templates.iter().map(AsRef::as_ref).collect::<Vec<_>>());
+        check_templates(&templates)?;
+        self.check_words(&words, &templates)?;
+        let embeddings = self.embed_words(&words, &templates, pace, progress).await?;
+        LabelSet::new(
+            self.fingerprint.clone(),
+            owned(&words),
+            templates,
+            embeddings.concat(),
+        )
     }
 
-    /// Fails for labels that the model can't tell from nothing, and for those that a fixed-label model doesn't have.
-    fn check_readable(&self, labels: &[&str], options: &ClassifyOptions) -> Result<()> {
+    /// Embeds words that [`check_words`](Self::check_words) let through.
+    async fn embed_words(
+        &mut self,
+        words: &[&str],
+        templates: &[String],
+        pace: &impl Pace,
+        progress: &mut impl FnMut(CallProgress),
+    ) -> Result<Vec<Embedding>> {
+        let total = words.len();
+        let mut report = |done| {
+            progress(CallProgress {
+                stage: CallStage::Labels,
+                done,
+                total,
+            })
+        };
+        if let Some((fixed, embeddings)) = &self.checkpoint.labels {
+            let known = words
+                .iter()
+                .map(|label| Ok(embeddings[position(fixed, label)?].clone()));
+            let known = known.collect::<Result<_>>()?;
+            report(total);
+            return Ok(known);
+        }
+        let keys: Vec<u128> = words
+            .iter()
+            .map(|word| label_key(word, templates))
+            .collect();
+        let mut found = self.known(&keys, |this| &mut this.texts);
+        let missing: Vec<(u128, &str)> = (keys.iter().copied().zip(words.iter().copied()))
+            .filter(|(key, _)| !found.contains_key(key))
+            .collect();
+        report(found.len());
+        let prompts: Vec<String> = missing
+            .iter()
+            .flat_map(|(_, word)| {
+                templates
+                    .iter()
+                    .map(move |template| template.replace("{}", word))
+            })
+            .collect();
+        let mut keys_left = missing.iter().map(|(key, _)| *key);
+        let mut of_one = Vec::with_capacity(templates.len());
+        let begin = async |this: &mut Self, batch: &[String]| this.begin_texts(batch, pace).await;
+        self.run(&prompts, TEXT_BATCH, begin, |this, embedding| {
+            of_one.push(embedding);
+            if of_one.len() == templates.len() {
+                let key = keys_left
+                    .next()
+                    .expect("as many labels as there are prompts for");
+                let embedding = mean(&of_one);
+                of_one.clear();
+                this.texts.put(key, embedding.clone());
+                found.insert(key, embedding);
+                report(found.len());
+            }
+        })
+        .await?;
+        Ok(keys.iter().map(|key| found[key].clone()).collect())
+    }
+
+    /// Fails for words and templates that can't be labels of this model, before anything runs.
+    fn check_words(&self, words: &[&str], templates: &[String]) -> Result<()> {
+        check_labels(words)?;
         if let Some((fixed, _)) = &self.checkpoint.labels {
             // Left out, the template is the one that the labels were put into.
-            let default = ClassifyOptions::default();
-            if options.templates != fixed.templates && options.templates != default.templates {
+            if *templates != fixed.templates && *templates != ClassifyOptions::default().templates {
                 return Err(Error::bad_input(format!(
                     "this model has no text tower, and its labels were put into {:?}; leave the template out",
                     fixed.templates
                 )));
             }
-            return labels
+            return words
                 .iter()
                 .try_for_each(|label| position(fixed, label).map(drop));
         }
         let tokenizer = self.tokenizer()?;
         let blank = tokenizer.encode("")?;
-        for label in labels {
-            if tokenizer.encode(label)? == blank {
+        for word in words {
+            // What is known was read before.
+            if !self.texts.contains(label_key(word, templates)) && tokenizer.encode(word)? == blank
+            {
                 return Err(Error::bad_input(format!(
-                    "the label {label:?} has nothing that the model reads; use words"
+                    "the label {word:?} has nothing that the model reads; use words"
                 )));
             }
+        }
+        Ok(())
+    }
+
+    /// Fails for a set of another model, and for templates that are not its own.
+    fn check_set(&self, set: &LabelSet, templates: &[String]) -> Result<()> {
+        let size = self.config().vision.encoder.hidden_size;
+        if set.model() != self.fingerprint || set.embedding_size() != size {
+            return Err(Error::bad_input(format!(
+                "the label set was made by another model (its fingerprint is {}, this one's is {}); make it again with this model",
+                set.model(),
+                self.fingerprint
+            )));
+        }
+        if *templates != *set.templates() && *templates != ClassifyOptions::default().templates {
+            return Err(Error::bad_input(format!(
+                "the labels of the set were put into {:?} already; leave the template out",
+                set.templates()
+            )));
         }
         Ok(())
     }
@@ -250,28 +417,28 @@ impl Classifier {
     /// A picture's unit-length embedding `[hidden]`.
     ///
     /// # Errors
-    /// As [`classify_with`](Self::classify_with).
-    pub async fn embed_image_with(
+    /// As [`classify_async`](Self::classify_async).
+    pub async fn embed_image_async(
         &mut self,
         picture: Picture<'_>,
         pace: &impl Pace,
     ) -> Result<Embedding> {
-        let mut embeddings = self.embed_images_with(&[picture], pace).await?;
+        let mut embeddings = self.embed_images_async(&[picture], pace).await?;
         Ok(embeddings.remove(0))
     }
 
     /// The unit-length embeddings of pictures, which run through the vision tower a few at a time.
     ///
     /// # Errors
-    /// As [`classify_with`](Self::classify_with), for the first picture that has one.
-    pub async fn embed_images_with(
+    /// As [`classify_async`](Self::classify_async), for the first picture that has one.
+    pub async fn embed_images_async(
         &mut self,
         pictures: &[Picture<'_>],
         pace: &impl Pace,
     ) -> Result<Vec<Embedding>> {
-        let keys: Vec<u128> = pictures.iter().map(|picture| picture.key()).collect();
+        let keys: Vec<u128> = pictures.iter().map(Picture::key).collect();
         let begin =
-            async |this: &mut Self, batch: &[&Picture]| this.begin_pictures(batch, pace).await;
+            async |this: &mut Self, batch: &[Picture]| this.begin_pictures(batch, pace).await;
         self.embed(pictures, keys, |this| &mut this.images, IMAGE_BATCH, begin)
             .await
     }
@@ -279,71 +446,87 @@ impl Classifier {
     /// The unit-length embeddings of `texts`, each as it is, without a template.
     ///
     /// # Errors
-    /// As [`classify_with`](Self::classify_with); `unsupported` for a model without a text tower; `network` if rows of the token
+    /// As [`classify_async`](Self::classify_async); `unsupported` for a model without a text tower; `network` if rows of the token
     /// table must be read and can't be.
-    pub async fn embed_text_with(
+    pub async fn embed_text_async(
         &mut self,
         texts: &[impl AsRef<str>],
         pace: &impl Pace,
     ) -> Result<Vec<Embedding>> {
-        let keys: Vec<u128> = texts
-            .iter()
-            .map(|t| cache::key(&[t.as_ref().as_bytes()]))
-            .collect();
         self.tokenizer()?;
-        let begin = async |this: &mut Self, batch: &[&_]| this.begin_texts(batch, pace).await;
-        self.embed(texts, keys, |this| &mut this.texts, TEXT_BATCH, begin)
+        let texts: Vec<String> = texts.iter().map(|text| text.as_ref().to_owned()).collect();
+        let keys: Vec<u128> = texts.iter().map(|text| text_key(text)).collect();
+        let begin = async |this: &mut Self, batch: &[String]| this.begin_texts(batch, pace).await;
+        self.embed(&texts, keys, |this| &mut this.texts, TEXT_BATCH, begin)
             .await
     }
 
     /// The embeddings of `inputs` with these keys: from the cache, or else from a tower, which `begin` starts on at most `size` of them.
-    async fn embed<T>(
+    async fn embed<T: Clone>(
         &mut self,
         inputs: &[T],
         keys: Vec<u128>,
-        cache: fn(&mut Self) -> &mut Cache<Embedding>,
+        cache: fn(&mut Self) -> &mut Cache,
         size: usize,
-        begin: impl AsyncFn(&mut Self, &[&T]) -> Result<Begun>,
+        begin: impl AsyncFn(&mut Self, &[T]) -> Result<Begun>,
     ) -> Result<Vec<Embedding>> {
-        // Kept apart from the cache, which may be smaller than the number of inputs.
-        let mut found: HashMap<u128, Embedding> = HashMap::new();
-        let (mut missing, mut missing_keys) = (Vec::new(), Vec::new());
-        for (key, input) in keys.iter().zip(inputs) {
-            match cache(self).get(*key) {
-                Some(embedding) => drop(found.insert(*key, embedding.clone())),
-                None if missing_keys.contains(key) => {}
-                None => {
-                    missing_keys.push(*key);
-                    missing.push(input);
-                }
-            }
-        }
-        let batches = missing.chunks(size).zip(missing_keys.chunks(size));
-        let mut running: Option<(&[u128], Begun)> = None;
+        let mut found = self.known(&keys, cache);
+        let mut asked: HashSet<u128> = found.keys().copied().collect();
+        let (missing_keys, missing): (Vec<u128>, Vec<T>) = (keys.iter().zip(inputs))
+            .filter(|(key, _)| asked.insert(**key))
+            .map(|(key, input)| (*key, input.clone()))
+            .unzip();
+        let mut missing_keys = missing_keys.into_iter();
+        self.run(&missing, size, begin, |this, embedding| {
+            let key = missing_keys.next().expect("a key for each input");
+            cache(this).put(key, embedding.clone());
+            found.insert(key, embedding);
+        })
+        .await?;
+        Ok(keys.iter().map(|key| found[key].clone()).collect())
+    }
+
+    /// What the cache has of these keys. Kept apart from it, which may be smaller than a call.
+    fn known(
+        &mut self,
+        keys: &[u128],
+        cache: fn(&mut Self) -> &mut Cache,
+    ) -> HashMap<u128, Embedding> {
+        let cache = cache(self);
+        let known = |key: &u128| Some((*key, cache.get(*key)?.clone()));
+        keys.iter().filter_map(known).collect()
+    }
+
+    /// Runs `inputs` through a tower, `size` at a time, and hands the embeddings to `each` in their order.
+    async fn run<T>(
+        &mut self,
+        inputs: &[T],
+        size: usize,
+        begin: impl AsyncFn(&mut Self, &[T]) -> Result<Begun>,
+        mut each: impl FnMut(&mut Self, Embedding),
+    ) -> Result<()> {
+        let mut running: Option<Begun> = None;
         // A GPU works on one batch while the next is made ready here; the last turn only waits.
-        for batch in batches.map(Some).chain([None]) {
+        for batch in inputs.chunks(size).map(Some).chain([None]) {
             let next = match batch {
-                Some((batch, keys)) => Some((keys, begin(self, batch).await)),
+                Some(batch) => Some(begin(self, batch).await),
                 None => None,
             };
             // Also if the next has an error: results that nobody takes keep their buffer from being used again.
-            if let Some((keys, embeddings)) = running.take() {
-                for (key, embedding) in keys.iter().zip(embeddings.await?) {
-                    cache(self).put(*key, embedding.clone());
-                    found.insert(*key, embedding);
+            if let Some(embeddings) = running.take() {
+                for embedding in embeddings.await? {
+                    each(self, embedding);
                 }
             }
-            if let Some((keys, begun)) = next {
-                running = Some((keys, begun?));
-            }
+            running = next.transpose()?;
         }
-        Ok(keys.iter().map(|key| found[key].clone()).collect())
+        Ok(())
     }
 
     /// Decodes pictures and starts the vision tower on them.
     async fn begin_pictures(
         &mut self,
-        pictures: &[&Picture<'_>],
+        pictures: &[Picture<'_>],
         pace: &impl Pace,
     ) -> Result<Begun> {
         let mut pixels = Vec::new();
@@ -368,11 +551,11 @@ impl Classifier {
     }
 
     /// Starts the text tower on texts.
-    async fn begin_texts(&mut self, texts: &[&impl AsRef<str>], pace: &impl Pace) -> Result<Begun> {
+    async fn begin_texts(&mut self, texts: &[String], pace: &impl Pace) -> Result<Begun> {
         let tokenizer = self.tokenizer()?;
         let ids: Vec<_> = texts
             .iter()
-            .map(|text| tokenizer.encode(text.as_ref()))
+            .map(|text| tokenizer.encode(text))
             .collect::<Result<_>>()?;
         let shape = [ids.len(), ids[0].len()];
         let rows = match &mut self.checkpoint.rows {
@@ -412,14 +595,27 @@ impl Classifier {
         })
     }
 
-    fn logit(&self, image: &[f32], text: &[f32]) -> f32 {
+    /// How alike two unit-length embeddings of this model are, usually a picture's and a text's.
+    ///
+    /// # Panics
+    /// If they have not the same number of components.
+    pub fn similarity(&self, a: &[f32], b: &[f32]) -> Similarity {
+        assert_eq!(a.len(), b.len(), "embeddings of one model");
         // f64, so that the scale of 117 doesn't magnify rounding.
-        let cosine: f64 = image
-            .iter()
-            .zip(text)
-            .map(|(a, b)| f64::from(*a) * f64::from(*b))
-            .sum();
-        (f64::from(self.logit_scale).exp() * cosine + f64::from(self.logit_bias)) as f32
+        let products = a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b));
+        let cosine: f64 = products.sum();
+        let logit =
+            (f64::from(self.logit_scale).exp() * cosine + f64::from(self.logit_bias)) as f32;
+        Similarity {
+            cosine: cosine as f32,
+            logit,
+            score: sigmoid(logit),
+        }
+    }
+
+    /// What a [`LabelSet`] is bound to: a hash of the text tower's last weights, the same for one checkpoint however its weights are held.
+    pub fn fingerprint(&self) -> &str {
+        &self.fingerprint
     }
 
     /// The model's configuration.
@@ -448,130 +644,43 @@ impl Classifier {
     }
 }
 
-#[cfg(not(target_family = "wasm"))]
-impl Classifier {
-    /// Loads the checkpoint folder `dir` on a device from [`device::start`], or on any burn device: with weights held as f32, exactly as
-    /// they are in the checkpoint.
-    ///
-    /// # Errors
-    /// As [`load_with`](Self::load_with).
-    pub fn load(dir: impl AsRef<std::path::Path>, device: &Device) -> Result<Self> {
-        let options = LoadOptions {
-            dtype: Some(crate::Dtype::F32),
-            ..LoadOptions::default()
-        };
-        Self::load_with_options(dir, device, &options)
-    }
-
-    /// [`load`](Self::load) with weights held in fewer bits, for less memory.
-    ///
-    /// # Errors
-    /// As [`load_stored`](Self::load_stored).
-    pub fn load_with_options(
-        dir: impl AsRef<std::path::Path>,
-        device: &Device,
-        options: &LoadOptions,
-    ) -> Result<Self> {
-        let source = crate::checkpoint::Folder::new(dir)?;
-        pollster::block_on(Self::load_stored(
-            &source,
-            (),
-            options,
-            device,
-            &(),
-            &mut |_| {},
-        ))
-    }
-
-    /// Scores `labels` for an encoded picture (the bytes of a file), highest first.
-    ///
-    /// # Errors
-    /// As [`classify_with`](Self::classify_with).
-    pub fn classify(
-        &mut self,
-        image: &[u8],
-        labels: &[impl AsRef<str>],
-        options: &ClassifyOptions,
-    ) -> Result<Vec<LabelScore>> {
-        pollster::block_on(self.classify_with(Picture::Encoded(image), labels, options, &()))
-    }
-
-    /// An encoded picture's unit-length embedding.
-    ///
-    /// # Errors
-    /// As [`embed_image_with`](Self::embed_image_with).
-    pub fn embed_image(&mut self, image: &[u8]) -> Result<Embedding> {
-        pollster::block_on(self.embed_image_with(Picture::Encoded(image), &()))
-    }
-
-    /// The unit-length embeddings of encoded pictures, a few at a time.
-    ///
-    /// # Errors
-    /// As [`embed_images_with`](Self::embed_images_with).
-    pub fn embed_images(&mut self, images: &[&[u8]]) -> Result<Vec<Embedding>> {
-        let pictures: Vec<_> = images.iter().map(|bytes| Picture::Encoded(bytes)).collect();
-        pollster::block_on(self.embed_images_with(&pictures, &()))
-    }
-
-    /// The unit-length embeddings of `labels`: each put into every one of `templates`, and the results averaged.
-    ///
-    /// # Errors
-    /// As [`embed_labels_with`](Self::embed_labels_with).
-    pub fn embed_labels(
-        &mut self,
-        labels: &[&str],
-        templates: &[String],
-    ) -> Result<Vec<Embedding>> {
-        pollster::block_on(self.embed_labels_with(labels, templates, &()))
-    }
-
-    /// The unit-length embeddings of `texts`, each as it is, without a template.
-    ///
-    /// # Errors
-    /// As [`embed_text_with`](Self::embed_text_with).
-    pub fn embed_text(&mut self, texts: &[impl AsRef<str>]) -> Result<Vec<Embedding>> {
-        pollster::block_on(self.embed_text_with(texts, &()))
-    }
+/// Of a text that is embedded as it is.
+fn text_key(text: &str) -> u128 {
+    cache::key(&[text.as_bytes()])
 }
 
-/// A picture as a caller has it.
-#[derive(Clone, Copy, Debug)]
-pub enum Picture<'a> {
-    /// The bytes of a JPEG, PNG, WebP, GIF or BMP file.
-    Encoded(&'a [u8]),
-    /// Pixels, 4 bytes each: red, green, blue, straight alpha.
-    Rgba {
-        /// In pixels.
-        width: u32,
-        /// In pixels.
-        height: u32,
-        /// `height · width · 4` bytes, row by row.
-        pixels: &'a [u8],
-    },
+/// Of a label in templates; in one alone it is a text.
+fn label_key(label: &str, templates: &[String]) -> u128 {
+    if let [template] = templates {
+        return text_key(&template.replace("{}", label));
+    }
+    let parts = [label]
+        .into_iter()
+        .chain(templates.iter().map(String::as_str));
+    cache::key(&parts.map(str::as_bytes).collect::<Vec<_>>())
 }
 
-impl Picture<'_> {
-    fn key(&self) -> u128 {
-        match self {
-            Picture::Encoded(bytes) => cache::key(&[bytes]),
-            Picture::Rgba {
-                width,
-                height,
-                pixels,
-            } => cache::key(&[&width.to_le_bytes(), &height.to_le_bytes(), pixels]),
+/// See [`Classifier::fingerprint`].
+async fn fingerprint(checkpoint: &Checkpoint) -> Result<String> {
+    let values: Vec<f32> = match (&checkpoint.model.text, &checkpoint.labels) {
+        (Some(tower), _) => {
+            let norm = &tower.final_layer_norm;
+            // Vectors, which all forms of a checkpoint hold as f32.
+            let mut values = Vec::new();
+            for vector in [&norm.gamma, &norm.beta, &tower.head.bias] {
+                values.extend(to_vec(vector.val()).await?);
+            }
+            values
         }
-    }
-
-    fn decode(&self) -> Result<Image> {
-        match *self {
-            Picture::Encoded(bytes) => preprocess::decode(bytes),
-            Picture::Rgba {
-                width,
-                height,
-                pixels,
-            } => Image::from_rgba(width, height, pixels),
-        }
-    }
+        (None, labels) => labels
+            .iter()
+            .flat_map(|(_, embeddings)| embeddings.concat())
+            .collect(),
+    };
+    Ok(format!(
+        "{:032x}",
+        cache::key(&[bytemuck::cast_slice(&values)])
+    ))
 }
 
 /// Which of the fixed labels this is.
@@ -609,25 +718,4 @@ fn embedding(row: &[f32], device: &Device) -> Result<Embedding> {
             "{what}; load the model again on the CPU (backend \"cpu\")"
         )),
     })
-}
-
-/// The mean of unit vectors, of unit length again: how several templates become one label.
-fn mean(embeddings: &[Embedding]) -> Embedding {
-    if let [one] = embeddings {
-        return one.clone();
-    }
-    let mut sum = vec![0.0; embeddings[0].len()];
-    for embedding in embeddings {
-        for (total, value) in sum.iter_mut().zip(embedding) {
-            *total += value;
-        }
-    }
-    let length = length(&sum);
-    sum.iter().map(|v| v / length).collect()
-}
-
-/// The Euclidean length, summed in f64.
-fn length(values: &[f32]) -> f32 {
-    let squares = values.iter().map(|v| f64::from(*v) * f64::from(*v));
-    squares.sum::<f64>().sqrt() as f32
 }

@@ -1,18 +1,17 @@
-//! What a caller may ask for, checked before anything runs.
+//! What a caller may ask for, and what becomes of logits.
 
-use std::collections::HashSet;
+use serde::{Deserialize, Serialize};
 
 use super::LabelScore;
+use super::labels::check_templates;
 use crate::error::{Error, Result};
 
 /// The sentence that SigLIP's labels are put into unless the caller says otherwise.
 pub const DEFAULT_TEMPLATE: &str = "This is a photo of {}.";
 
-/// A label longer than this many characters is a mistake: the model reads 16 to 64 tokens.
-const LONGEST_LABEL: usize = 1000;
-
 /// How logits become scores.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Scores {
     /// Each label by itself, as SigLIP was trained: `1 / (1 + exp(−logit))`.
     #[default]
@@ -22,7 +21,17 @@ pub enum Scores {
 }
 
 /// Options of a classification.
+///
+/// ```
+/// use siglip_web::{ClassifyOptions, Scores};
+///
+/// let options = ClassifyOptions::default()
+///     .with_templates(["a photo of {}.", "a drawing of {}."])
+///     .with_scores(Scores::Softmax)
+///     .with_top_k(3);
+/// ```
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct ClassifyOptions {
     /// Sentences with `{}` where the label goes; the embeddings of several are averaged.
     pub templates: Vec<String>,
@@ -43,17 +52,26 @@ impl Default for ClassifyOptions {
 }
 
 impl ClassifyOptions {
+    /// These options with other templates.
+    pub fn with_templates(mut self, templates: impl IntoIterator<Item: Into<String>>) -> Self {
+        self.templates = templates.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// These options with scores of this kind.
+    pub fn with_scores(mut self, scores: Scores) -> Self {
+        self.scores = scores;
+        self
+    }
+
+    /// These options for only the best `count` labels.
+    pub fn with_top_k(mut self, count: usize) -> Self {
+        self.top_k = Some(count);
+        self
+    }
+
     pub(super) fn check(&self) -> Result<()> {
-        if self.templates.is_empty() {
-            return Err(Error::bad_input(
-                "there is no template; give at least one, for example \"This is a photo of {}.\"",
-            ));
-        }
-        if let Some(template) = self.templates.iter().find(|t| !t.contains("{}")) {
-            return Err(Error::bad_input(format!(
-                "the template {template:?} has no {{}} where the label goes, so all labels would be the same"
-            )));
-        }
+        check_templates(&self.templates)?;
         if self.top_k == Some(0) {
             return Err(Error::bad_input("topK is 0; ask for at least one label"));
         }
@@ -83,36 +101,8 @@ impl ClassifyOptions {
     }
 }
 
-pub(super) fn check_labels(labels: &[&str]) -> Result<()> {
-    if labels.is_empty() {
-        return Err(Error::bad_input("there are no labels; give at least one"));
-    }
-    let mut seen = HashSet::new();
-    for (i, label) in labels.iter().enumerate() {
-        let number = i + 1;
-        if label.trim().is_empty() {
-            return Err(Error::bad_input(format!(
-                "label {number} is blank; remove it"
-            )));
-        }
-        let length = label.chars().count();
-        if length > LONGEST_LABEL {
-            let start: String = label.chars().take(40).collect();
-            return Err(Error::bad_input(format!(
-                "label {number} ({start:?}…) has {length} characters; {LONGEST_LABEL} are allowed, and the model reads only the first few dozen words"
-            )));
-        }
-        if !seen.insert(label.trim()) {
-            return Err(Error::bad_input(format!(
-                "the label {:?} is given twice; remove one",
-                label.trim()
-            )));
-        }
-    }
-    Ok(())
-}
-
-fn sigmoid(logit: f32) -> f32 {
+/// The probability that a logit stands for.
+pub(super) fn sigmoid(logit: f32) -> f32 {
     (1.0 / (1.0 + (-f64::from(logit)).exp())) as f32
 }
 
@@ -162,35 +152,20 @@ mod tests {
     }
 
     #[test]
-    fn unusable_labels_are_named() {
-        let long = "x".repeat(1001);
-        for (labels, word) in [
-            (vec![], "no labels"),
-            (vec!["cat", " \t"], "label 2 is blank"),
-            (vec!["cat", "dog", "cat "], "twice"),
-            (vec![long.as_str()], "1001 characters"),
-        ] {
-            let error = check_labels(&labels).unwrap_err();
-            assert_eq!(error.code(), Code::BadInput);
-            assert!(error.message().contains(word), "{error}");
-        }
-        check_labels(&["<b>cat</b>", "$&", "cat, dog"]).unwrap();
-    }
-
-    #[test]
     fn unusable_options_are_named() {
-        let with = |templates: &[&str], top_k| ClassifyOptions {
-            templates: templates.iter().map(|t| (*t).into()).collect(),
-            top_k,
-            ..ClassifyOptions::default()
-        };
+        let options = ClassifyOptions::default;
+        let none: [&str; 0] = [];
         for options in [
-            with(&[], None),
-            with(&["a {}", "a photo"], None),
-            with(&["{}"], Some(0)),
+            options().with_templates(none),
+            options().with_templates(["a {}", "a photo"]),
+            options().with_top_k(0),
         ] {
             assert_eq!(options.check().unwrap_err().code(), Code::BadInput);
         }
-        with(&["{}", "{} {}"], Some(1)).check().unwrap();
+        options()
+            .with_templates(["{}", "a {}"])
+            .with_top_k(1)
+            .check()
+            .unwrap();
     }
 }

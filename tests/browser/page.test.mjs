@@ -105,7 +105,7 @@ async function read(page) {
 
 const type = async (page, text) => {
   await labels(page).fill(text);
-  return answered(page, [...new Set(text.split(/[,\n]/).map((label) => label.trim()).filter(Boolean))]);
+  return answered(page, [...new Set(text.split(/[,;\n]/).map((label) => label.trim()).filter(Boolean))]);
 };
 
 /** Drops or pastes files as the browser would hand them over. */
@@ -145,7 +145,7 @@ describe('first sight', () => {
     assert.equal(await status(page).getAttribute('aria-live'), 'polite');
     const tree = await page.locator('body').ariaSnapshot();
     for (const line of ['heading "What is in the picture?" [level=1]', 'combobox "Model"', 'button "Image"', 'button "Camera"', 'list "Or try a drawing"', 'button "A ladybug" [pressed]',
-      'button "A penguin"', 'textbox "Labels"', 'status', 'list "Results"', 'checkbox "Compare with CLIP (softmax)"']) assert.ok(tree.includes(line), `${line} is in\n${tree}`);
+      'button "A penguin"', 'textbox "Labels"', 'status', 'list "Results"', 'checkbox "Make one label win (softmax, as in CLIP)"']) assert.ok(tree.includes(line), `${line} is in\n${tree}`);
     assert.doesNotMatch(tree, /button(?! ")|textbox(?! ")|combobox(?! ")|img(?! ")/, 'everything has a name');
     const ids = await page.evaluate(() => [...document.querySelectorAll('[aria-describedby], [aria-labelledby], [aria-controls]')].flatMap((node) => ['aria-describedby', 'aria-labelledby', 'aria-controls']
       .flatMap((name) => (node.getAttribute(name) ?? '').split(' ').filter(Boolean))).filter((id) => !document.getElementById(id)));
@@ -153,11 +153,20 @@ describe('first sight', () => {
   });
 });
 
+test('opened as a file, the page says what to do instead', { timeout: 10 * PATIENCE }, async () => {
+  const context = await browser.context.browser().newContext();
+  const page = await context.newPage();
+  await page.goto(new URL('../../www/index.html', import.meta.url).href);
+  await page.getByRole('status').filter({ hasText: /opened as a file.*build\.sh serve/ }).waitFor({ timeout: PATIENCE });
+  await context.close();
+});
+
 describe('pictures', () => {
   onPage('from a file', async (page) => {
     await image(page).setInputFiles(await png('my strawberry', 'strawberry'));
     await shows(page, 'my strawberry.png');
-    await answered(page);
+    await says(page, /Type at least one label/);
+    assert.equal(await labels(page).inputValue(), '', 'a sample’s labels say nothing about it');
     await type(page, 'a strawberry, a house');
   });
 
@@ -168,14 +177,14 @@ describe('pictures', () => {
     await hand(page, ['dragover', 'drop'], penguin);
     await page.getByText('Drop the picture anywhere').waitFor({ state: 'hidden' });
     await shows(page, 'dropped.png');
-    await answered(page);
+    await says(page, /Type at least one label/);
   });
 
   onPage('by pasting, also while typing labels', async (page) => {
-    await labels(page).focus();
+    await type(page, 'a ladybug, a house');
     await hand(page, 'paste', await png('pasted', 'ladybug'));
     await shows(page, 'pasted.png');
-    await answered(page);
+    await answered(page, ['a ladybug', 'a house']);
   });
 
   onPage('from a sample, whose labels come along unless one has typed', async (page) => {
@@ -194,7 +203,7 @@ describe('pictures', () => {
     await page.getByRole('dialog', { name: 'Camera' }).waitFor();
     await page.getByRole('button', { name: 'Take the picture' }).click(); // waits until it is enabled
     await shows(page, 'Picture from the camera');
-    await answered(page);
+    await says(page, /Type at least one label/);
     assert.equal(await page.evaluate(() => document.querySelector('video').srcObject), null, 'the camera is off again');
   });
 
@@ -212,8 +221,8 @@ describe('pictures', () => {
     });
     await page.getByRole('button', { name: 'Link' }).click();
     const address = page.getByRole('textbox', { name: 'Web address of a picture' });
-    for (const [text, answer] of [['https://pictures.test/closed.png', /does not let other pages read/], ['https://pictures.test/page.html', /address of a web page/],
-      ['pictures.test/none.png', /answered 404/], ['http://', /is not a web address/], ['ftp://pictures.test/cat.png', /Use one that starts with https/], ['', /Type or paste the web address/]]) {
+    for (const [text, answer] of [['https://pictures.test/closed.png', /may not let pages read it/], ['https://pictures.test/page.html', /is a web page, not a picture/],
+      ['pictures.test/none.png', /answered HTTP 404/], ['http://', /is not a web address/], ['ftp://pictures.test/cat.png', /Use one that starts with https/], ['', /Type or paste the web address/]]) {
       await address.fill(text);
       await page.getByRole('button', { name: 'Get it' }).click();
       await says(page, answer);
@@ -222,7 +231,7 @@ describe('pictures', () => {
     await address.fill('http://pictures.test/lock.png');
     await address.press('Enter');
     await shows(page, 'lock.png');
-    await answered(page);
+    await says(page, /Type at least one label/);
     await stillWorks(page);
   }, { expected: /pictures\.test/ });
 
@@ -240,7 +249,77 @@ describe('pictures', () => {
   });
 });
 
+describe('one’s own pictures', () => {
+  onPage('are a guess to the demo model: it never says that a label fits, and offers a model that knows photographs', async (page) => {
+    const way = page.getByRole('button', { name: /^Use SigLIP .*, for photographs \([\d.]+ [MG]B download\)$/ });
+    assert.equal(await way.isVisible(), false, 'a sample is a drawing');
+    await image(page).setInputFiles(await png('cat.photo', 'ladybug'));
+    await shows(page, 'cat.photo.png');
+    for (const text of ['a ladybug, a house', ABSENT]) {
+      await type(page, text);
+      await says(page, /^(A guess: “|Nothing comes close; )/);
+      assert.doesNotMatch(await status(page).textContent(), /\bfits?\b/);
+      assert.equal(await results(page).locator('[data-fit=yes]').count(), 0);
+      await page.getByText('The demo model knows drawings only').waitFor();
+      await way.waitFor();
+    }
+    const toggle = page.getByRole('checkbox', { name: /softmax/ });
+    await toggle.check();
+    await says(page, /^Softmax picks /);
+    assert.doesNotMatch(await status(page).textContent(), /\bfits?\b/);
+    await toggle.uncheck();
+    await way.click();
+    await says(page, /could not be loaded\. .{20,} The demo model is still in use/s);
+    await page.getByRole('button', { name: 'A truck' }).click();
+    await way.waitFor({ state: 'hidden' });
+  }, { expected: /ERR_FAILED/ });
+
+  onPage('that come together wait in a strip, and are saved together', async (page) => {
+    const files = [await png('first', 'lock'), await png('second', 'soup'), { name: 'third.png', mimeType: 'image/png', buffer: Buffer.from('no picture') }];
+    await image(page).setInputFiles(files);
+    await shows(page, 'first.png');
+    await type(page, 'a lock; a "soup"');
+    const waiting = page.getByRole('list', { name: 'Your pictures' });
+    assert.equal(await waiting.getByRole('button').count(), 3);
+    await waiting.getByRole('button', { name: 'second.png' }).click();
+    await shows(page, 'second.png');
+    await answered(page, ['a lock', 'a "soup"']);
+    assert.equal(await waiting.getByRole('button', { name: 'second.png' }).getAttribute('aria-pressed'), 'true');
+    const saved = page.waitForEvent('download');
+    await page.getByRole('button', { name: 'Save as CSV' }).click();
+    const lines = (await readFile(await (await saved).path(), 'utf8')).split('\r\n');
+    assert.equal(lines[0], 'image,label,probability,logit,error');
+    assert.equal(lines.length, 7);
+    assert.match(lines.find((line) => line.includes('a lock')), /^first\.png,a lock,[\d.e-]+,[-\d.]+,$/);
+    assert.ok(lines.some((line) => /^second\.png,"a ""soup""",/.test(line)), lines.join('\n'));
+    assert.match(lines[5], /^third\.png,,,,./);
+    await page.getByRole('button', { name: 'A truck' }).click();
+    await waiting.waitFor({ state: 'hidden' });
+    await answered(page, ['a lock', 'a "soup"']);
+    const alone = page.waitForEvent('download');
+    await page.getByRole('button', { name: 'Save as JSON' }).click();
+    const { model: name, pictures } = JSON.parse(await readFile(await (await alone).path(), 'utf8'));
+    assert.equal(name, 'demo');
+    assert.deepEqual(pictures[0].results.map(({ label }) => label).sort(), ['a "soup"', 'a lock']);
+  });
+});
+
 describe('labels', () => {
+  onPage('survive a reload, and come with a link that no server sees', async (page) => {
+    await type(page, 'a ladybug, a shovel');
+    await page.reload();
+    await answered(page, ['a ladybug', 'a shovel']);
+    await page.getByRole('button', { name: 'Share these labels' }).click();
+    await page.getByText(/It holds the labels, not the picture/).waitFor();
+    const link = page.url();
+    assert.match(link, /#labels=a%20ladybug%2C%20a%20shovel$/);
+    await type(page, 'a house');
+    await page.goto('about:blank');
+    await page.goto(link);
+    await answered(page, ['a ladybug', 'a shovel']);
+    assert.ok(site.requests.every((request) => !request.includes('shovel')));
+  });
+
   onPage('are answered as one types, between commas and on lines', async (page) => {
     await labels(page).fill('');
     await says(page, /Type at least one label/);
@@ -303,7 +382,7 @@ describe('verdict', () => {
     await type(page, absent.join(', '));
     await says(page, /^None of these fits/);
     const alone = await read(page);
-    const toggle = page.getByRole('checkbox', { name: 'Compare with CLIP (softmax)' });
+    const toggle = page.getByRole('checkbox', { name: 'Make one label win (softmax, as in CLIP)' });
     await toggle.check();
     await says(page, /^Softmax picks .*None of these fits/);
     await page.getByText('one must win even when none fits').waitFor();
@@ -323,7 +402,6 @@ describe('verdict', () => {
     requests.length = 0;
     await image(page).setInputFiles(await png('private', 'lock'));
     await shows(page, 'private.png');
-    await answered(page);
     await type(page, 'a lock, a secret');
     await page.getByRole('checkbox').check();
     await page.getByRole('button', { name: 'A truck' }).click();
@@ -560,7 +638,7 @@ describe('looks', () => {
       await page.getByText('Advanced').tap();
       await page.getByRole('button', { name: 'Link' }).tap();
       await type(page, `${'w'.repeat(300)}, a house, ${'longish words '.repeat(20)}`.trim());
-      await page.getByText('Compare with CLIP').tap();
+      await page.getByText('Make one label win').tap();
       assert.equal(await page.evaluate(() => document.documentElement.scrollWidth), width);
       const small = await page.evaluate(() => [...document.querySelectorAll('button, input, select, textarea, summary, .switch')]
         .filter((node) => node.checkVisibility() && node.type !== 'checkbox').map((node) => [node.id || node.className || node.tagName, node.getBoundingClientRect()])

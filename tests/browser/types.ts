@@ -1,10 +1,12 @@
 // Compiled, never run: what TypeScript users may write, and what must not pass.
-import { SiglipClassifier, SiglipError } from "../../www/lib/siglip-web.js";
+import { LabelSet, SiglipClassifier, SiglipError } from "../../www/lib/siglip-web.js";
 import type {
   CachedModel,
+  CallProgress,
   ClassifyOptions,
   ImageInput,
   LabelScore,
+  LabelSetJSON,
   LoadOptions,
   ModelInfo,
   ModelSource,
@@ -52,14 +54,25 @@ export async function use(signal: AbortSignal): Promise<void> {
     const texts: Float32Array[] = await classifier.embedText(["a cat"], { signal });
     void [embedding, several, texts];
   }
+  const labels = ["a cat", "a dog"] as const;
+  const heard: CallProgress[] = [];
+  const set: LabelSet = await classifier.embedLabels(labels, { template: ["{}", "a {}"] as const, signal, onProgress: (event) => heard.push(event) });
+  const kept: LabelSetJSON = JSON.parse(JSON.stringify(set));
+  await classifier.classify(everyPicture.file, structuredClone(set), how);
+  async function* album(): AsyncGenerator<Blob> { yield everyPicture.blob; }
+  for await (const { index, results, error } of classifier.classifyMany(album(), kept, { signal })) {
+    const outcome: number | string = results ? results.length : error.code;
+    void [index, outcome];
+  }
+  for await (const item of classifier.embedMany(chosen)) if (item.embedding) void classifier.similarity(item.embedding, set.embeddings).score;
   const info: ModelInfo = classifier.info;
   const numbers: number[] = [info.imageSize, info.patchSize, info.embeddingSize, info.contextLength, info.parameters, info.logitScale, info.logitBias, info.bytes];
   const words: string[] = [info.name, info.backend, info.backendReason, info.adapter, info.dtype];
   void [numbers, words];
-  const kept: [boolean, string] = [info.cached, info.cacheReason];
+  const caching: [boolean, string] = [info.cached, info.cacheReason];
   const caches: CachedModel[] = await SiglipClassifier.caches();
   const freed: number = (await SiglipClassifier.clearCache(caches[0]?.name)) + (await SiglipClassifier.clearCache());
-  void [kept, freed];
+  void [caching, freed];
   const nothing: void = await classifier.dispose();
   return nothing;
 }

@@ -323,7 +323,13 @@ impl Fixture {
         let scores: Vec<f32> = list(&expected, "scores").map(number).collect();
         let options = ClassifyOptions::default();
         let got = classifier
-            .classify_with(Picture::Encoded(PICTURE), &labels, &options, &())
+            .classify_async(
+                Picture::Encoded(PICTURE),
+                &labels,
+                &options,
+                &(),
+                &mut |_| {},
+            )
             .await
             .expect("it classifies");
         assert_eq!(got.len(), labels.len());
@@ -350,7 +356,13 @@ impl Fixture {
         // The same again comes from the caches.
         let runs = classifier.runs();
         let again = classifier
-            .classify_with(Picture::Encoded(PICTURE), &labels, &options, &())
+            .classify_async(
+                Picture::Encoded(PICTURE),
+                &labels,
+                &options,
+                &(),
+                &mut |_| {},
+            )
             .await
             .expect("it classifies again");
         assert_eq!(again, got);
@@ -358,7 +370,15 @@ impl Fixture {
     }
 
     pub async fn classifier(&self, device: &Device) -> std::result::Result<Classifier, Error> {
-        Classifier::load_with(&self.source(), device, &(), &mut |_| {}).await
+        Classifier::load_async(
+            &self.source(),
+            (),
+            &LoadOptions::exact(),
+            device,
+            &(),
+            &mut |_| {},
+        )
+        .await
     }
 }
 

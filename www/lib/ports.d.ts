@@ -1,5 +1,5 @@
 /** What the rooms of the library give each other; callers see `siglip-web.d.ts`. */
-import type { ClassifyOptions, LabelScore, LoadOptions, ModelInfo, ProgressEvent } from "./siglip-web.js";
+import type { CallProgress, ClassifyOptions, LabelScore, LoadOptions, ModelInfo, ProgressEvent } from "./siglip-web.js";
 
 /** Where a model's files are. */
 export type Place = RemotePlace | LocalPlace;
@@ -81,14 +81,22 @@ export type Cancel = { aborted: boolean };
 export type Picture = { bytes: Uint8Array } | { rgba: Uint8ClampedArray; width: number; height: number };
 export type EngineOptions = { backend: Backend; backendReason: string; adapter: string; dtype: string; wholeTable: boolean; name: string };
 export type Backend = ModelInfo["backend"];
+export type EngineClassifyOptions = Omit<ClassifyOptions, "signal" | "onProgress">;
+/** Words, or what came of them. */
+export type Labels = string[] | LabelSetParts;
+/** `embeddings`: one after the other. */
+export type LabelSetParts = { model: string; labels: readonly string[]; templates: readonly string[]; embeddings: Float32Array };
+export type Told = (stage: CallProgress["stage"], loaded: number, total: number) => void;
 
 export type Engine = {
   readonly info: Omit<ModelInfo, "cached" | "cacheReason">;
   readonly stats: { imageRuns: number; textRuns: number };
-  classify: (image: Picture, labels: string[], options: Omit<ClassifyOptions, "signal">, cancel: Cancel) => Promise<LabelScore[]>;
-  embedImage: (image: Picture, cancel: Cancel) => Promise<Float32Array>;
-  embedImages: (images: Picture[], cancel: Cancel) => Promise<Float32Array[]>;
-  embedText: (texts: string[], cancel: Cancel) => Promise<Float32Array[]>;
+  classify: (image: Picture, labels: Labels, options: EngineClassifyOptions, progress: Told, cancel: Cancel) => Promise<LabelScore[]>;
+  classifyImages: (images: Picture[], labels: Labels, options: EngineClassifyOptions, progress: Told, cancel: Cancel) => Promise<LabelScore[][]>;
+  embedImage: (image: Picture, progress: Told, cancel: Cancel) => Promise<Float32Array>;
+  embedImages: (images: Picture[], progress: Told, cancel: Cancel) => Promise<Float32Array[]>;
+  embedLabels: (labels: string[], options: Pick<EngineClassifyOptions, "template">, progress: Told, cancel: Cancel) => Promise<LabelSetParts>;
+  embedText: (texts: string[], progress: Told, cancel: Cancel) => Promise<Float32Array[]>;
   dispose: () => void;
   free: () => void;
 };
@@ -113,9 +121,11 @@ export type Glue = ((module: { module_or_path: WebAssembly.Module; memory?: WebA
 export type Request = LoadRequest | { method: "stats" } | { method: "dispose" } | Call;
 /** What `METHODS` of worker/methods.js lists. */
 export type Call =
-  | { method: "classify"; image: Picture; labels: string[]; options: Omit<ClassifyOptions, "signal"> }
+  | { method: "classify"; image: Picture; labels: Labels; options: EngineClassifyOptions }
+  | { method: "classifyImages"; images: Picture[]; labels: Labels; options: EngineClassifyOptions }
   | { method: "embedImage"; image: Picture }
   | { method: "embedImages"; images: Picture[] }
+  | { method: "embedLabels"; labels: string[]; options: Pick<EngineClassifyOptions, "template"> }
   | { method: "embedText"; texts: string[] };
 export type LoadRequest = {
   method: "load";

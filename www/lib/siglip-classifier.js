@@ -2,6 +2,8 @@
 // A picture goes in by button, drop, paste or the `image` property; the labels' probabilities come out.
 // Events, all bubbling: siglip-result (detail: LabelScore[]), siglip-error (SiglipError), siglip-progress (ProgressEvent).
 // The model is loaded at the first use, and shared by all tags that name the same one.
+import { fits, percent } from "./client/scores.js";
+import { addressIn, mayHoldPictures, picturesAmong } from "./client/transfer.js";
 import { SiglipClassifier, SiglipError } from "./siglip-web.js";
 
 /** @typedef {import("./siglip-web.d.ts").ImageInput} ImageInput */
@@ -38,8 +40,6 @@ li span { overflow-wrap: anywhere; }
 @media (forced-colors: active) { .share { background: Highlight; forced-color-adjust: none; opacity: .4; } }
 `;
 
-/** Below this even the best label is no answer. */
-const FITS = 0.05;
 /** So many in a row, and the model is given up. */
 const MOST_CRASHES = 3;
 
@@ -108,7 +108,7 @@ export class SiglipClassifierElement extends Base {
     root.addEventListener("pointerdown", () => this.#warm());
     root.addEventListener("dragenter", () => this.#warm());
     this.addEventListener("dragover", (event) => {
-      if (!event.dataTransfer?.types.some((type) => type === "Files" || type === "text/uri-list")) return;
+      if (!mayHoldPictures(event.dataTransfer)) return;
       event.preventDefault();
       drop.classList.add("over");
     });
@@ -198,7 +198,7 @@ export class SiglipClassifierElement extends Base {
       this.#result = result;
       this.#list(result);
       const [best] = result;
-      this.#say(!best || best.score < FITS ? "None of the labels fits." : `Best: ${best.label}, ${percent(best.score)}.`);
+      this.#say(!best || fits(best.score) === "no" ? "None of the labels fits." : `${fits(best.score) === "yes" ? "Best" : "Perhaps"}: ${best.label}, ${percent(best.score)}.`);
       this.#emit("siglip-result", result);
     } catch (error) {
       if (run !== this.#run) return;
@@ -275,8 +275,8 @@ export class SiglipClassifierElement extends Base {
   /** @param {Event} event @param {DataTransfer | null} data */
   #take(event, data) {
     this.#parts.drop.classList.remove("over");
-    const file = data?.files[0];
-    const address = data?.getData("text/uri-list").split(/\r?\n/).find((line) => line && !line.startsWith("#"));
+    const [file] = picturesAmong(data?.files ?? []);
+    const address = addressIn(data);
     if (!file && !address) return;
     event.preventDefault();
     this.image = file ?? address ?? null;
@@ -343,11 +343,6 @@ function aborted(signal) {
   return new Promise((_, reject) => {
     signal.addEventListener("abort", () => reject(new SiglipError("aborted", "Stopped.")), { once: true });
   });
-}
-
-/** @param {number} score */
-function percent(score) {
-  return `${(100 * score).toFixed(1)} %`;
 }
 
 /**

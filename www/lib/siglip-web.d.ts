@@ -77,14 +77,64 @@ export interface ProgressEvent {
 
 export interface ClassifyOptions {
   /** The sentence a label is put into, with `{}` once. Default `"This is a photo of {}."`; the embeddings of several are averaged. */
-  template?: string | string[];
+  template?: string | readonly string[];
   /** `"sigmoid"` (default): how well each label fits on its own. `"softmax"`: the labels compete and add up to 1. */
   scores?: "sigmoid" | "softmax";
   /** Only the best so many. */
   topK?: number;
   /** Stops this call, waiting or running; it then rejects with code `"aborted"`, and the classifier stays usable. */
   signal?: AbortSignal;
+  /** Called when the picture is embedded, then while labels are. What it throws is reported to the console and stops nothing. */
+  onProgress?: (event: CallProgress) => void;
 }
+
+/** How far a call has come. What was remembered counts as done. */
+export interface CallProgress {
+  /** What is counted: pictures, or labels (in all their templates). */
+  stage: "images" | "labels";
+  loaded: number;
+  /** 0 where nobody knows how many come. */
+  total: number;
+}
+
+/** How alike two embeddings are. */
+export interface Similarity {
+  /** Of the angle between them, −1 to 1. */
+  cosine: number;
+  /** `exp(logit_scale) * cosine + logit_bias`. */
+  logit: number;
+  /** The probability: `1 / (1 + exp(-logit))`. */
+  score: number;
+}
+
+/**
+ * Labels with the embeddings that one model's text tower gave them: made once by `embedLabels`, used for any number of pictures.
+ * `JSON.stringify` writes it, and `classify` takes what `JSON.parse` or `structuredClone` (messages, IndexedDB) give back. The Rust
+ * crate reads and writes the same JSON.
+ */
+export declare class LabelSet {
+  constructor(parts: { model: string; labels: readonly string[]; templates: readonly string[]; embeddings: Float32Array });
+  /** The `info.fingerprint` of the model that made it; another one refuses it. */
+  readonly model: string;
+  /** As they were given. */
+  readonly labels: readonly string[];
+  /** The sentences that they were put into. */
+  readonly templates: readonly string[];
+  /** The labels' unit vectors, averaged over the templates, one after the other: `labels.length * info.embeddingSize` numbers. */
+  readonly embeddings: Float32Array;
+  toJSON(): LabelSetJSON;
+}
+
+/** A `LabelSet` as JSON has it. `embeddings`: base64 of 32-bit numbers, lowest byte first. */
+export interface LabelSetJSON {
+  readonly model: string;
+  readonly labels: readonly string[];
+  readonly templates: readonly string[];
+  readonly embeddings: string;
+}
+
+/** Pictures in anything that `for await` goes through, but the characters of a text: an array, a `FileList`, a generator. */
+export type Images = (Iterable<ImageInput> | AsyncIterable<ImageInput>) & object;
 
 export interface LabelScore {
   /** The label as it was given. */
@@ -118,6 +168,8 @@ export interface ModelInfo {
   readonly logitBias: number;
   /** Bytes that the weights take. */
   readonly bytes: number;
+  /** Tells text towers apart, whatever `dtype` their weights are held as: what a `LabelSet` is bound to. */
+  readonly fingerprint: string;
   /** The labels of a checkpoint that was converted for fixed ones: `classify` takes these and no others. */
   readonly labels?: readonly string[];
   /** Whether the whole model is kept in this browser. */
@@ -190,18 +242,40 @@ export declare class SiglipClassifier {
   /**
    * How well each label fits the picture, best first. Labels that were asked about before cost no text tower run
    * again, and a picture that was given before no image tower run.
-   * @param labels at least one; none blank, none twice, each of at most 1000 characters (a model reads only the first few dozen words)
+   * @param labels at least one; none blank, none twice, each of at most 1000 characters (a model reads only the first few dozen words);
+   *   or what `embedLabels` gave, for many labels that are used often
    */
-  classify(image: ImageInput, labels: string[], options?: ClassifyOptions): Promise<LabelScore[]>;
+  classify(image: ImageInput, labels: readonly string[] | LabelSet | LabelSetJSON, options?: ClassifyOptions): Promise<LabelScore[]>;
+
+  /**
+   * The same for many pictures: `for await (const { index, results, error } of classifier.classifyMany(files, labels)) …`. Pictures are
+   * taken from `images` a few at a time, when their turn comes, and what comes of each is given as it comes, in their order. A picture that
+   * can't be used has an `error` and stops none of the others; what concerns them all (`"aborted"`, `"device-lost"`…) is thrown.
+   */
+  classifyMany(images: Images, labels: readonly string[] | LabelSet | LabelSetJSON, options?: ClassifyOptions):
+    AsyncGenerator<{ index: number; results: LabelScore[]; error?: undefined } | { index: number; results?: undefined; error: SiglipError }, void>;
 
   /** The picture's embedding, `[info.embeddingSize]`, of unit length. */
   embedImage(image: ImageInput, options?: { signal?: AbortSignal }): Promise<Float32Array>;
 
-  /** The embeddings of several pictures, in their order. They run through the model a few at a time. */
-  embedImages(images: ImageInput[], options?: { signal?: AbortSignal }): Promise<Float32Array[]>;
+  /** The embeddings of several pictures, in their order. They run through the model a few at a time. The first that can't be used ends it. */
+  embedImages(images: Images, options?: { signal?: AbortSignal; onProgress?: (event: CallProgress) => void }): Promise<Float32Array[]>;
+
+  /** As `classifyMany`: the embedding or the error of each picture as it comes. */
+  embedMany(images: Images, options?: { signal?: AbortSignal; onProgress?: (event: CallProgress) => void }):
+    AsyncGenerator<{ index: number; embedding: Float32Array; error?: undefined } | { index: number; embedding?: undefined; error: SiglipError }, void>;
+
+  /**
+   * Labels, put into one template or averaged over several, as a set that `classify` takes instead of them. Stopped and asked again, it goes on
+   * where it was, as long as the labels' embeddings are remembered (32 MB of them).
+   */
+  embedLabels(labels: readonly string[], options?: { template?: string | readonly string[]; signal?: AbortSignal; onProgress?: (event: CallProgress) => void }): Promise<LabelSet>;
 
   /** Each text's embedding, `[info.embeddingSize]`, of unit length. Texts are taken as given: no template. */
-  embedText(texts: string[], options?: { signal?: AbortSignal }): Promise<Float32Array[]>;
+  embedText(texts: readonly string[], options?: { signal?: AbortSignal }): Promise<Float32Array[]>;
+
+  /** How alike two embeddings of this model are, usually a picture's and a text's. Two pictures compare by `cosine`. */
+  similarity(a: Float32Array, b: Float32Array): Similarity;
 
   /** What is kept in this browser for pages of this origin, by name. */
   static caches(): Promise<CachedModel[]>;

@@ -1,13 +1,16 @@
 // siglip-web: SigLIP zero-shot image classification inside a web page.
 // This file is what a page imports. It checks what it is given, keeps calls in order, and leaves the work to a worker.
 import { SiglipError, aborted, siglipError } from "./error.js";
-import { badInput, checkAborted, checkLabels, checkOptions, checkTemplate, checkTexts, checkWord, show } from "./client/arguments.js";
+import { badInput, checkAborted, checkEmbedding, checkFunction, checkLabels, checkOptions, checkTemplate, checkTexts, checkWord, show } from "./client/arguments.js";
 import { prepare } from "./client/image.js";
+import { LabelSet, readLabelSet } from "./client/label-set.js";
 import { locate } from "./client/locate.js";
+import { groups, iterate, ofPicture } from "./client/many.js";
 import { Model } from "./client/model.js";
+import { sigmoid } from "./client/scores.js";
 import { clearCaches, listCaches } from "./store/stored.js";
 
-export { SiglipError };
+export { LabelSet, SiglipError };
 
 /** @typedef {import("./siglip-web.d.ts").ModelSource} ModelSource */
 /** @typedef {import("./siglip-web.d.ts").LoadOptions} LoadOptions */
@@ -15,18 +18,22 @@ export { SiglipError };
 /** @typedef {import("./siglip-web.d.ts").ImageInput} ImageInput */
 /** @typedef {import("./siglip-web.d.ts").LabelScore} LabelScore */
 /** @typedef {import("./siglip-web.d.ts").ModelInfo} ModelInfo */
+/** @typedef {import("./siglip-web.d.ts").CallProgress} CallProgress */
+/** @typedef {import("./siglip-web.d.ts").Images} Images */
+/** @typedef {import("./siglip-web.d.ts").LabelSetJSON} LabelSetJSON */
+/** @typedef {import("./client/image.js").Prepared} Prepared */
 /** @typedef {import("./ports.d.ts").Request} Request */
 
 /** @typedef {typeof import("./siglip-web.d.ts")} Declared */
 /** @typedef {import("./ports.d.ts").Implements<Declared["SiglipClassifier"], typeof SiglipClassifier>} ClassifierAsDeclared */
 /** @typedef {import("./ports.d.ts").NothingMore<import("./ports.d.ts").Undeclared<Declared["SiglipClassifier"], typeof SiglipClassifier>>} ClassifierNothingMore */
+/** @typedef {import("./ports.d.ts").Implements<Declared["LabelSet"], typeof LabelSet>} LabelSetAsDeclared */
+/** @typedef {import("./ports.d.ts").NothingMore<import("./ports.d.ts").Undeclared<Declared["LabelSet"], typeof LabelSet>>} LabelSetNothingMore */
 /** @typedef {import("./ports.d.ts").Implements<Declared["SiglipError"], typeof SiglipError>} ErrorAsDeclared */
 /** @typedef {import("./ports.d.ts").NothingMore<import("./ports.d.ts").Undeclared<Declared["SiglipError"], typeof SiglipError>>} ErrorNothingMore */
 
 /** @typedef {{over: boolean, cancel: () => void, stop: (error: SiglipError) => void}} Call a call that waits or runs */
 
-/** Pictures of one message: enough for any device, few enough that others can be heard in between. */
-const IMAGES_AT_ONCE = 8;
 /** Tests pass a retry policy of their own, so that none of them waits. */
 const RETRY_POLICY = Symbol.for("siglip-web.retryPolicy");
 /** `new SiglipClassifier()` would be one without a model. */
@@ -63,7 +70,7 @@ export class SiglipClassifier {
     checkWord("cache", cache, [true, false]);
     checkWord("wholeTable", wholeTable, [true, false]);
     checkWord("worker", worker, [true, false]);
-    if (onProgress !== undefined && typeof onProgress !== "function") throw badInput(`onProgress is ${show(onProgress)}; it must be a function.`);
+    checkFunction("onProgress", onProgress);
     if (timeout !== undefined && !(typeof timeout === "number" && timeout > 0)) throw badInput(`timeout is ${show(timeout)}; it must be a number of milliseconds, or be left out for no limit.`);
     const { place, name, cure } = locate(source);
     const model = await Model.load({ method: "load", place, name, backend, dtype, cache, wholeTable, retryPolicy }, { worker, timeout, signal, onProgress: (progress) => tell(onProgress, progress) }).catch((error) => {
@@ -93,19 +100,34 @@ export class SiglipClassifier {
 
   /**
    * @param {ImageInput} image
-   * @param {string[]} labels
+   * @param {readonly string[] | LabelSet | LabelSetJSON} labels
    * @param {ClassifyOptions} [options]
    * @returns {Promise<LabelScore[]>}
    */
   async classify(image, labels, options = {}) {
     this.#checkUsable();
-    const { template, scores, topK, signal } = checkOptions(options);
-    checkLabels(labels);
-    if (template !== undefined) checkTemplate(template);
-    if (scores !== undefined) checkWord("scores", scores, ["sigmoid", "softmax"]);
-    if (topK !== undefined && !(Number.isSafeInteger(topK) && topK >= 1)) throw badInput(`topK is ${show(topK)}; it must be a whole number of 1 or more.`);
-    const settings = { template: Array.isArray(template) ? [...template] : template, scores, topK };
-    return this.#withImage(image, { method: "classify", labels: [...labels], options: settings }, signal);
+    const { signal, onProgress, settings } = classifyOptions(options);
+    const message = { method: "classify", labels: this.#labels(labels, settings.template), options: settings };
+    return this.#withImage(image, message, signal, onProgress);
+  }
+
+  /**
+   * @param {Images} images
+   * @param {readonly string[] | LabelSet | LabelSetJSON} labels
+   * @param {ClassifyOptions} [options]
+   * @returns {AsyncGenerator<{index: number, results: LabelScore[]} | {index: number, error: SiglipError}, void>}
+   */
+  async *classifyMany(images, labels, options = {}) {
+    this.#checkUsable();
+    const { signal, onProgress, settings: { template, ...settings } } = classifyOptions(options);
+    const pictures = iterate(images);
+    const given = this.#labels(labels, template);
+    // Once for all pictures, and what is wrong with the labels is said before any of them.
+    const set = Array.isArray(given) ? await this.embedLabels(given, { template, signal, onProgress }) : given;
+    const message = { labels: { ...set }, options: settings };
+    for await (const { index, error, result } of this.#many(images, pictures, { method: "classifyImages", one: "classify", message }, signal, onProgress)) {
+      yield error ? { index, error } : { index, results: result };
+    }
   }
 
   /**
@@ -120,29 +142,64 @@ export class SiglipClassifier {
   }
 
   /**
-   * @param {ImageInput[]} images
-   * @param {{signal?: AbortSignal}} [options]
-   * @returns {Promise<Float32Array[]>}
+   * @param {Images} images
+   * @param {{signal?: AbortSignal, onProgress?: (event: CallProgress) => void}} [options]
+   * @returns {AsyncGenerator<{index: number, embedding: Float32Array} | {index: number, error: SiglipError}, void>}
    */
-  async embedImages(images, options = {}) {
+  async *embedMany(images, options = {}) {
     this.#checkUsable();
-    const { signal } = checkOptions(options);
-    if (!Array.isArray(images)) throw badInput(`images is ${show(images)}; it must be an array of pictures.`);
-    checkAborted(signal);
-    const fetching = new AbortController();
-    const preparing = Promise.all([...images].map((image, i) => prepare(image, { signal: fetching.signal, stall: this.#stall }).catch((error) => { throw about(i, error); })));
-    return this.#enqueue(signal, async (call) => {
-      const prepared = await preparing;
-      const embeddings = [];
-      for (let first = 0; first < prepared.length && !call.over; first += IMAGES_AT_ONCE) {
-        embeddings.push(...await this.#embedSome(call, prepared.slice(first, first + IMAGES_AT_ONCE), first));
-      }
-      return embeddings;
-    }, preparing, fetching);
+    const { signal, onProgress } = checkOptions(options);
+    checkFunction("onProgress", onProgress);
+    const pictures = iterate(images);
+    for await (const { index, error, result } of this.#many(images, pictures, { method: "embedImages", one: "embedImage", message: {} }, signal, onProgress)) {
+      yield error ? { index, error } : { index, embedding: result };
+    }
   }
 
   /**
-   * @param {string[]} texts
+   * @param {Images} images
+   * @param {{signal?: AbortSignal, onProgress?: (event: CallProgress) => void}} [options]
+   * @returns {Promise<Float32Array[]>}
+   */
+  async embedImages(images, options = {}) {
+    const embeddings = [];
+    for await (const item of this.embedMany(images, options)) {
+      if ("error" in item) throw about(item.index, item.error);
+      embeddings.push(item.embedding);
+    }
+    return embeddings;
+  }
+
+  /**
+   * @param {readonly string[]} labels
+   * @param {{template?: string | readonly string[], signal?: AbortSignal, onProgress?: (event: CallProgress) => void}} [options]
+   * @returns {Promise<LabelSet>}
+   */
+  async embedLabels(labels, options = {}) {
+    this.#checkUsable();
+    const { template, signal, onProgress } = checkOptions(options);
+    checkLabels(labels);
+    if (template !== undefined) checkTemplate(template);
+    checkFunction("onProgress", onProgress);
+    const message = { method: "embedLabels", labels: [...labels], options: { template: listed(template) } };
+    return new LabelSet(await this.#enqueue(signal, (call) => this.#send(call, message, onProgress)));
+  }
+
+  /**
+   * @param {Float32Array} a
+   * @param {Float32Array} b
+   */
+  similarity(a, b) {
+    const { embeddingSize, logitScale, logitBias } = this.info;
+    checkEmbedding("a", a, embeddingSize);
+    checkEmbedding("b", b, embeddingSize);
+    const cosine = a.reduce((sum, value, i) => sum + value * /** @type {number} */ (b[i]), 0);
+    const logit = Math.exp(logitScale) * cosine + logitBias;
+    return { cosine, logit, score: sigmoid(logit) };
+  }
+
+  /**
+   * @param {readonly string[]} texts
    * @param {{signal?: AbortSignal}} [options]
    * @returns {Promise<Float32Array[]>}
    */
@@ -176,8 +233,25 @@ export class SiglipClassifier {
     if (this.#model.failure) throw this.#model.failure;
   }
 
-  /** @param {ImageInput} image @param {object} message @param {AbortSignal | undefined} signal */
-  #withImage(image, message, signal) {
+  /**
+   * Labels as the engine takes them: words, or the parts of a set.
+   * @param {any} labels @param {string | string[] | undefined} template
+   */
+  #labels(labels, template) {
+    if (labels === null || typeof labels !== "object" || Array.isArray(labels)) {
+      checkLabels(labels);
+      return [...labels];
+    }
+    const set = readLabelSet(labels, this.info);
+    if (template !== undefined) throw badInput(`The labels of the LabelSet were put into ${show(set.templates.join(", "))} already. Leave the template out.`);
+    return set;
+  }
+
+  /**
+   * @param {ImageInput} image @param {object} message
+   * @param {AbortSignal | undefined} signal @param {((event: CallProgress) => void) | undefined} [onProgress]
+   */
+  #withImage(image, message, signal, onProgress) {
     checkAborted(signal);
     const fetching = new AbortController();
     // Now, not when its turn comes: a canvas or a frame may show something else by then.
@@ -185,49 +259,84 @@ export class SiglipClassifier {
     return this.#enqueue(signal, async (call) => {
       const prepared = await preparing;
       if (call.over) return undefined;
-      return this.#sendImage(call, message, prepared);
+      return this.#sendImage(call, message, prepared, onProgress);
     }, preparing, fetching);
   }
 
   /**
-   * Some pictures together or, where one of them can't be read as it is, each by itself.
-   * @param {Call} call @param {Awaited<ReturnType<typeof prepare>>[]} prepared @param {number} first
-   * @returns {Promise<Float32Array[]>}
+   * What comes of each of many pictures, group by group; each group is a call of its own in the queue.
+   * @param {Images} images @param {AsyncIterator<any> | Iterator<any>} pictures
+   * @param {{method: string, one: string, message: object}} ask the engine's methods for a group and for one picture
+   * @param {AbortSignal | undefined} signal @param {((event: CallProgress) => void) | undefined} onProgress
+   * @returns {AsyncGenerator<{index: number, error?: SiglipError, result?: any}, void>}
    */
-  async #embedSome(call, prepared, first) {
+  async *#many(images, pictures, ask, signal, onProgress) {
+    checkAborted(signal);
+    const fetching = new AbortController();
+    const stop = () => fetching.abort();
+    signal?.addEventListener("abort", stop);
+    const total = Array.isArray(images) ? images.length : 0;
+    let loaded = 0;
+    try {
+      for await (const group of groups(pictures, { signal: fetching.signal, stall: this.#stall })) {
+        const readable = group.flatMap((item) => ("prepared" in item ? [item.prepared] : []));
+        const outcomes = readable.length === 0 ? [] : await this.#enqueue(signal, (call) => this.#sendSome(call, ask, readable));
+        for (const item of group) {
+          tell(onProgress, { stage: "images", loaded: ++loaded, total });
+          yield "error" in item ? item : { index: item.index, ...outcomes.shift() };
+        }
+        checkAborted(signal);
+        this.#checkUsable();
+      }
+    } catch (error) {
+      checkAborted(signal);
+      throw error;
+    } finally {
+      signal?.removeEventListener("abort", stop);
+      fetching.abort();
+    }
+  }
+
+  /**
+   * Some pictures together or, where one of them can't be read as it is, each by itself.
+   * @param {Call} call @param {{method: string, one: string, message: object}} ask @param {Prepared[]} prepared
+   * @returns {Promise<{error?: SiglipError, result?: any}[]>}
+   */
+  async #sendSome(call, { method, one, message }, prepared) {
     try {
       // Copied, not moved: they may be needed again.
-      return await this.#send(call, { method: "embedImages", images: prepared.map(({ picture }) => picture) });
+      const results = await this.#send(call, { method, ...message, images: prepared.map(({ picture }) => picture) });
+      return results.map((/** @type {any} */ result) => ({ result }));
     } catch (error) {
-      if (!["unsupported", "bad-image"].includes(error.code) || call.over) throw error;
+      ofPicture(error);
     }
-    const embeddings = [];
-    for (const [i, one] of prepared.entries()) {
+    const outcomes = [];
+    for (const picture of prepared) {
       if (call.over) break;
-      embeddings.push(await this.#sendImage(call, { method: "embedImage" }, one).catch((error) => { throw about(first + i, error); }));
+      outcomes.push(await this.#sendImage(call, { method: one, ...message }, picture).then((result) => ({ result }), (error) => ({ error: ofPicture(error) })));
     }
-    return embeddings;
+    return outcomes;
   }
 
   /**
    * One picture, decoded by the browser where the engine can't.
-   * @param {Call} call @param {object} message @param {Awaited<ReturnType<typeof prepare>>} prepared
+   * @param {Call} call @param {object} message @param {Prepared} prepared @param {((event: CallProgress) => void) | undefined} [onProgress]
    */
-  async #sendImage(call, message, { picture, decode }) {
+  async #sendImage(call, message, { picture, decode }, onProgress) {
     try {
-      return await this.#send(call, { ...message, image: picture });
+      return await this.#send(call, { ...message, image: picture }, onProgress);
     } catch (error) {
       if (!["unsupported", "bad-image"].includes(error.code) || !decode || call.over) throw error;
       const decoded = await decode(error);
       if (call.over) return undefined;
-      return this.#send(call, { ...message, image: decoded });
+      return this.#send(call, { ...message, image: decoded }, onProgress);
     }
   }
 
-  /** @param {Call} call @param {any} message */
-  #send(call, message) {
+  /** @param {Call} call @param {any} message @param {((event: CallProgress) => void) | undefined} [onProgress] */
+  #send(call, message, onProgress) {
     const transfer = message.image?.rgba ? [message.image.rgba.buffer] : [];
-    const request = this.#model.request(message, transfer);
+    const request = this.#model.request(message, transfer, (progress) => { if (!call.over) tell(onProgress, progress); });
     call.cancel = request.cancel;
     return request.reply;
   }
@@ -283,6 +392,21 @@ export class SiglipClassifier {
       else lineUp();
     });
   }
+}
+
+/** @param {ClassifyOptions} options */
+function classifyOptions(options) {
+  const { template, scores, topK, signal, onProgress } = checkOptions(options);
+  if (template !== undefined) checkTemplate(template);
+  if (scores !== undefined) checkWord("scores", scores, ["sigmoid", "softmax"]);
+  if (topK !== undefined && !(Number.isSafeInteger(topK) && topK >= 1)) throw badInput(`topK is ${show(topK)}; it must be a whole number of 1 or more.`);
+  checkFunction("onProgress", onProgress);
+  return { signal, onProgress, settings: { template: listed(template), scores, topK } };
+}
+
+/** Templates as they are now: the caller's array may change. @param {string | readonly string[] | undefined} template */
+function listed(template) {
+  return template === undefined || typeof template === "string" ? template : [...template];
 }
 
 /** An error that says which of several pictures it is about. @param {number} i @param {any} error */

@@ -2,10 +2,12 @@
 // page-pictures.js, which models there are in page-models.js, how results read in page-results.js; the model itself is behind
 // siglip-web.js.
 
-import { ModelList, showKept } from './models.js';
+import { download, toCsv, toJson } from './export.js';
+import { linkTo, linked, remember, remembered } from './links.js';
+import { ModelList, askToKeep, roomLeft, showKept } from './models.js';
 import { connectApp, keepModule } from './offline.js';
-import { connect, markSample, showSamples } from './pictures.js';
-import { bytes, duration, parseLabels, quote, Rate, remaining, ResultList, sigmoid, softmax, softmaxVerdict, verdict } from './results.js';
+import { connect, markSample, markStrip, showSamples, showStrip } from './pictures.js';
+import { bytes, duration, parseLabels, quote, Rate, remaining, ResultList, softmax, softmaxVerdict, verdict } from './results.js';
 
 // The page's policy asks for Trusted Types: a worker's script may only come from this origin.
 window.trustedTypes?.createPolicy('default', {
@@ -26,6 +28,7 @@ const demo = { id: 'demo', source: 'demo', title: 'the demo model' };
 const model = { classifier: undefined, choice: demo, backend: 'auto', dtype: 'auto', whole: false, loading: undefined };
 const models = new ModelList(() => ({ dtype: $('dtype').value, backend: $('backend').value }));
 const picture = { now: undefined, next: undefined, fetching: undefined }; // `next` is shown, but not yet accepted by the model
+const strip = []; // pictures that came together
 const labels = { list: [], own: false }; // own: typed by the person, so a sample must not overwrite them
 let shown; // the answer on the page: {classifier, picture, labels, template, scores, pictureTime, labelsTime}
 let running; // AbortController of the classification under way
@@ -82,6 +85,21 @@ const reason = (error) => sentence(capital(String(error?.message || error)));
 
 const template = () => $('template').value;
 
+/** The demo model has never seen a photograph, and what a visitor brings mostly is one. */
+const isGuess = () => model.choice.id === 'demo' && Boolean(picture.next ?? picture.now) && !(picture.next ?? picture.now).sample;
+
+/** Says so beside the answer, with a way out. */
+function offerPhotographs() {
+  $('drawings').hidden = !isGuess() || Boolean(model.loading);
+  if ($('drawings').hidden) return;
+  const { id, title, download: size, kept } = models.forPhotographs();
+  $('photographs').textContent = `Use ${title}, for photographs (${kept ? 'kept here' : `${bytes(size)} download`})`;
+  $('photographs').onclick = () => {
+    $('model').value = id;
+    load({ id, source: id, title });
+  };
+}
+
 function isCurrent() {
   return Boolean(shown) && shown.classifier === model.classifier && shown.picture === (picture.next ?? picture.now)
     && shown.template === template() && shown.labels.join('\n') === labels.list.join('\n');
@@ -93,6 +111,8 @@ function mark() {
   $('results-card').dataset.stale = String(stale);
   $('stale-note').hidden = !stale;
   $('results').setAttribute('aria-busy', String(Boolean(running || model.loading)));
+  $('export').hidden = !shown;
+  offerPhotographs();
 }
 
 function show(notice) {
@@ -104,17 +124,17 @@ function show(notice) {
     mark();
     return;
   }
-  let rows = shown.scores.map(({ label, logit, score }) => ({ label, score: Number.isFinite(logit) ? sigmoid(logit) : score, logit }));
+  let rows = shown.scores;
   if (forced) {
     const shares = softmax(rows.map(({ logit }) => logit));
     rows = rows.map((row, i) => ({ label: row.label, score: shares[i], alone: row.score }));
   }
-  list.show(rows);
+  list.show(rows, isGuess());
   const remembered = (known) => (known ? ' (remembered)' : '');
   $('timing').textContent = `Picture ${duration(shown.pictureTime)}${remembered(shown.pictureKnown)}, labels ${duration(shown.labelsTime)}${remembered(shown.labelsKnown)}, on the ${device(shown.classifier.info)}`;
   mark();
   if (!isCurrent()) return; // the switch was used while these are earlier results
-  const { state, text } = forced ? softmaxVerdict(rows) : verdict(rows);
+  const { state, text } = forced ? softmaxVerdict(rows, isGuess()) : verdict(rows, isGuess());
   if (notice) say('error', `${notice} ${text}`);
   else say(state, text);
 }
@@ -155,11 +175,16 @@ async function run(notice = '') {
   if (!notice) offer();
   try {
     const start = performance.now();
-    await classifier.embedImage(subject.blob, { signal: job.signal });
-    if (job !== running) return;
-    accept(subject);
-    const middle = performance.now();
+    let middle = start;
+    const seen = () => {
+      if (job !== running) return;
+      middle = performance.now();
+      accept(subject);
+    };
     if (question.labels.length === 0) {
+      await classifier.embedImage(subject.blob, { signal: job.signal });
+      if (job !== running) return;
+      seen();
       done();
       busy();
       shown = undefined;
@@ -167,9 +192,18 @@ async function run(notice = '') {
       say('hint', `${notice} Type at least one label, for example “a cat, a dog”.`.trim());
       return;
     }
-    phase = question.labels.length === 1 ? 'Reading the label…' : `Reading ${question.labels.length} labels…`;
-    if (!$('busy').hidden) say('busy', phase);
-    const scores = await classifier.classify(subject.blob, question.labels, { template: question.template, signal: job.signal });
+    const scores = await classifier.classify(subject.blob, question.labels, {
+      template: question.template,
+      signal: job.signal,
+      onProgress: ({ stage, loaded, total }) => {
+        if (stage === 'images') seen();
+        if (job !== running) return;
+        phase = total === 1 || stage === 'images' ? 'Reading the labels…' : `Reading ${total} labels…`;
+        if ($('busy').hidden) return;
+        say('busy', phase);
+        if (stage === 'labels') $('progress').value = loaded / total;
+      },
+    });
     if (job !== running) return;
     const known = shown?.classifier === classifier ? shown : undefined;
     shown = {
@@ -241,6 +275,10 @@ function drop(subject) {
   picture.next = undefined;
   release(subject);
   delete $('stage').dataset.pending;
+  if (subject.forgotten && !$('labels').value) {
+    $('labels').value = subject.forgotten;
+    readLabels();
+  }
   display(picture.now);
 }
 
@@ -266,15 +304,25 @@ async function viewable(url) {
   }
 }
 
-/** Takes a picture from any of the page's doors. */
-async function take({ blob, name, sample, labels: suggested }) {
+/** Takes pictures from any of the page's doors: the first is shown, the others wait in a strip. */
+function takeAll(pictures) {
+  strip.splice(0, Infinity, ...pictures);
+  showStrip(strip, take);
+  take(strip[0]);
+}
+
+async function take(given) {
+  const { blob, name, sample, labels: suggested } = given;
   picture.fetching?.abort();
   running?.abort();
   running = undefined;
   const subject = { blob, name, sample, url: URL.createObjectURL(blob) };
-  release(picture.next);
+  const before = picture.next;
+  release(before);
   picture.next = subject;
-  suggest(suggested);
+  markStrip(strip.indexOf(given));
+  if (sample) suggest(suggested);
+  else subject.forgotten = forget() || before?.forgotten;
   if (blob.size === 0) return refuse(subject, 'The file is empty. Choose another one.');
   $('stage').dataset.pending = 'true';
   mark();
@@ -296,7 +344,7 @@ async function fetching(address, work) {
     if (picture.fetching !== job) return;
     picture.fetching = undefined;
     busy();
-    take(got);
+    takeAll([got]);
   } catch (error) {
     if (picture.fetching !== job) return;
     picture.fetching = undefined;
@@ -339,6 +387,72 @@ function suggest(suggested) {
   $('suggestion').hidden = false;
 }
 
+/** A sample's labels say nothing about one's own picture. @returns {string} what was taken out of the box */
+function forget() {
+  $('suggestion').hidden = true;
+  const text = $('labels').value;
+  if (labels.own || !text) return '';
+  $('labels').value = '';
+  readLabels();
+  return text;
+}
+
+/** Labels that the address or an earlier visit brings. */
+function recall() {
+  const { labels: wanted, template: sentence } = linked();
+  const text = wanted ?? remembered();
+  if (sentence) $('template').value = sentence;
+  if (!text) return;
+  $('labels').value = text;
+  labels.own = true;
+}
+
+async function share() {
+  const link = linkTo($('labels').value, template(), $('template').defaultValue);
+  const note = $('share-note');
+  note.hidden = false;
+  if (!link) return void (note.textContent = 'These are too many labels for a link.');
+  history.replaceState(null, '', link);
+  try {
+    await navigator.clipboard.writeText(link);
+    note.textContent = 'The link is in the clipboard. It holds the labels, not the picture, and no server sees them.';
+  } catch {
+    note.textContent = 'The link is in the address bar: copy it from there. It holds the labels, not the picture.';
+  }
+}
+
+/** What is shown, as a file; of several pictures all of them, which are looked at for it. */
+async function save(kind) {
+  const { classifier, labels: words, template: sentence } = shown;
+  const pictures = strip.length > 1 ? strip : [shown.picture];
+  const rows = [];
+  if (pictures.length === 1) rows.push({ image: shown.picture.name, results: shown.scores });
+  else {
+    running?.abort();
+    const job = running = new AbortController();
+    busy(`Looking at ${pictures.length} pictures…`, () => job.abort());
+    mark();
+    try {
+      const onProgress = ({ stage, loaded, total }) => { if (stage === 'images' && job === running) $('progress').value = loaded / total; };
+      for await (const { index, results, error } of classifier.classifyMany(pictures.map(({ blob }) => blob), words, { template: sentence, signal: job.signal, onProgress })) {
+        rows.push({ image: pictures[index].name, ...(error ? { error: error.message } : { results }) });
+      }
+    } catch (error) {
+      if (job !== running) return;
+      running = undefined;
+      fail(job.signal.aborted ? 'Stopped. Nothing was saved.' : reason(error));
+      return mark();
+    }
+    if (job !== running) return;
+    running = undefined;
+    busy();
+    show();
+  }
+  const about = { model: classifier.info.name, dtype: classifier.info.dtype, template: sentence };
+  if (kind === 'csv') download('results.csv', 'text/csv', toCsv(rows));
+  else download('results.json', 'application/json', toJson(about, rows));
+}
+
 function later() {
   clearTimeout(timer);
   timer = setTimeout(run, 250);
@@ -368,8 +482,8 @@ function describe() {
     ['Why there', info.backendReason],
     ['Size', `${bytes(info.bytes)}, ${(info.parameters / 1e6).toFixed(info.parameters < 1e7 ? 1 : 0)} million parameters, ${info.dtype}`],
     ['Sees', `${info.imageSize} × ${info.imageSize} pixels, in patches of ${info.patchSize}`],
-    ['Reads', `up to ${info.contextLength} tokens per label`],
-    ['Kept', info.cacheReason],
+    ['Reads', `up to ${info.contextLength} words or parts of words (tokens) of a label`],
+    ['Kept', [info.cacheReason, model.keeping].filter(Boolean).join('. ')],
   ];
   for (const [term, text] of facts) {
     if (!text) continue;
@@ -439,14 +553,20 @@ async function load(choice) {
   const precision = $('dtype').value;
   const { whole } = model;
   const wholeTable = $('whole').checked;
+  const found = models.find(choice.id);
   if (model.choice.id !== 'demo') unload();
   busy(`Loading ${choice.title}…`, () => job.abort());
   mark();
+  const room = found && !found.kept && !choice.anyway ? await roomLeft() : undefined;
+  if (model.loading !== job) return;
   try {
+    if (room < found?.disk) {
+      throw Object.assign(new Error(`It takes ${bytes(found.disk)} to keep, and this browser has ${bytes(room)} left for this page: it would be downloaded again at each visit (${bytes(found.download)}). Remove a kept model, free some of the disk, or load it all the same.`), { room });
+    }
     const { SiglipClassifier } = await import('../lib/siglip-web.js');
     const progress = progressOf(choice.title);
     const classifier = await SiglipClassifier.load(choice.source, {
-      backend: wanted, dtype: models.find(choice.id)?.dtype ?? precision, wholeTable, signal: job.signal, onProgress: (event) => {
+      backend: wanted, dtype: found?.dtype ?? precision, wholeTable, signal: job.signal, onProgress: (event) => {
         keepModule(event.file);
         if (model.loading === job) progress(event);
       },
@@ -454,6 +574,11 @@ async function load(choice) {
     if (model.loading !== job) return void classifier.dispose();
     unload();
     Object.assign(model, { classifier, choice, backend: wanted, dtype: precision, whole: wholeTable, loading: undefined });
+    model.keeping = '';
+    if (classifier.info.cached && classifier.info.bytes > 1e8) askToKeep().then((answer) => {
+      model.keeping = answer;
+      if (model.classifier === classifier) describe();
+    });
     describe();
     showCaches();
     run(choice.notice);
@@ -462,6 +587,7 @@ async function load(choice) {
     model.loading = undefined;
     const text = job.signal.aborted ? `Stopped loading ${choice.title}.` : `${capital(choice.title)} could not be loaded. ${reason(error)}`;
     const retry = () => {
+      choice.anyway ||= error.room !== undefined;
       $('model').value = choice.id;
       $('backend').value = wanted;
       $('dtype').value = precision;
@@ -475,7 +601,7 @@ async function load(choice) {
     showCaches();
     if (model.classifier) {
       const still = `${text} ${model.choice.id === choice.id ? 'It goes on as before' : `${capital(model.choice.title)} is still in use`}.`;
-      fail(still, retry);
+      fail(still, retry, error.room === undefined ? undefined : 'Load it all the same');
       mark();
       if (!isCurrent()) run(still); // something was changed meanwhile
     } else if (choice.id !== 'demo') {
@@ -544,13 +670,22 @@ function takeFolder(files, name) {
 
 // ---- Start -------------------------------------------------------------------------------------------------------
 
-connect({ take, fail: (text) => fail(text), fetching, takeFolder });
+connect({ take: takeAll, fail: (text) => fail(text), fetching, takeFolder });
 connectModel();
 $('labels').addEventListener('input', () => {
   labels.own = true;
   $('suggestion').hidden = true;
+  remember($('labels').value);
   readLabels();
   later();
+});
+$('share').addEventListener('click', share);
+$('csv').addEventListener('click', () => save('csv'));
+$('json').addEventListener('click', () => save('json'));
+addEventListener('hashchange', () => {
+  recall();
+  readLabels();
+  run();
 });
 $('template').addEventListener('input', () => {
   mark();
@@ -561,12 +696,13 @@ addEventListener('keydown', (event) => {
   if (event.key === 'Escape' && !$('busy').hidden && !document.querySelector('dialog[open]')) $('cancel').click();
 });
 
+recall();
 describe();
 readLabels();
 load(demo);
-const sharing = connectApp(take);
-showSamples(take).then(
-  async ([first]) => (await sharing) || picture.now || picture.next || take(first),
+const sharing = connectApp((shared) => takeAll([shared].flat()));
+showSamples(takeAll).then(
+  async ([first]) => (await sharing) || picture.now || picture.next || takeAll([first]),
   () => {
     $('samples-title').hidden = true;
     if (!picture.now && !picture.next) run();

@@ -45,6 +45,23 @@ export function bestFor(model, device, wish = 'auto', backend = 'auto') {
   return (device.gpu && backend !== 'cpu' ? ['f16', 'q8', 'q4'] : ['q8', 'q4']).find(fits);
 }
 
+/** Bytes that this browser lets the page keep still; undefined where it doesn't tell. @returns {Promise<number | undefined>} */
+export async function roomLeft() {
+  const { quota, usage = 0 } = await navigator.storage?.estimate?.().catch(() => ({})) ?? {};
+  return quota === undefined ? undefined : Math.max(0, quota - usage);
+}
+
+/**
+ * Asks the browser not to clear what is kept away by itself.
+ * @returns {Promise<string>} its answer, as a sentence
+ */
+export async function askToKeep() {
+  const kept = await navigator.storage?.persist?.().catch(() => false);
+  return kept
+    ? 'The browser keeps it until you remove it.'
+    : 'The browser may clear it away by itself, when room runs short or after weeks without a visit.';
+}
+
 /**
  * Fills the list of models, and tells of each what it takes.
  * @param {{choose: () => {dtype: string, backend: string}}} page
@@ -70,10 +87,21 @@ export class ModelList {
     });
   }
 
-  /** @param {string} id @returns {{id: string, title: string, dtype: string} | undefined} how to load it here */
+  /** @param {string} id @returns {{id: string, title: string, dtype: string, download: number, disk: number, kept: boolean} | undefined} how to load it here; sizes in bytes */
   find(id) {
     const model = MODELS.find((candidate) => candidate.id === id);
-    return model && { id, title: model.title, dtype: this.#best(model) ?? this.#fallback() };
+    if (!model) return undefined;
+    const dtype = this.#best(model) ?? this.#fallback();
+    return { id, title: model.title, dtype, download: downloadOf(model), disk: memoryOf(model, dtype), kept: this.#keptAs(id, dtype) };
+  }
+
+  /** The first that knows photographs and fits this device. */
+  forPhotographs() {
+    return this.find((MODELS.find((model) => this.#best(model)) ?? MODELS[0]).id);
+  }
+
+  #keptAs(id, wanted) {
+    return Boolean(this.#kept.get(id)?.some(({ dtype, complete }) => complete && dtype === wanted));
   }
 
   #best(model) {
@@ -91,7 +119,7 @@ export class ModelList {
     for (const model of MODELS) {
       const option = [...$('model').options].find(({ value }) => value === model.id);
       const best = this.#best(model);
-      const kept = this.#kept.get(model.id)?.some(({ dtype, complete }) => complete && dtype === (best ?? this.#fallback()));
+      const kept = this.#keptAs(model.id, best ?? this.#fallback());
       const size = kept ? 'kept here' : `${bytes(downloadOf(model))} download`;
       const memory = `${bytes(memoryOf(model, best ?? this.#fallback()))} in memory (${best ?? this.#fallback()})`;
       option.textContent = `${model.title} · ${size}, ${memory}${best ? '' : ' · too large for this device'}`;

@@ -1,5 +1,8 @@
 // Every way a picture reaches the page: file, drop, paste, camera, web address, sample. Each ends in one call of
-// `take(picture)`, where a picture is {blob, name, sample?}, or of `fail(message)`. A model's files may be dropped as well.
+// `take(pictures)`, where a picture is {blob, name, sample?}, or of `fail(message)`. A model's files may be dropped as well.
+
+import { download } from '../lib/client/image.js';
+import { addressIn, mayHoldPictures, picturesAmong } from '../lib/client/transfer.js';
 
 const $ = (id) => document.getElementById(id);
 
@@ -18,36 +21,16 @@ export async function fetchPicture(address, signal) {
     throw new Problem(`A picture can’t be fetched from a “${url.protocol}” address. Use one that starts with https.`);
   }
   if (url.protocol === 'http:' && url.origin !== location.origin) url.protocol = 'https:'; // all that the page's policy lets through
-  const place = url.host || 'that address';
-  let response;
-  try {
-    response = await fetch(url, { signal, credentials: 'omit', referrerPolicy: 'no-referrer' });
-  } catch (error) {
-    if (signal?.aborted) throw error;
-    throw new Problem(`The picture at ${place} could not be read: there is no connection, or that site does not let other pages read its pictures. Save it to your device, then choose the file.`);
-  }
-  if (!response.ok) throw new Problem(`${place} answered ${response.status} instead of a picture. Check the address.`);
-  const blob = await response.blob().catch((error) => {
-    if (signal?.aborted) throw error;
-    throw new Problem(`The download from ${place} broke off. Try again.`);
-  });
-  if (/^text\/html/i.test(blob.type)) {
-    throw new Problem('That is the address of a web page, not of a picture. Open the picture itself (“Open image in new tab”) and copy that address.');
-  }
+  const blob = await download(url, { signal });
   return { blob, name: (url.host && url.pathname.split('/').pop()) || 'Picture from a link' };
 }
 
-/** A picture out of several files: the first one that looks like one. */
-function pick(files) {
-  const list = [...files];
-  return list.find((file) => file.type.startsWith('image/')) ?? list[0];
-}
-
-const named = (file, otherwise) => ({ blob: file, name: file.name || otherwise });
+/** @param {Iterable<File>} files @param {string} otherwise the name of one without */
+const named = (files, otherwise) => picturesAmong(files).map((file) => ({ blob: file, name: file.name || otherwise }));
 
 /**
  * Connects all of the page's doors for pictures.
- * @param {{take: (picture: object) => void, fail: (message: string) => void, fetching: (address: string, work: (signal: AbortSignal) => Promise<object>) => void,
+ * @param {{take: (pictures: object[]) => void, fail: (message: string) => void, fetching: (address: string, work: (signal: AbortSignal) => Promise<object>) => void,
  *   takeFolder: (files: File[], name: string) => void}} page
  */
 export function connect(page) {
@@ -61,8 +44,8 @@ export function connect(page) {
 function connectFiles({ take }) {
   for (const input of [$('image'), $('capture')]) {
     input.addEventListener('change', () => {
-      const file = pick(input.files);
-      if (file) take(named(file, 'Picture'));
+      const pictures = named(input.files, 'Picture');
+      if (pictures.length > 0) take(pictures);
       input.value = ''; // so that the same file can be chosen again
     });
   }
@@ -82,19 +65,18 @@ async function filesOf(folder) {
 function connectDrop({ take, fail, fetching, takeFolder }) {
   const veil = $('drop');
   let depth = 0;
-  const welcome = (transfer) => [...(transfer?.types ?? [])].some((type) => type === 'Files' || type === 'text/uri-list');
   const lower = () => {
     depth = 0;
     veil.hidden = true;
   };
   addEventListener('dragenter', (event) => {
-    if (!welcome(event.dataTransfer)) return;
+    if (!mayHoldPictures(event.dataTransfer)) return;
     event.preventDefault();
     depth += 1;
     veil.hidden = false;
   }, true);
   addEventListener('dragover', (event) => {
-    if (!welcome(event.dataTransfer)) return;
+    if (!mayHoldPictures(event.dataTransfer)) return;
     event.preventDefault();
     event.dataTransfer.dropEffect = 'copy';
   }, true);
@@ -104,7 +86,7 @@ function connectDrop({ take, fail, fetching, takeFolder }) {
   }, true);
   addEventListener('dragend', lower, true);
   addEventListener('drop', (event) => {
-    if (!welcome(event.dataTransfer)) return;
+    if (!mayHoldPictures(event.dataTransfer)) return;
     event.preventDefault();
     lower();
     const folder = [...event.dataTransfer.items].map((item) => item.webkitGetAsEntry?.()).find((entry) => entry?.isDirectory);
@@ -114,9 +96,8 @@ function connectDrop({ take, fail, fetching, takeFolder }) {
     }
     const files = [...event.dataTransfer.files];
     if (files.some(({ name }) => name === 'config.json')) return takeFolder(files, '');
-    const file = pick(files);
-    if (file) return take(named(file, 'Dropped picture'));
-    const address = event.dataTransfer.getData('text/uri-list').split(/\r?\n/).find((line) => line && !line.startsWith('#'));
+    if (files.length > 0) return take(named(files, 'Dropped picture'));
+    const address = addressIn(event.dataTransfer);
     if (address) return fetching(address, (signal) => fetchPicture(address, signal));
     fail('What you dropped holds no picture. Drop a picture file, or a picture from another page.');
   }, true);
@@ -126,10 +107,10 @@ function connectPaste({ take, fail, fetching }) {
   addEventListener('paste', (event) => {
     const typing = event.target instanceof Element && Boolean(event.target.closest('input, textarea'));
     if (typing && event.clipboardData?.types.includes('text/plain')) return; // ordinary text, perhaps with a picture of it
-    const file = event.clipboardData && pick(event.clipboardData.files);
-    if (file) {
+    const pictures = named(event.clipboardData?.files ?? [], 'Pasted picture');
+    if (pictures.length > 0) {
       event.preventDefault();
-      return take(named(file, 'Pasted picture'));
+      return take(pictures);
     }
     if (typing) return;
     const text = event.clipboardData?.getData('text').trim() ?? '';
@@ -143,7 +124,7 @@ function connectPaste({ take, fail, fetching }) {
     try {
       for (const item of await navigator.clipboard.read()) {
         const type = item.types.find((name) => name.startsWith('image/'));
-        if (type) return take({ blob: await item.getType(type), name: 'Pasted picture' });
+        if (type) return take([{ blob: await item.getType(type), name: 'Pasted picture' }]);
       }
       fail('The clipboard holds no picture. Copy one, then press Paste.');
     } catch {
@@ -225,7 +206,7 @@ function connectCamera({ take, fail }) {
     canvas.height = video.videoHeight;
     canvas.getContext('2d').drawImage(video, 0, 0);
     dialog.close();
-    canvas.toBlob((blob) => (blob ? take({ blob, name: 'Picture from the camera' }) : fail('The camera gave no picture. Try once more.')), 'image/png');
+    canvas.toBlob((blob) => (blob ? take([{ blob, name: 'Picture from the camera' }]) : fail('The camera gave no picture. Try once more.')), 'image/png');
   });
   $('camera-close').addEventListener('click', () => dialog.close());
   dialog.addEventListener('close', stop);
@@ -233,7 +214,7 @@ function connectCamera({ take, fail }) {
 
 /**
  * Shows the samples as thumbnails. Their bytes are fetched once, here, so that choosing one later asks nobody for anything.
- * @param {(picture: object) => void} take
+ * @param {(pictures: object[]) => void} take
  * @returns {Promise<object[]>} the samples, as pictures with `labels`
  */
 export async function showSamples(take) {
@@ -255,12 +236,41 @@ export async function showSamples(take) {
     button.dataset.sample = sample.sample;
     button.setAttribute('aria-pressed', 'false');
     button.append(image);
-    button.addEventListener('click', () => take(sample));
+    button.addEventListener('click', () => take([sample]));
     const item = document.createElement('li');
     item.append(button);
     return item;
   }));
   return samples;
+}
+
+/**
+ * Several pictures that came together, to choose from; one alone needs no list.
+ * @param {{blob: Blob, name: string}[]} pictures @param {(picture: object) => void} choose
+ */
+export function showStrip(pictures, choose) {
+  for (const image of $('strip').querySelectorAll('img')) URL.revokeObjectURL(image.src);
+  $('strip').hidden = pictures.length < 2;
+  $('strip').replaceChildren(...(pictures.length < 2 ? [] : pictures).map((picture) => {
+    const image = document.createElement('img');
+    image.loading = 'lazy';
+    image.decoding = 'async';
+    image.src = URL.createObjectURL(picture.blob);
+    image.alt = picture.name;
+    const button = document.createElement('button');
+    button.type = 'button';
+    button.setAttribute('aria-pressed', 'false');
+    button.append(image);
+    button.addEventListener('click', () => choose(picture));
+    const item = document.createElement('li');
+    item.append(button);
+    return item;
+  }));
+}
+
+/** Marks the picture in use in the strip. @param {number} index */
+export function markStrip(index) {
+  [...$('strip').querySelectorAll('button')].forEach((button, i) => button.setAttribute('aria-pressed', String(i === index)));
 }
 
 /** Marks the thumbnail of the sample in use, if one is. */

@@ -1,6 +1,10 @@
 // Labels as people type them, scores as people read them.
 
-const separators = /[,\n\r\uFF0C\u3001]+/; // ASCII comma, new lines, and the commas of Chinese and Japanese
+import { fits, percent } from '../lib/client/scores.js';
+
+export { percent };
+
+const separators = /[,;\n\r\uFF0C\uFF1B\u3001]+/; // commas, semicolons and new lines; those of Chinese and Japanese too
 
 /**
  * Splits what was typed into labels. The model reads lower case, so "Cat" and "cat" are one label; it leaves out
@@ -26,24 +30,12 @@ export function parseLabels(text) {
   return { labels: [...seen.values()], repeated: [...repeated], empty: [...empty] };
 }
 
-/** The probability of one label on its own. */
-export const sigmoid = (logit) => 1 / (1 + Math.exp(-logit));
-
 /** The same logits as CLIP would read them: shares that add up to one. */
 export function softmax(logits) {
   const top = Math.max(...logits);
   const powers = logits.map((logit) => Math.exp(logit - top));
   const sum = powers.reduce((a, b) => a + b, 0);
   return powers.map((power) => power / sum);
-}
-
-/** 0.9312 → "93.1%", 0.00021 → "0.02%", 1e-9 → "<0.01%". */
-export function percent(score) {
-  const value = score * 100;
-  if (value < 0.01) return '<0.01%';
-  if (value < 1) return `${value.toFixed(2)}%`;
-  if (value > 99.9 && value < 100) return '99.9%';
-  return `${value.toFixed(1)}%`;
 }
 
 export function bytes(count) {
@@ -96,19 +88,20 @@ function join(parts) {
   return parts.length < 2 ? parts.join('') : `${parts.slice(0, -1).join(', ')} and ${parts.at(-1)}`;
 }
 
-// SigLIP is strict: a right label often gets only 10 to 30 %, a wrong one far below 1 %. Hence two steps below "fits".
-const FITS = 0.5;
-const MAYBE = 0.1;
-const FAINT = 0.01;
-
 /**
  * One honest sentence about sigmoid probabilities, best first.
  * @param {{label: string, score: number}[]} scores
+ * @param {boolean} guess from a model that knows nothing of such pictures: nothing "fits"
  * @returns {{state: "good" | "unsure" | "none", text: string}}
  */
-export function verdict(scores) {
+export function verdict(scores, guess = false) {
   const [best] = scores;
-  const fitting = scores.filter(({ score }) => score >= FITS);
+  const fitting = scores.filter(({ score }) => fits(score) === 'yes');
+  if (guess) {
+    return fits(best.score) === 'no'
+      ? { state: 'none', text: `Nothing comes close; the nearest is ${quote(best.label)}, at ${percent(best.score)}.` }
+      : { state: 'unsure', text: `A guess: ${quote(best.label)}, at ${percent(best.score)}.` };
+  }
   if (fitting.length > 3) {
     return { state: 'good', text: `${fitting.length} labels fit; the best is ${quote(best.label)}, ${percent(best.score)}.` };
   }
@@ -116,21 +109,19 @@ export function verdict(scores) {
     if (fitting.length === 1) return { state: 'good', text: `${quote(best.label)} fits, at ${percent(best.score)}.` };
     return { state: 'good', text: `${join(fitting.map(({ label, score }) => `${quote(label)} (${percent(score)})`))} fit.` };
   }
-  if (best.score >= MAYBE) {
+  if (fits(best.score) === 'maybe') {
     return { state: 'unsure', text: `Perhaps ${quote(best.label)}, at ${percent(best.score)}. The model is not sure.` };
-  }
-  if (best.score >= FAINT) {
-    return { state: 'none', text: `None of these fits well. Closest is ${quote(best.label)}, at ${percent(best.score)}.` };
   }
   return { state: 'none', text: `None of these fits. Even the closest, ${quote(best.label)}, gets only ${percent(best.score)}.` };
 }
 
 /** The same for softmax: it names the forced winner, then what the winner is worth on its own. */
-export function softmaxVerdict(rows) {
+export function softmaxVerdict(rows, guess = false) {
   const [best] = rows;
-  const alone = verdict(rows.map(({ label, alone: score }) => ({ label, score })).sort((a, b) => b.score - a.score));
+  const alone = verdict(rows.map(({ label, alone: score }) => ({ label, score })).sort((a, b) => b.score - a.score), guess);
   const winner = `Softmax picks ${quote(best.label)}, ${percent(best.score)}.`;
   if (alone.state === 'good') return { state: 'good', text: winner };
+  if (guess) return { state: alone.state, text: `${winner} ${alone.text}` };
   const truth = alone.state === 'none' ? 'None of these fits:' : 'The model is not sure:';
   return { state: alone.state, text: `${winner} ${truth} on its own that label gets ${percent(best.alone)}.` };
 }
@@ -163,8 +154,11 @@ export class ResultList {
     this.#list = list;
   }
 
-  /** @param {{label: string, score: number, alone?: number}[]} results best first; `alone` is shown beside a softmax share */
-  show(results) {
+  /**
+   * @param {{label: string, score: number, alone?: number}[]} results best first; `alone` is shown beside a softmax share
+   * @param {boolean} guess see `verdict`
+   */
+  show(results, guess = false) {
     const moving = !this.#calm.matches && results.length <= 40;
     const before = new Map();
     if (moving) for (const [label, { item }] of this.#rows) before.set(label, item.offsetTop);
@@ -185,7 +179,8 @@ export class ResultList {
       parts.value.textContent = percent(score);
       parts.alone.textContent = alone === undefined ? '' : `on its own ${percent(alone)}`;
       parts.alone.hidden = alone === undefined;
-      parts.item.dataset.fit = (alone ?? score) >= FITS ? 'yes' : (alone ?? score) >= MAYBE ? 'maybe' : 'no';
+      const fit = fits(alone ?? score);
+      parts.item.dataset.fit = guess && fit === 'yes' ? 'maybe' : fit;
       rows.set(label, parts);
     }
     this.#rows = rows;

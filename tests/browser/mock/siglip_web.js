@@ -107,7 +107,7 @@ export function create() {
       return engine;
     }
 
-    async classify(image, labels, options, cancel) {
+    async classify(image, labels, options, _progress, cancel) {
       this.#calls++;
       if (labels[0] === "trap") return trap();
       if (labels[0] === "throw a trap") exports.trap();

@@ -1,8 +1,23 @@
 // What the caller gives, checked before anything is done with it.
 import { SiglipError, aborted } from "../error.js";
 
+// The rules for labels and templates are those of src/classifier/labels.rs; tests/rules.json has the cases that both are tested with.
+
 /** Longer labels are a mistake: a text tower reads at most a few hundred characters of them. */
 const LONGEST_LABEL = 1000;
+
+/** @param {string} option @param {unknown} value */
+export function checkFunction(option, value) {
+  if (value !== undefined && typeof value !== "function") throw badInput(`${option} is ${show(value)}; it must be a function.`);
+}
+
+/** @param {string} what @param {any} embedding @param {number} size */
+export function checkEmbedding(what, embedding, size) {
+  if (!(embedding instanceof Float32Array) || embedding.length !== size) {
+    const given = embedding instanceof Float32Array ? `${embedding.length} numbers` : show(embedding);
+    throw badInput(`${what} is ${given}; it must be an embedding of this model, a Float32Array of ${size}.`);
+  }
+}
 
 /** @param {any} options */
 export function checkOptions(options) {
@@ -50,7 +65,8 @@ export function checkLabels(labels) {
   checkTexts(labels, "labels", "label");
   const seen = new Map();
   labels.forEach((/** @type {string} */ label, /** @type {number} */ i) => {
-    const text = label.trim();
+    // U+0085 is white space to Unicode, and to Rust, but not to JavaScript.
+    const text = label.replace(/^[\s\u0085]+|[\s\u0085]+$/g, "");
     if (text === "") throw badInput(`label ${i + 1} of ${labels.length} is blank. Write what it stands for, or leave it out.`);
     checkLength(`label ${i + 1} of ${labels.length}`, label);
     if (seen.has(text)) throw badInput(`labels ${seen.get(text) + 1} and ${i + 1} are the same (${show(text)}). Leave one out.`);

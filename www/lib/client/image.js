@@ -132,8 +132,8 @@ async function fromAddress(text, fetching) {
 /** Nothing coming for so long counts as broken off, and so does a picture that isn't there after ten times that. Milliseconds. */
 const STALL = 30_000;
 
-/** @param {URL} address @param {Fetching} fetching @returns {Promise<Blob>} */
-async function download(address, { signal: stop, stall = STALL }) {
+/** The file at an address. @param {URL} address @param {Fetching} fetching @returns {Promise<Blob>} */
+export async function download(address, { signal: stop, stall = STALL }) {
   if (address.protocol === "data:") return fromDataAddress(address);
   const name = quote(address.href);
   const watch = new Watch(stall, stop);

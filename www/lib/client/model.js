@@ -50,14 +50,17 @@ export class Model {
     return this.#info;
   }
 
-  /** @param {Exclude<Request, LoadRequest>} request @param {Transferable[]} [transfer] @returns {{reply: Promise<any>, cancel: () => void}} */
-  request(request, transfer = []) {
+  /**
+   * @param {Exclude<Request, LoadRequest>} request @param {Transferable[]} [transfer] @param {(progress: any) => void} [onProgress]
+   * @returns {{reply: Promise<any>, cancel: () => void}}
+   */
+  request(request, transfer = [], onProgress = undefined) {
     let over = false;
     let cancel = () => { over = true; };
     const ask = async () => {
       await this.#ready();
       if (over) throw aborted();
-      const asked = this.#link.request(request, undefined, transfer);
+      const asked = this.#link.request(request, onProgress, transfer);
       cancel = asked.cancel;
       return asked.reply;
     };

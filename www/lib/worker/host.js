@@ -9,6 +9,7 @@ import { Crash, guard } from "./module.js";
 /** @typedef {import("../error.js").SiglipError} SiglipError */
 /** @typedef {import("../ports.d.ts").Cancel} Cancel */
 /** @typedef {import("../ports.d.ts").Request} Request */
+/** @typedef {import("../siglip-web.d.ts").CallProgress} CallProgress */
 /** @typedef {import("./load.js").Loaded} Loaded */
 /** @typedef {{cancel: Cancel, stop: AbortController, done?: Promise<any>}} Running */
 
@@ -82,7 +83,8 @@ export class Host {
     // One call at a time: what it downloads ends with it.
     context.signal = stop.signal;
     const given = METHODS[request.method].map((name) => /** @type {Record<string, any>} */ (request)[name]);
-    return guard(wasm, () => /** @type {(...given: any[]) => Promise<any>} */ (engine[request.method]).call(engine, ...given, cancel));
+    const progress = (/** @type {CallProgress["stage"]} */ stage, /** @type {number} */ loaded, /** @type {number} */ total) => this.#send({ id, progress: { stage, loaded, total } });
+    return guard(wasm, () => /** @type {(...given: any[]) => Promise<any>} */ (engine[request.method]).call(engine, ...given, progress, cancel));
   }
 
   async #dispose() {

@@ -1,0 +1,213 @@
+// Labels that are embedded once, and many pictures: as a page uses them, with the real engine on the tiny fixture.
+import assert from "node:assert/strict";
+import { readFile, readdir } from "node:fs/promises";
+import { after, before, describe, test } from "node:test";
+import { checkLabels, checkTemplate } from "../../www/lib/client/arguments.js";
+import { fits, percent, sigmoid } from "../../www/lib/client/scores.js";
+import { importLibrary, openSite } from "./harness.mjs";
+
+const rules = JSON.parse(await readFile(new URL("../rules.json", import.meta.url), "utf8"));
+
+describe("what labels and templates may be", () => {
+  const expand = (text) => (typeof text === "string" ? text : text.repeat.repeat(text.times));
+  for (const [kind, check] of [["labels", checkLabels], ["templates", checkTemplate]]) {
+    test(`${kind} are judged as the engine judges them`, () => {
+      for (const { texts, error } of rules[kind]) {
+        const given = texts.map(expand);
+        if (error === null) check(given);
+        else assert.throws(() => check(given), (thrown) => thrown.code === "bad-input" && thrown.message.includes(error), `${JSON.stringify(texts)} says ${error}`);
+      }
+    });
+  }
+
+  test("half a character is no label: the engine would give another one back", () => {
+    assert.throws(() => checkLabels(["a cat", "a \ud83d"]), { code: "bad-input", message: /label 2 of 2 .*lone surrogate/ });
+    checkLabels(["a 😀"]);
+  });
+});
+
+describe("what a score means", () => {
+  test("the published score of a right caption fits, those of wrong ones don't", () => {
+    // google/siglip-base-patch16-224 on COCO 000000039769: "a photo of 2 cats" and "a photo of 2 dogs".
+    assert.deepEqual([-0.7567, -10.3354].map((logit) => fits(sigmoid(logit))), ["yes", "no"]);
+    assert.equal(fits(0.05), "maybe");
+  });
+
+  test("percentages are short, and never 0 or 100 for what isn't", () => {
+    assert.deepEqual([0.9312, 0.00021, 1e-9, 0.99999, 1, 0.0312].map(percent), ["93.1%", "0.02%", "<0.01%", "99.9%", "100.0%", "3.1%"]);
+  });
+});
+
+/** A fixture's files, by where the page finds them. */
+async function fixture(name) {
+  const folder = new URL(`../fixtures/model/${name}/`, import.meta.url);
+  return Object.fromEntries((await readdir(folder)).map((file) => [`/${name}/${file}`, new URL(file, folder)]));
+}
+
+describe("label sets and many pictures", { timeout: 600_000 }, () => {
+  let page;
+  const close = [];
+  before(async () => {
+    const site = await openSite({ after: (hook) => close.push(hook) }, { overlay: { ...await fixture("tiny"), ...await fixture("odd"), "/picture.png": new URL("../fixtures/model/picture.png", import.meta.url) } });
+    page = await importLibrary(await site.page(), site.library);
+    await page.evaluate(async () => {
+      window.tiny = await SiglipClassifier.load("/tiny/", { backend: "cpu" });
+      window.runs = (classifier) => classifier[Symbol.for("siglip-web.stats")]();
+      window.pixels = (seed) => new ImageData(Uint8ClampedArray.from({ length: 4 * 30 * 20 }, (_, i) => (i % 4 === 3 ? 255 : (i * seed * 7919) % 251)), 30, 20);
+      window.gather = async (items) => {
+        const list = [];
+        for await (const { index, results, error, embedding } of items) list.push({ index, results, code: error?.code, message: error?.message, size: embedding?.length });
+        return list;
+      };
+    });
+  });
+  after(async () => {
+    for (const hook of close) await hook();
+  });
+
+  test("a set gives the scores of its labels without the text tower, also as JSON and as a clone", async () => {
+    const { expected, got, before, after, json } = await page.evaluate(async () => {
+      const labels = ["a cat", "two dogs", "the sky"];
+      const template = ["a photo of {}.", "{}"];
+      const expected = await tiny.classify("/picture.png", labels, { template });
+      const set = await tiny.embedLabels(labels, { template });
+      const other = await SiglipClassifier.load("/tiny/", { backend: "cpu" });
+      const before = await runs(other);
+      const forms = [set, structuredClone(set), JSON.parse(JSON.stringify(set))];
+      const got = [];
+      for (const form of forms) got.push(await other.classify("/picture.png", form));
+      const after = await runs(other);
+      await other.dispose();
+      return { expected, got, before, after, json: JSON.stringify(set) };
+    });
+    for (const results of got) assert.deepEqual(results, expected);
+    assert.equal(after.textRuns, before.textRuns);
+    assert.deepEqual(Object.keys(JSON.parse(json)), ["model", "labels", "templates", "embeddings"]);
+  });
+
+  test("a set of another model, a damaged one, and one with a template are refused by name", async () => {
+    const errors = await page.evaluate(async () => {
+      const set = await tiny.embedLabels(["a cat", "a dog"]);
+      const odd = await SiglipClassifier.load("/odd/", { backend: "cpu" });
+      const half = Float32Array.from(set.embeddings, (value) => value / 2);
+      const errors = [];
+      for (const [classifier, labels, options] of [
+        [odd, set], [tiny, { ...set, embeddings: set.embeddings.slice(1) }], [tiny, { ...set, embeddings: half }], [tiny, { ...set, embeddings: "no base64!" }],
+        [tiny, { ...set, labels: ["a cat", "a cat"] }], [tiny, set, { template: "a drawing of {}" }], [tiny, {}], [tiny, null],
+      ]) errors.push(await outcome(() => classifier.classify("/picture.png", labels, options)));
+      await odd.dispose();
+      return errors;
+    });
+    for (const [i, words] of [/another model.*embedLabels/, /128 numbers/, /length 0.5/, /not base64/, /"a cat"/, /Leave the template out/, /array of strings/, /array of strings/].entries()) {
+      assert.equal(errors[i].code, "bad-input", JSON.stringify(errors[i]));
+      assert.match(errors[i].message, words);
+    }
+  });
+
+  test("many labels in many templates cost the text tower once, tell how far they are, and go on where they were stopped", async () => {
+    const { told, first, again, stopped, rest, whole } = await page.evaluate(async () => {
+      const labels = Array.from({ length: 60 }, (_, i) => `thing ${i}`);
+      const template = ["a photo of {}.", "a drawing of {}.", "{}"];
+      const classifier = await SiglipClassifier.load("/tiny/", { backend: "cpu" });
+      const count = async () => (await runs(classifier)).textRuns;
+      const stop = new AbortController();
+      const half = await outcome(() => classifier.embedLabels(labels, { template, signal: stop.signal, onProgress: ({ loaded }) => loaded >= 20 && stop.abort() }));
+      const told = [];
+      const start = await count();
+      await classifier.embedLabels(labels, { template, onProgress: (event) => told.push(event) });
+      const first = await count();
+      await classifier.classify("/picture.png", labels, { template });
+      const again = await count();
+      await classifier.dispose();
+      const fresh = await SiglipClassifier.load("/tiny/", { backend: "cpu" });
+      await fresh.embedLabels(labels, { template });
+      const whole = (await runs(fresh)).textRuns;
+      await fresh.dispose();
+      return { told, first, again, stopped: half.code, rest: first - start, whole };
+    });
+    assert.equal(stopped, "aborted");
+    assert.ok(told[0].loaded >= 20 && told.at(-1).loaded === 60 && told.every(({ stage, total }) => stage === "labels" && total === 60), JSON.stringify(told));
+    assert.ok(rest < whole, `${rest} runs for the rest, ${whole} for all`);
+    assert.equal(again, first);
+  });
+
+  test("classify tells when the picture is done, then of the labels", async () => {
+    const told = await page.evaluate(async () => {
+      const told = [];
+      await tiny.classify(pixels(77), Array.from({ length: 40 }, (_, i) => `new thing ${i}`), { onProgress: (event) => told.push(event) });
+      return told;
+    });
+    assert.deepEqual(told[0], { stage: "images", loaded: 1, total: 1 });
+    assert.ok(told.length > 3 && told.slice(1).every(({ stage, total }) => stage === "labels" && total === 40));
+    assert.equal(told.at(-1).loaded, 40);
+  });
+
+  test("many pictures, from any iterable: each one's results or error in order, as alone", async () => {
+    const { list, alone, told, held } = await page.evaluate(async () => {
+      let given = 0;
+      let done = 0;
+      let held = 0;
+      async function* pictures() {
+        for (let i = 0; i < 30; i++) {
+          given++;
+          held = Math.max(held, given - done);
+          yield i === 3 ? new Blob(["no picture"]) : i === 12 ? 5 : i === 20 ? "/none.png" : pixels(i + 1);
+        }
+      }
+      const told = [];
+      const list = [];
+      for await (const { index, results, error } of tiny.classifyMany(pictures(), ["a cat", "the sky"], { topK: 1, onProgress: (event) => told.push(event) })) {
+        done++;
+        list.push({ index, results, code: error?.code });
+      }
+      return { list, told, held, alone: await tiny.classify(pixels(30), ["a cat", "the sky"], { topK: 1 }) };
+    });
+    assert.deepEqual(list.map(({ index }) => index), Array.from({ length: 30 }, (_, i) => i));
+    assert.deepEqual(list.filter(({ code }) => code).map(({ index, code }) => [index, code]), [[3, "bad-image"], [12, "bad-input"], [20, "network"]]);
+    assert.equal(list[29].results[0].label, alone[0].label);
+    assert.ok(Math.abs(list[29].results[0].logit - alone[0].logit) < 1e-4);
+    assert.ok(held <= 24, `${held} pictures were held at a time`);
+    assert.deepEqual(told.filter(({ stage }) => stage === "images").map(({ loaded }) => loaded), Array.from({ length: 30 }, (_, i) => i + 1));
+  });
+
+  test("what concerns all pictures ends it: labels that are none, an abort, even while waiting for a picture, a break", async () => {
+    const { labels, text, stopped, broken, embedded } = await page.evaluate(async () => {
+      const stop = new AbortController();
+      async function* never() {
+        yield pixels(1);
+        await new Promise(() => {});
+      }
+      let closed = false;
+      function* closing() {
+        try {
+          for (let i = 0; ; i++) yield pixels(i + 1);
+        } finally {
+          closed = true;
+        }
+      }
+      const stopped = outcome(() => gather(tiny.classifyMany(never(), ["a cat"], { signal: stop.signal })));
+      const labels = await outcome(() => gather(tiny.classifyMany([pixels(1)], ["?!"])));
+      stop.abort();
+      const text = await outcome(() => gather(tiny.embedMany("cat.png")));
+      for await (const { index } of tiny.embedMany(closing())) if (index === 2) break;
+      return { labels, text, stopped: await stopped, broken: closed, embedded: await gather(tiny.embedMany(new Set([pixels(5), new Blob(["x"])]))) };
+    });
+    assert.equal(labels.code, "bad-input");
+    assert.match(labels.message, /"\?!"/);
+    assert.equal(text.code, "bad-input");
+    assert.equal(stopped.code, "aborted");
+    assert.equal(broken, true);
+    assert.deepEqual(embedded.map(({ size, code }) => size ?? code), [64, "bad-image"]);
+  });
+
+  test("similarity is what classify gives; what is no embedding is refused", async () => {
+    const { result, similarity, error } = await page.evaluate(async () => {
+      const [result] = await tiny.classify("/picture.png", ["a cat"], { template: "{}" });
+      const [image, [text]] = [await tiny.embedImage("/picture.png"), await tiny.embedText(["a cat"])];
+      return { result, similarity: tiny.similarity(image, text), error: await outcome(() => tiny.similarity(image, text.slice(1))) };
+    });
+    assert.ok(Math.abs(similarity.logit - result.logit) < 1e-4 && Math.abs(similarity.score - result.score) < 1e-5);
+    assert.equal(error.code, "bad-input");
+    assert.match(error.message, /63 numbers.*of 64/);
+  });
+});

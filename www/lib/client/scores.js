@@ -1,0 +1,23 @@
+// What a score means to people: the one place for pages and tags.
+
+/** A label fits from here on. SigLIP is strict: a right label often gets only 10 to 30 %, a wrong one far below 1 %. */
+export const FITS = 0.1;
+/** Below this it doesn't; between the two the model is not sure. */
+export const MAYBE = 0.01;
+
+/** The probability that a logit stands for. @param {number} logit */
+export const sigmoid = (logit) => 1 / (1 + Math.exp(-logit));
+
+/** @param {number} score of a sigmoid, between 0 and 1 @returns {"yes" | "maybe" | "no"} whether the label fits */
+export function fits(score) {
+  return score >= FITS ? "yes" : score >= MAYBE ? "maybe" : "no";
+}
+
+/** 0.9312 → "93.1%", 0.00021 → "0.02%", 1e-9 → "<0.01%". @param {number} score */
+export function percent(score) {
+  const value = score * 100;
+  if (value < 0.01) return "<0.01%";
+  if (value < 1) return `${value.toFixed(2)}%`;
+  if (value > 99.9 && value < 100) return "99.9%";
+  return `${value.toFixed(1)}%`;
+}

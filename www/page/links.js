@@ -1,0 +1,37 @@
+// Labels that survive: kept in this browser, or in the fragment of a link, which no server ever sees.
+
+const KEY = 'siglip-web.labels';
+/** Longer ones make no link that mail and chat programs leave whole. */
+const LONGEST_LINK = 8000;
+
+/** @returns {{labels?: string, template?: string}} what the address asks for */
+export function linked() {
+  const fragment = new URLSearchParams(location.hash.slice(1));
+  return { labels: fragment.get('labels') ?? undefined, template: fragment.get('template') ?? undefined };
+}
+
+/** A link to this page with these labels; undefined if it would be too long. */
+export function linkTo(labels, template, usual) {
+  const fragment = new URLSearchParams({ labels, ...(template !== usual && { template }) });
+  const url = new URL(location.href);
+  url.hash = fragment.toString().replace(/\+/g, '%20');
+  return url.href.length <= LONGEST_LINK ? url.href : undefined;
+}
+
+/** What was typed the last time. */
+export function remembered() {
+  try {
+    return localStorage.getItem(KEY) ?? undefined;
+  } catch {
+    return undefined; // this browser keeps nothing for this page
+  }
+}
+
+export function remember(labels) {
+  try {
+    if (labels.trim()) localStorage.setItem(KEY, labels);
+    else localStorage.removeItem(KEY);
+  } catch {
+    // It keeps nothing, or has no room: the labels are typed again the next time.
+  }
+}
