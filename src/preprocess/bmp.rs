@@ -1,4 +1,4 @@
-//! BMP headers that Pillow reads and the decoder refuses, written as it wants them.
+//! BMP as Pillow reads it where the decoder does otherwise: headers that it refuses, levels that it rounds.
 
 use super::memory::allocate;
 use crate::error::Result;
@@ -55,4 +55,34 @@ fn header(bytes: &[u8]) -> Option<(Vec<u8>, usize)> {
         header[10..14].copy_from_slice(&(offset as u32).to_le_bytes());
     }
     Some((header, colors))
+}
+
+/// The levels of 16-bit pixels: 5 or 6 bits become 8 by cutting off in Pillow, and by rounding in the decoder.
+pub(super) fn cut_levels(bytes: &[u8], rgb: &mut [u8]) {
+    let u16_at = |at: usize| {
+        bytes
+            .get(at..)
+            .and_then(|bytes| bytes.first_chunk())
+            .map(|word| u16::from_le_bytes(*word))
+    };
+    let short = u16_at(FILE_HEADER) == Some(12);
+    if u16_at(if short { 24 } else { 28 }) != Some(16) {
+        return;
+    }
+    // Of bit fields Pillow knows this one beside the usual 5, 5 and 5.
+    let bitfields = !short && u16_at(30) == Some(3);
+    let green = if bitfields && u16_at(58) == Some(0x07e0) {
+        63
+    } else {
+        31
+    };
+    let cut = |highest: usize| -> [u8; 256] {
+        std::array::from_fn(|level| ((level * highest + 127) / 255 * 255 / highest) as u8)
+    };
+    let levels = [cut(31), cut(green), cut(31)];
+    for pixel in rgb.as_chunks_mut::<3>().0 {
+        for (sample, levels) in pixel.iter_mut().zip(&levels) {
+            *sample = levels[usize::from(*sample)];
+        }
+    }
 }

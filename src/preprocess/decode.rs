@@ -21,8 +21,7 @@ const MAX_DECODER_BYTES: u64 = 512 << 20;
 /// Pixels are those of Pillow: EXIF (else XMP) orientation is applied; gray, palette, bilevel and CMYK are
 /// converted as `convert("RGB")` does; alpha and transparent colours are laid over white with the rounding of
 /// `alpha_composite`; 16-bit samples are scaled to 8 bits with rounding; of an animation, the first frame
-/// on its canvas is taken. Colour profiles are ignored. All formats decode to the very same pixels, but for the
-/// rounding of 16-bit BMP.
+/// on its canvas is taken. Colour profiles are ignored. All formats decode to the very same pixels.
 ///
 /// # Errors
 /// - `unsupported`: a picture in a format, or with a feature, that this crate doesn't read, such as AVIF, HEIC,
@@ -103,6 +102,9 @@ pub fn decode_over(bytes: &[u8], background: u8) -> Result<Image> {
                 *pixel = [color[0], color[1], color[2], 255];
             }
         }
+    }
+    if kind == Kind::Bmp && color == ColorType::Rgb8 {
+        bmp::cut_levels(bytes, &mut samples);
     }
     let rgb = into_rgb(samples, color, background)?;
     upright(width, height, rgb, &metadata)
