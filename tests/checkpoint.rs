@@ -448,11 +448,10 @@ fn small_models_are_held_as_they_are() {
 fn a_complete_store_is_enough() {
     for dtype in [Dtype::F32, Dtype::Q8] {
         for fixture in [&TINY, &ODD] {
-            let (mut source, store) = (fixture.source(), MemoryStore::default());
+            let (source, store) = (fixture.source(), MemoryStore::default());
             let mut first = load_stored(&source, store.clone(), &held_as(dtype), &()).unwrap();
             assert!(store.manifest.lock().unwrap().is_some());
             source.opened.store(0, Ordering::Relaxed);
-            let tokenizer = source.files.remove("tokenizer.json").unwrap();
             let mut second = load_stored(&source, store.clone(), &held_as(dtype), &()).unwrap();
             assert_eq!(
                 source.opened.load(Ordering::Relaxed),
@@ -460,15 +459,6 @@ fn a_complete_store_is_enough() {
                 "no file was opened"
             );
             assert_eq!(logits(&mut second), logits(&mut first));
-            // A tokenizer that can't be trusted is read again.
-            source.files.insert("tokenizer.json".into(), tokenizer);
-            for (key, entry) in store.entries.lock().unwrap().iter_mut() {
-                if key.starts_with("tokenizer/") {
-                    entry.truncate(entry.len() / 2);
-                }
-            }
-            let mut third = load_stored(&source, store.clone(), &held_as(dtype), &()).unwrap();
-            assert_eq!(logits(&mut third), logits(&mut first));
             // Another dtype is another matter.
             load_stored(&source, store, &held_as(Dtype::F16), &()).unwrap();
             assert!(source.opened.load(Ordering::Relaxed) > 0);

@@ -16,7 +16,6 @@ mod safetensors;
 mod write;
 
 use burn::tensor::Device;
-use twox_hash::XxHash3_128;
 
 pub use convert::{Calibration, calibrate, convert};
 pub use folder::{Folder, FolderReader};
@@ -132,7 +131,10 @@ impl Checkpoint {
             let described = Described::read(source, pace).await?;
             let tokenizer = match &described.fixed {
                 Some(_) => None,
-                None => Some(tokenizer(source, &store, manifest.is_some(), &described).await?),
+                None => {
+                    let read = async |file: &'static str| optional(source, file).await;
+                    Some(Tokenizer::from_files(read, &described.config.text).await?)
+                }
             };
             pace.step().await?;
             Ok((described, tokenizer))
@@ -204,7 +206,6 @@ impl Checkpoint {
 
 /// What a checkpoint's small files say of it.
 struct Described {
-    config_json: Vec<u8>,
     config: SiglipConfig,
     fixed: Option<FixedLabels>,
     preprocessor: Preprocessor,
@@ -227,42 +228,9 @@ impl Described {
         }
         pace.step().await?;
         Ok(Self {
-            config_json,
             config,
             fixed,
             preprocessor,
         })
     }
-}
-
-/// The tokenizer: the compact form that the store has of it, if the store is `complete`, else from its files.
-async fn tokenizer(
-    source: &impl Source,
-    store: &impl Store,
-    complete: bool,
-    described: &Described,
-) -> Result<Tokenizer> {
-    // It depends on the configuration too.
-    let key = XxHash3_128::oneshot(&described.config_json);
-    let key = format!("tokenizer/{key:032x}");
-    if complete
-        && let Some(bytes) = store.get(&key).await
-        && let Ok(tokenizer) = Tokenizer::from_bytes(&bytes)
-    {
-        return Ok(tokenizer);
-    }
-    let tokenizer_json = required(source, "tokenizer.json").await?;
-    let tokenizer_config = optional(source, "tokenizer_config.json").await?;
-    let text = &described.config.text;
-    let tokenizer = Tokenizer::new(
-        &tokenizer_json,
-        tokenizer_config.as_deref(),
-        "siglip",
-        text.max_position_embeddings,
-        text.vocab_size,
-    )?;
-    if store.keeps() {
-        store.put(&key, &tokenizer.to_bytes()).await;
-    }
-    Ok(tokenizer)
 }

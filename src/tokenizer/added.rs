@@ -1,5 +1,8 @@
 //! Special tokens that stand in a label literally.
 
+use super::files::{self, excerpt};
+use super::pieces::{IndexError, Pieces};
+
 /// A stretch of a label: text, or a token that stands in it.
 #[derive(Debug, PartialEq)]
 pub(super) enum Part<'a> {
@@ -16,26 +19,59 @@ pub(super) struct AddedToken {
     pub rstrip: bool,
 }
 
+impl AddedToken {
+    /// `token`, to be found as `content`.
+    pub(super) fn new(token: files::AddedToken, content: String) -> Self {
+        Self {
+            content,
+            id: token.id,
+            lstrip: token.lstrip,
+            rstrip: token.rstrip,
+        }
+    }
+}
+
 /// Tokens to be found in a text: the leftmost first, and of several at one place the longest.
 pub(super) struct AddedTokens {
+    /// By the numbers that `contents` gives them.
     tokens: Vec<AddedToken>,
+    contents: Pieces,
     /// The bytes that a token begins with.
     first: [bool; 256],
 }
 
-impl AddedTokens {
-    /// Tokens without content are left out.
-    pub(super) fn new(mut tokens: Vec<AddedToken>) -> Self {
-        tokens.retain(|token| !token.content.is_empty());
-        let mut first = [false; 256];
-        for token in &tokens {
-            first[token.content.as_bytes()[0] as usize] = true;
-        }
-        Self { tokens, first }
+impl Default for AddedTokens {
+    fn default() -> Self {
+        Self::new(vec![]).expect("no token is there twice")
     }
+}
 
-    pub(super) fn tokens(&self) -> &[AddedToken] {
-        &self.tokens
+impl AddedTokens {
+    /// Tokens without content are left out. The error is the content of one that is there twice, or why they can't be told apart in time.
+    pub(super) fn new(mut tokens: Vec<AddedToken>) -> Result<Self, String> {
+        tokens.retain(|token| !token.content.is_empty());
+        let mut contents = Pieces::default();
+        let mut first = [false; 256];
+        for (token, number) in tokens.iter().zip(0..) {
+            first[token.content.as_bytes()[0] as usize] = true;
+            contents
+                .push(&token.content, number)
+                .ok_or("more than 4 GiB of added tokens")?;
+        }
+        contents.index().map_err(|error| match error {
+            IndexError::Twice(number) => {
+                format!(
+                    "the token {:?} is there twice",
+                    excerpt(contents.piece(number))
+                )
+            }
+            IndexError::Collisions => "its tokens are made to be slow to find".to_string(),
+        })?;
+        Ok(Self {
+            tokens,
+            contents,
+            first,
+        })
     }
 
     /// Cuts `text` at the tokens. No part is empty.
@@ -45,8 +81,8 @@ impl AddedTokens {
         let mut done = 0;
         let mut at = 0;
         while at < text.len() {
-            let Some(token) = self.find(&text.as_bytes()[at..]) else {
-                at += 1;
+            let Some(token) = self.find(&text[at..]) else {
+                at += text[at..].chars().next().map_or(1, char::len_utf8);
                 continue;
             };
             let (mut start, mut end) = (at, at + token.content.len());
@@ -71,14 +107,13 @@ impl AddedTokens {
         parts
     }
 
-    fn find(&self, rest: &[u8]) -> Option<&AddedToken> {
-        if !self.first[rest[0] as usize] {
+    /// The longest token that `rest` begins with.
+    fn find(&self, rest: &str) -> Option<&AddedToken> {
+        if !self.first[rest.as_bytes()[0] as usize] {
             return None;
         }
-        self.tokens
-            .iter()
-            .filter(|token| rest.starts_with(token.content.as_bytes()))
-            .max_by_key(|token| token.content.len())
+        let (_, number) = self.contents.prefixes(rest).last()?;
+        Some(&self.tokens[number as usize])
     }
 }
 
@@ -97,6 +132,7 @@ mod tests {
                 })
                 .collect(),
         )
+        .unwrap()
     }
 
     #[test]

@@ -51,18 +51,6 @@ impl Merges {
         let at = self.0.binary_search_by_key(&pair(left, right), |m| m.pair);
         Some(&self.0[at.ok()?])
     }
-
-    pub(super) fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// The left and the right pieces in the order of the file.
-    pub(super) fn in_order(&self) -> impl Iterator<Item = (u32, u32)> {
-        let mut merges: Vec<_> = self.0.iter().collect();
-        merges.sort_unstable_by_key(|merge| merge.rank);
-        let merges = merges.into_iter();
-        merges.map(|merge| ((merge.pair >> 32) as u32, merge.pair as u32))
-    }
 }
 
 /// A piece of the text being merged. Merged ones leave a hole, so that places keep their meaning.
@@ -90,10 +78,6 @@ impl Bpe {
             fuse_unknown,
             ignore_merges,
         }
-    }
-
-    pub(super) fn merges(&self) -> &Merges {
-        &self.merges
     }
 
     /// Appends the numbers of the pieces of `text`.

@@ -11,6 +11,7 @@ use base64::Engine as _;
 pub(super) struct Charsmap {
     trie: Vec<u32>,
     replacements: String,
+    longest: usize,
 }
 
 impl Charsmap {
@@ -31,7 +32,9 @@ impl Charsmap {
             return None;
         }
         let (trie, replacements) = rest.split_at(size);
+        let longest = replacements.split(|&byte| byte == 0).map(<[u8]>::len);
         Some(Self {
+            longest: longest.max().unwrap_or(0).max(1),
             trie: trie
                 .chunks_exact(4)
                 .map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]))
@@ -40,30 +43,33 @@ impl Charsmap {
         })
     }
 
-    /// The map as sentencepiece writes it.
-    pub(super) fn to_bytes(&self) -> Vec<u8> {
-        let size = 4 * self.trie.len() as u32;
-        std::iter::once(&size)
-            .chain(&self.trie)
-            .flat_map(|unit| unit.to_le_bytes())
-            .chain(self.replacements.bytes())
-            .collect()
+    /// Bytes of the longest replacement, at least 1.
+    pub(super) fn longest(&self) -> usize {
+        self.longest
     }
 
-    /// Replaces the longest match at each position; what has none stays.
-    pub(super) fn apply(&self, text: &str) -> String {
-        let mut out = String::with_capacity(text.len());
+    /// `text` cut at the longest match at each position, each part with what it is replaced by; what has no match stays.
+    pub(super) fn replacements<'a>(
+        &'a self,
+        text: &'a str,
+    ) -> impl Iterator<Item = (&'a str, &'a str)> {
         let mut rest = text;
-        while let Some(c) = rest.chars().next() {
+        std::iter::from_fn(move || {
+            let c = rest.chars().next()?;
             // A match ends at a character, as every key of the map is a string.
             let (replacement, length) = self
                 .longest_match(rest.as_bytes())
                 .filter(|&(_, length)| rest.is_char_boundary(length))
                 .unwrap_or((&rest[..c.len_utf8()], c.len_utf8()));
-            out.push_str(replacement);
-            rest = &rest[length..];
-        }
-        out
+            let (part, after) = rest.split_at(length);
+            rest = after;
+            Some((part, replacement))
+        })
+    }
+
+    /// `text` with every replacement made.
+    pub(super) fn apply(&self, text: &str) -> String {
+        self.replacements(text).map(|(_, new)| new).collect()
     }
 
     /// The replacement for the longest key that `bytes` starts with, and that key's length.

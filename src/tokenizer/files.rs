@@ -2,36 +2,30 @@
 
 use std::fmt;
 
-use serde::Deserialize;
 use serde::de::{
     DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor,
 };
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::Model;
-use super::bpe::{Bpe, Merges};
-use super::charsmap::Charsmap;
 use super::pieces::Pieces;
-use super::steps::{Behavior, Normalize, Pattern, PreTokenize, UnicodeForm};
-use super::unigram::Unigram;
-use crate::error::{Error, Result};
 
-pub(super) const FILE: &str = "tokenizer.json";
-pub(super) const CONFIG: &str = "tokenizer_config.json";
+pub(super) const TOKENIZER_JSON: &str = "tokenizer.json";
+pub(super) const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 
 /// What is read from `tokenizer_config.json`; everything may be missing.
 #[derive(Debug, Default, Deserialize)]
-pub(super) struct Config {
+pub(super) struct TokenizerConfig {
     pub tokenizer_class: Option<String>,
     pub do_lower_case: Option<bool>,
     pub padding_side: Option<Side>,
     pub truncation_side: Option<Side>,
     pub add_bos_token: Option<bool>,
     pub add_eos_token: Option<bool>,
-    pub bos_token: Option<Token>,
-    pub eos_token: Option<Token>,
-    pub pad_token: Option<Token>,
-    pub unk_token: Option<Token>,
+    pub bos_token: Option<SpecialToken>,
+    pub eos_token: Option<SpecialToken>,
+    pub pad_token: Option<SpecialToken>,
+    pub unk_token: Option<SpecialToken>,
 }
 
 /// The end of the sequence at which padding is put or tokens are cut.
@@ -46,22 +40,22 @@ pub(super) enum Side {
 /// A special token, as a string or as a serialised `AddedToken`.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
-pub(super) enum Token {
+pub(super) enum SpecialToken {
     Plain(String),
     Added { content: String },
 }
 
-impl Token {
+impl SpecialToken {
     pub(super) fn content(&self) -> &str {
         match self {
-            Token::Plain(content) | Token::Added { content } => content,
+            SpecialToken::Plain(content) | SpecialToken::Added { content } => content,
         }
     }
 }
 
 /// `tokenizer.json`.
 #[derive(Deserialize)]
-pub(super) struct File {
+pub(super) struct TokenizerJson {
     #[serde(default)]
     pub added_tokens: Vec<AddedToken>,
     #[serde(default)]
@@ -78,7 +72,7 @@ pub(super) struct File {
 }
 
 /// A token of `added_tokens`.
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 pub(super) struct AddedToken {
     pub id: u32,
     pub content: String,
@@ -136,17 +130,17 @@ impl fmt::Display for Algorithm {
 #[derive(Default, Deserialize)]
 pub(super) struct RawModel {
     #[serde(rename = "type")]
-    kind: Option<String>,
-    vocab: Vocabulary,
-    merges: Option<MergeList>,
-    unk_id: Option<u64>,
-    unk_token: Option<String>,
-    fuse_unk: Option<bool>,
-    byte_fallback: Option<bool>,
-    ignore_merges: Option<bool>,
-    dropout: Option<f64>,
-    continuing_subword_prefix: Option<String>,
-    end_of_word_suffix: Option<String>,
+    pub kind: Option<String>,
+    pub vocab: Vocabulary,
+    pub merges: Option<MergeList>,
+    pub unk_id: Option<u64>,
+    pub unk_token: Option<String>,
+    pub fuse_unk: Option<bool>,
+    pub byte_fallback: Option<bool>,
+    pub ignore_merges: Option<bool>,
+    pub dropout: Option<f64>,
+    pub continuing_subword_prefix: Option<String>,
+    pub end_of_word_suffix: Option<String>,
 }
 
 impl RawModel {
@@ -156,138 +150,13 @@ impl RawModel {
         let ids = pieces.filter(|(piece, _)| !is_sentinel(piece));
         ids.map(|(_, id)| id).max().unwrap_or(0)
     }
-
-    /// Checks the model and makes it ready to encode.
-    pub(super) fn build(self) -> Result<Model> {
-        let algorithm = match (self.kind.as_deref(), &self.merges) {
-            (Some("Unigram"), _) => Algorithm::Unigram,
-            (Some("BPE"), _) | (None, Some(_)) => Algorithm::Bpe,
-            (Some(other), _) => {
-                return Err(Error::unsupported(format!(
-                    "{FILE} holds a {other:?} model; SigLIP uses Unigram and SigLIP 2 uses BPE"
-                )));
-            }
-            (None, None) => {
-                return Err(Error::bad_model(format!(
-                    "{FILE} does not say which model it holds (`model.type` is missing)"
-                )));
-            }
-        };
-        match algorithm {
-            Algorithm::Unigram => self.unigram().map(Model::Unigram),
-            Algorithm::Bpe => self.bpe().map(Model::Bpe),
-        }
-    }
-
-    fn unigram(self) -> Result<Unigram> {
-        let Some(scores) = self.vocab.scores else {
-            return Err(damaged("`model.vocab` is no list of pieces and scores"));
-        };
-        let Some(unknown) = self.unk_id else {
-            return Err(Error::bad_model(format!(
-                "{FILE} has no token for unknown characters (`model.unk_id`)"
-            )));
-        };
-        let pieces = index(self.vocab.pieces)?;
-        if unknown >= pieces.len() as u64 {
-            return Err(damaged(format!(
-                "`model.unk_id` is {unknown}, but there are {} pieces",
-                pieces.len()
-            )));
-        }
-        // Every stretch of a label up to this length is looked up.
-        const LONGEST: usize = 4096;
-        if pieces.longest() > LONGEST {
-            return Err(damaged(format!(
-                "a piece has {} bytes; more than {LONGEST} can be no word",
-                pieces.longest()
-            )));
-        }
-        Ok(Unigram::new(
-            pieces,
-            scores,
-            unknown as u32,
-            self.byte_fallback == Some(true),
-        ))
-    }
-
-    fn bpe(self) -> Result<Bpe> {
-        if self.vocab.scores.is_some() {
-            return Err(damaged("`model.vocab` is no table of pieces and ids"));
-        }
-        let affixes = [&self.continuing_subword_prefix, &self.end_of_word_suffix];
-        if affixes.into_iter().flatten().any(|affix| !affix.is_empty()) {
-            return Err(Error::unsupported(format!(
-                "{FILE} marks word parts with a prefix or suffix, which SigLIP 2's tokenizer does not"
-            )));
-        }
-        if self.dropout.is_some_and(|dropout| dropout != 0.0) {
-            return Err(Error::unsupported(format!(
-                "{FILE} asks for BPE dropout, which would give a label other ids each time"
-            )));
-        }
-        let pieces = index(self.vocab.pieces)?;
-        check_unique_ids(&pieces)?;
-        let merges = match &self.merges {
-            Some(merges) => merges.resolve(&pieces)?,
-            None => Merges::default(),
-        };
-        let unknown = match &self.unk_token {
-            Some(token) => Some(pieces.get(token).ok_or_else(|| {
-                damaged(format!("`model.unk_token` is {token:?}, which is no piece"))
-            })?),
-            None => None,
-        };
-        Ok(Bpe::new(
-            pieces,
-            merges,
-            unknown,
-            self.fuse_unk == Some(true),
-            self.byte_fallback == Some(true),
-            self.ignore_merges == Some(true),
-        ))
-    }
-}
-
-fn damaged(what: impl fmt::Display) -> Error {
-    Error::bad_model(format!("{FILE} is damaged: {what}"))
-}
-
-fn part_error(name: &str, e: impl fmt::Display) -> Error {
-    Error::bad_model(format!("{FILE}: `{name}` is damaged: {e}"))
-}
-
-fn index(mut pieces: Pieces) -> Result<Pieces> {
-    match pieces.index() {
-        Ok(()) => Ok(pieces),
-        Err(twice) => Err(damaged(format!(
-            "`model.vocab` has the piece {:?} twice",
-            excerpt(pieces.piece(twice))
-        ))),
-    }
-}
-
-fn check_unique_ids(pieces: &Pieces) -> Result<()> {
-    let mut ids: Vec<u32> = pieces.iter().map(|(_, id)| id).collect();
-    ids.sort_unstable();
-    let Some(twice) = ids.windows(2).find(|pair| pair[0] == pair[1]) else {
-        return Ok(());
-    };
-    let mut both = pieces.iter().filter(|(_, id)| *id == twice[0]);
-    let mut name = || excerpt(both.next().unwrap_or_default().0);
-    Err(damaged(format!(
-        "`model.vocab` gives the pieces {:?} and {:?} the same id {}",
-        name(),
-        name(),
-        twice[0]
-    )))
 }
 
 /// `{piece: id}` or `[[piece, score]]`.
 #[derive(Default)]
-struct Vocabulary {
-    pieces: Pieces,
-    scores: Option<Vec<f64>>,
+pub(super) struct Vocabulary {
+    pub pieces: Pieces,
+    pub scores: Option<Vec<f64>>,
 }
 
 impl<'de> Deserialize<'de> for Vocabulary {
@@ -400,7 +269,7 @@ impl<'de> Visitor<'de> for PieceAndScore<'_> {
 
 /// `["a b"]` or `[["a", "b"]]`: all texts, one after the other, and where the left and the right of each merge end.
 #[derive(Default)]
-struct MergeList {
+pub(super) struct MergeList {
     text: String,
     ends: Vec<[u32; 2]>,
 }
@@ -415,31 +284,15 @@ impl MergeList {
         Some(())
     }
 
-    /// The merges by the numbers of their pieces.
-    fn resolve(&self, pieces: &Pieces) -> Result<Merges> {
-        let mut merges = Vec::with_capacity(self.ends.len());
+    /// The left and the right of each merge.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         let mut start = 0;
-        for &[middle, end] in &self.ends {
-            let left = &self.text[start..middle as usize];
-            let right = &self.text[middle as usize..end as usize];
-            start = end as usize;
-            let no_piece = |text: &str| {
-                damaged(format!(
-                    "`model.merges` joins {:?} and {:?}, but {:?} is no piece",
-                    excerpt(left),
-                    excerpt(right),
-                    excerpt(text)
-                ))
-            };
-            merges.push([
-                pieces.get(left).ok_or_else(|| no_piece(left))?,
-                pieces.get(right).ok_or_else(|| no_piece(right))?,
-                pieces
-                    .get_joined(left, right)
-                    .ok_or_else(|| no_piece(&format!("{left}{right}")))?,
-            ]);
-        }
-        Ok(Merges::new(merges))
+        self.ends.iter().map(move |&[middle, end]| {
+            let (middle, end) = (middle as usize, end as usize);
+            let left = &self.text[start..middle];
+            start = end;
+            (left, &self.text[middle..end])
+        })
     }
 }
 
@@ -513,170 +366,6 @@ impl<'de> Visitor<'de> for OneMerge<'_> {
         }
         list.push(left, right).ok_or_else(too_large)
     }
-}
-
-/// Reads `normalizer` as the list of its steps.
-pub(super) fn normalizer(value: &Value) -> Result<Vec<Normalize>> {
-    const NAME: &str = "normalizer";
-    let step = match step_type(NAME, value)? {
-        None => return Ok(vec![]),
-        Some("Sequence") => return sequence(NAME, "normalizers", value, normalizer),
-        Some("Precompiled") => {
-            let map = value.get("precompiled_charsmap").and_then(Value::as_str);
-            let map = Charsmap::from_base64(map.unwrap_or_default());
-            Normalize::Charsmap(map.map_err(|e| part_error(NAME, e))?)
-        }
-        Some("NFC") => Normalize::Unicode(UnicodeForm::Nfc),
-        Some("NFD") => Normalize::Unicode(UnicodeForm::Nfd),
-        Some("NFKC") => Normalize::Unicode(UnicodeForm::Nfkc),
-        Some("NFKD") => Normalize::Unicode(UnicodeForm::Nfkd),
-        Some("Lowercase") => Normalize::Lowercase,
-        Some("Replace") => Normalize::Replace {
-            pattern: pattern(NAME, value)?,
-            content: field(NAME, value, "content")?,
-        },
-        Some("Strip") => Normalize::Strip {
-            left: field(NAME, value, "strip_left")?,
-            right: field(NAME, value, "strip_right")?,
-        },
-        Some("Prepend") => Normalize::Prepend(field(NAME, value, "prepend")?),
-        Some(kind) => return Err(unknown_step(NAME, kind)),
-    };
-    Ok(vec![step])
-}
-
-/// Reads `pre_tokenizer` as the list of its steps. `prefix_space` is whether a `Metaspace` may ask for a space before the text.
-pub(super) fn pre_tokenizer(value: &Value, prefix_space: bool) -> Result<Vec<PreTokenize>> {
-    const NAME: &str = "pre_tokenizer";
-    let step = match step_type(NAME, value)? {
-        None => return Ok(vec![]),
-        Some("Sequence") => {
-            return sequence(NAME, "pretokenizers", value, |step| {
-                pre_tokenizer(step, prefix_space)
-            });
-        }
-        Some("WhitespaceSplit") => PreTokenize::WhitespaceSplit,
-        Some("Metaspace") => PreTokenize::Metaspace {
-            replacement: field(NAME, value, "replacement")?,
-            prepend: prefix_space && prepends(NAME, value)?,
-            split: field::<Option<bool>>(NAME, value, "split")?.unwrap_or(true),
-        },
-        Some("Split") => PreTokenize::Split {
-            pattern: pattern(NAME, value)?,
-            behavior: field::<Behavior>(NAME, value, "behavior")?,
-            invert: field(NAME, value, "invert")?,
-        },
-        Some(kind) => return Err(unknown_step(NAME, kind)),
-    };
-    Ok(vec![step])
-}
-
-/// Whether a `Metaspace` puts a space before every text.
-fn prepends(name: &str, value: &Value) -> Result<bool> {
-    let older: Option<bool> = field(name, value, "add_prefix_space")?;
-    let scheme: Option<String> = field(name, value, "prepend_scheme")?;
-    match (older, scheme.as_deref()) {
-        (_, Some("never")) => Ok(false),
-        (None | Some(true), None | Some("always")) => Ok(true),
-        (Some(false), _) => Err(part_error(
-            name,
-            "`add_prefix_space` contradicts `prepend_scheme`",
-        )),
-        (_, Some(scheme)) => Err(unknown_step(name, &format!("Metaspace, {scheme}"))),
-    }
-}
-
-fn sequence<T>(
-    name: &str,
-    key: &str,
-    value: &Value,
-    read: impl Fn(&Value) -> Result<Vec<T>>,
-) -> Result<Vec<T>> {
-    let Some(steps) = value.get(key).and_then(Value::as_array) else {
-        return Err(part_error(name, format_args!("a sequence without `{key}`")));
-    };
-    let steps: Vec<_> = steps.iter().map(read).collect::<Result<_>>()?;
-    Ok(steps.into_iter().flatten().collect())
-}
-
-/// A field of a step.
-fn field<'a, T: Deserialize<'a>>(name: &str, value: &'a Value, key: &str) -> Result<T> {
-    T::deserialize(value.get(key).unwrap_or(&Value::Null))
-        .map_err(|e| part_error(name, format_args!("`{key}`: {e}")))
-}
-
-/// The `pattern` of a step.
-fn pattern(name: &str, value: &Value) -> Result<Pattern> {
-    #[derive(Deserialize)]
-    enum Written {
-        String(String),
-        Regex(String),
-    }
-    match field(name, value, "pattern")? {
-        Written::String(text) if text.is_empty() => {
-            Err(part_error(name, "`pattern` is an empty text"))
-        }
-        Written::String(text) => Ok(Pattern::Text(text)),
-        Written::Regex(regex) => Pattern::from_regex(&regex).ok_or_else(|| {
-            Error::unsupported(format!(
-                "{FILE}: the regular expression {:?} in {name} is not one that SigLIP's tokenizers use",
-                excerpt(&regex)
-            ))
-        }),
-    }
-}
-
-/// The `type` of a step; `None` for `null`.
-fn step_type<'a>(name: &str, step: &'a Value) -> Result<Option<&'a str>> {
-    match step.get("type").and_then(Value::as_str) {
-        Some(kind) => Ok(Some(kind)),
-        None if step.is_null() => Ok(None),
-        None => Err(part_error(name, "a step without a `type`")),
-    }
-}
-
-fn unknown_step(name: &str, kind: &str) -> Error {
-    Error::unsupported(format!(
-        "{FILE}: {kind:?} as {name} is not one that SigLIP's tokenizers use"
-    ))
-}
-
-/// The special tokens that `post_processor` puts before and after a single text, or `None` if it is
-/// absent.
-pub(super) fn template(value: &Value) -> Result<Option<(Vec<String>, Vec<String>)>> {
-    #[derive(Deserialize)]
-    struct Template {
-        single: Vec<Piece>,
-    }
-    #[derive(Deserialize)]
-    enum Piece {
-        Sequence {},
-        SpecialToken { id: String },
-    }
-    let value = match value.get("processors").and_then(Value::as_array) {
-        Some(steps) if steps.len() == 1 => &steps[0],
-        _ => value,
-    };
-    if value.is_null() {
-        return Ok(None);
-    }
-    let kind = value.get("type").and_then(Value::as_str).unwrap_or("null");
-    if kind != "TemplateProcessing" {
-        return Err(Error::unsupported(format!(
-            "{FILE}: {kind:?} as post_processor is not the one that SigLIP's tokenizers use"
-        )));
-    }
-    let template: Template =
-        serde_json::from_value(value.clone()).map_err(|e| part_error("post_processor", e))?;
-    let (mut before, mut after, mut seen) = (Vec::new(), Vec::new(), false);
-    for piece in template.single {
-        match piece {
-            Piece::Sequence {} => seen = true,
-            Piece::SpecialToken { id } if seen => after.push(id),
-            Piece::SpecialToken { id } => before.push(id),
-        }
-    }
-    Ok(Some((before, after)))
 }
 
 /// Whether `token` is one of T5's sentinels. They lie past the embedding table of the multilingual

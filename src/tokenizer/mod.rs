@@ -19,10 +19,14 @@
 
 mod added;
 mod bpe;
+mod budget;
+mod build;
 mod canonical;
 mod charsmap;
-mod compact;
 mod files;
+#[cfg(not(target_family = "wasm"))]
+mod library;
+mod own;
 mod pieces;
 mod steps;
 mod unigram;
@@ -30,26 +34,40 @@ mod unigram;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
+use serde_json::{Value, json};
+
 use self::added::{AddedToken, AddedTokens, Part};
-use self::bpe::Bpe;
 use self::canonical::{UNDERLINE, canonicalize};
-use self::files::{Algorithm, CONFIG, Config, FILE, File, Side, Token, excerpt};
-use self::pieces::Pieces;
-use self::steps::{Normalize, PreTokenize};
-use self::unigram::Unigram;
+use self::files::{
+    Algorithm, Side, SpecialToken, TOKENIZER_CONFIG, TOKENIZER_JSON, TokenizerConfig,
+    TokenizerJson, excerpt,
+};
+use self::own::{Model, Own};
+use self::steps::Normalize;
 use crate::error::{Error, Result};
 use crate::json;
+use crate::model::TextConfig;
 
 /// Turns a label into the ids that the text tower reads.
+///
+/// ```no_run
+/// # fn main() -> siglip_web::Result<()> {
+/// use siglip_web::tokenizer::Tokenizer;
+///
+/// let read = |file: &str| std::fs::read(format!("siglip-base-patch16-224/{file}"));
+/// let tokenizer = read("tokenizer.json").expect("a checkpoint has one");
+/// let config = read("tokenizer_config.json").ok();
+/// // 64 ids a label, of a vocabulary of 32 000: `text_config` in config.json.
+/// let tokenizer = Tokenizer::new(&tokenizer, config.as_deref(), 64, 32_000)?;
+/// assert_eq!(tokenizer.encode("San Francisco")?[..6], [262, 264, 452, 20563, 15949, 1]);
+/// # Ok(())
+/// # }
+/// ```
 pub struct Tokenizer {
-    steps: Steps,
+    family: Family,
     /// Tokens that are recognised in a label as written.
     added: AddedTokens,
-    normalizer: Vec<Normalize>,
-    /// Tokens that are recognised in what the normalizer makes of a label.
-    normalized_added: AddedTokens,
-    pre_tokenizer: Vec<PreTokenize>,
-    model: Model,
+    pipeline: AnyPipeline,
     /// Ids before and after those of the text.
     before: Vec<u32>,
     after: Vec<u32>,
@@ -61,38 +79,25 @@ pub struct Tokenizer {
 }
 
 /// What is done to a label beyond what `tokenizer.json` says.
-enum Steps {
+enum Family {
     Siglip { lower_case: bool },
     Siglip2,
 }
 
-/// What cuts a word into pieces.
-enum Model {
-    Unigram(Unigram),
-    Bpe(Bpe),
+/// The steps and the model of a `tokenizer.json`.
+pub(crate) trait Pipeline {
+    /// The ids of `text`.
+    ///
+    /// # Errors
+    /// `bad-model` if the file asks for too much.
+    fn ids(&self, text: &str) -> Result<Vec<u32>>;
 }
 
-impl Model {
-    fn algorithm(&self) -> Algorithm {
-        match self {
-            Model::Unigram(_) => Algorithm::Unigram,
-            Model::Bpe(_) => Algorithm::Bpe,
-        }
-    }
-
-    fn pieces(&self) -> &Pieces {
-        match self {
-            Model::Unigram(model) => &model.pieces,
-            Model::Bpe(model) => &model.pieces,
-        }
-    }
-
-    /// The id of a piece.
-    fn id(&self, piece: &str) -> Option<u32> {
-        let pieces = self.pieces();
-        pieces.get(piece).map(|number| pieces.id(number))
-    }
-}
+/// Natively a tokenizer may be used by several threads.
+#[cfg(not(target_family = "wasm"))]
+pub(crate) type AnyPipeline = Box<dyn Pipeline + Send + Sync>;
+#[cfg(target_family = "wasm")]
+pub(crate) type AnyPipeline = Box<dyn Pipeline>;
 
 impl fmt::Debug for Tokenizer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -105,11 +110,19 @@ impl fmt::Debug for Tokenizer {
     }
 }
 
+/// A tokenizer whose pipeline may have to be opened first.
+struct Draft {
+    tokenizer: Tokenizer,
+    /// What the `tokenizers` crate has to do before the model of `tokenizer.json`, if our own encoder can't: see `library.rs`.
+    steps: Option<Value>,
+}
+
 impl Tokenizer {
     /// Reads `tokenizer.json` and, where the checkpoint has one, `tokenizer_config.json`.
     ///
-    /// `model_type`, `context_length` (`text_config.max_position_embeddings`) and `vocab_size`
-    /// (`text_config.vocab_size`) are those of `config.json`.
+    /// `context_length` (`text_config.max_position_embeddings`) and `vocab_size` (`text_config.vocab_size`) are those of `config.json`.
+    /// A file of another form than SigLIP's own is run by the `tokenizers` crate, which browsers have in a module of its own: there,
+    /// only loading a checkpoint can fetch it.
     ///
     /// # Errors
     /// `bad-model` if a file is damaged, is not what its name says, lacks a special token, or has ids
@@ -117,222 +130,47 @@ impl Tokenizer {
     pub fn new(
         tokenizer_json: &[u8],
         tokenizer_config_json: Option<&[u8]>,
-        model_type: &str,
         context_length: usize,
         vocab_size: usize,
     ) -> Result<Self> {
-        let config: Config = match tokenizer_config_json {
-            Some(json) => json::parse(CONFIG, json)?,
-            None => Config::default(),
-        };
-        let mut file: File = json::parse(FILE, tokenizer_json)?;
-        check_range(&file, vocab_size)?;
-        let model = std::mem::take(&mut file.model).build()?;
-        let mut tokenizer = Self {
-            steps: Steps::Siglip2,
-            added: AddedTokens::new(vec![]),
-            normalizer: files::normalizer(&file.normalizer)?,
-            normalized_added: AddedTokens::new(vec![]),
-            pre_tokenizer: vec![],
-            model,
-            before: vec![],
-            after: vec![],
-            pad_id: 0,
-            padding_side: Side::Right,
-            truncation_side: Side::Right,
+        let draft = Draft::new(
+            tokenizer_json,
+            tokenizer_config_json,
             context_length,
             vocab_size,
-        };
-        match family(&config, &tokenizer.model)? {
-            Algorithm::Unigram => tokenizer.siglip(&config, file)?,
-            Algorithm::Bpe => tokenizer.siglip2(&config, file, model_type)?,
-        }
-        if context_length < tokenizer.before.len() + tokenizer.after.len() {
-            return Err(Error::bad_model(format!(
-                "config.json: a text context of {context_length} leaves no room for the special tokens"
-            )));
+        )?;
+        let mut tokenizer = draft.tokenizer;
+        if let Some(steps) = draft.steps {
+            tokenizer.pipeline = library_pipeline(tokenizer_json, &steps)?;
         }
         Ok(tokenizer)
     }
 
-    /// Reads what [`to_bytes`](Self::to_bytes) made.
+    /// Reads what a checkpoint has of a tokenizer; `read` gives the bytes of a file, or none if it isn't there. `text` is that of `config.json`.
     ///
     /// # Errors
-    /// `bad-model` if `bytes` are cut off, changed, or of another version of this crate: then `tokenizer.json` must be
-    /// read again.
-    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
-        compact::read(bytes)
-    }
-
-    /// The tokenizer, with all that [`new`](Self::new) was told, in a compact form to be kept in a cache: a third of the size
-    /// of `tokenizer.json` or less, read in half the time.
-    pub fn to_bytes(&self) -> Vec<u8> {
-        compact::write(self)
-    }
-
-    /// Takes from the files what `SiglipTokenizer` takes.
-    fn siglip(&mut self, config: &Config, file: File) -> Result<()> {
-        self.pre_tokenizer = files::pre_tokenizer(&file.pre_tokenizer, false)?;
-        let token = |named: &Option<Token>, key, default| {
-            let content = named.as_ref().map_or(default, Token::content);
-            let id = self
-                .model
-                .id(content)
-                .ok_or_else(|| missing(content, key))?;
-            Ok((content.to_string(), id))
-        };
-        let eos = token(&config.eos_token, "eos_token", "</s>")?;
-        let unk = token(&config.unk_token, "unk_token", "<unk>")?;
-        let pad = token(&config.pad_token, "pad_token", "</s>")?;
-        self.after = vec![eos.1];
-        self.pad_id = pad.1;
-        let mut special = vec![eos, unk, pad];
-        for added in file.added_tokens {
-            if let Some(other) = self.model.id(&added.content).filter(|&id| id != added.id) {
-                return Err(two_ids(&added.content, added.id, other));
-            }
-            if (added.id as usize) < self.vocab_size {
-                special.push((added.content, added.id));
-            }
-        }
-        self.added = AddedTokens::new(
-            special
-                .into_iter()
-                .map(|(content, id)| AddedToken {
-                    content,
-                    id,
-                    // The Python class has no such thing, whatever the files say.
-                    lstrip: false,
-                    rstrip: false,
-                })
-                .collect(),
-        );
-        self.steps = Steps::Siglip {
-            lower_case: config.do_lower_case.unwrap_or(true),
-        };
-        self.padding_side = config.padding_side.unwrap_or(Side::Right);
-        self.truncation_side = config.truncation_side.unwrap_or(Side::Right);
-        Ok(())
-    }
-
-    /// Takes from the files what `Siglip2Tokenizer` takes.
-    fn siglip2(&mut self, config: &Config, mut file: File, model_type: &str) -> Result<()> {
-        let class = class(config);
-        self.pre_tokenizer = files::pre_tokenizer(&file.pre_tokenizer, true)?;
-        if (self.normalizer.iter()).any(|step| matches!(step, Normalize::Charsmap(_))) {
-            return Err(Error::unsupported(format!(
-                "{FILE} has a character map, which SigLIP 2's tokenizer has not"
-            )));
-        }
-        // Siglip2Tokenizer, which transformers takes for every `siglip2` model, has no such switch.
-        let lower_case = config.do_lower_case != Some(false)
-            || class == Some("Siglip2Tokenizer")
-            || model_type == "siglip2";
-        if lower_case {
-            self.normalizer.insert(0, Normalize::Lowercase);
-        }
-
-        let mut added = added_by_id(std::mem::take(&mut file.added_tokens), &self.model)?;
-        let id = |content: &str| {
-            let added = added.values().find(|added| added.content == content);
-            added.map_or_else(|| self.model.id(content), |added| Some(added.id))
-        };
-        let token = |named: Option<&str>, key, default| {
-            let content = named.unwrap_or(default);
-            let id = id(content).ok_or_else(|| missing(content, key))?;
-            Ok((content.to_string(), id))
-        };
-        let named = |token: &'_ Option<Token>| token.as_ref().map(|t| t.content().to_string());
-        let pad = named(&config.pad_token).or_else(|| file.padding.as_ref()?.pad_token.clone());
-        let bos = token(named(&config.bos_token).as_deref(), "bos_token", "<bos>")?;
-        let eos = token(named(&config.eos_token).as_deref(), "eos_token", "<eos>")?;
-        let pad = token(pad.as_deref(), "pad_token", "<pad>")?;
-        let unk = token(named(&config.unk_token).as_deref(), "unk_token", "<unk>")?;
-
-        (self.before, self.after) = if config.add_bos_token.is_some()
-            || config.add_eos_token.is_some()
-        {
-            let only = |id, add: Option<bool>| (add == Some(true)).then_some(id);
-            (
-                Vec::from_iter(only(bos.1, config.add_bos_token)),
-                Vec::from_iter(only(eos.1, config.add_eos_token)),
-            )
-        } else if let Some((before, after)) = files::template(&file.post_processor)? {
-            let id =
-                |content: &String| id(content).ok_or_else(|| missing(content, "post_processor"));
-            let ids = |tokens: Vec<String>| tokens.iter().map(id).collect::<Result<_>>();
-            (ids(before)?, ids(after)?)
-        } else {
-            (vec![], vec![eos.1])
-        };
-        self.pad_id = pad.1;
-
-        for (content, id) in [bos, eos, pad, unk] {
-            let special = files::AddedToken::special(content, id);
-            let known = added.get(&id).is_some_and(|token| token.special);
-            if !known {
-                added.insert(id, special);
-            }
-        }
-        self.find_added(added)?;
-
-        // The class has its own side; without a class, and in the published checkpoints, it is right.
-        let default_side = match class {
-            Some("GemmaTokenizer" | "Siglip2Tokenizer") => Side::Left,
-            _ => Side::Right,
-        };
-        let in_file = file.padding.and_then(|padding| padding.direction);
-        self.padding_side = config.padding_side.or(in_file).unwrap_or(default_side);
-        let in_file = file.truncation.and_then(|truncation| truncation.direction);
-        self.truncation_side = config.truncation_side.or(in_file).unwrap_or(Side::Right);
-        Ok(())
-    }
-
-    /// Makes the tokens be found, those that ask for it in the normalized text.
-    fn find_added(&mut self, tokens: BTreeMap<u32, files::AddedToken>) -> Result<()> {
-        let (mut as_written, mut normalized) = (Vec::new(), Vec::<AddedToken>::new());
-        for token in tokens.into_values() {
-            if token.single_word {
-                return Err(Error::unsupported(format!(
-                    "{FILE} wants the token {:?} to be found as a whole word only, which SigLIP 2's tokenizer does not",
-                    excerpt(&token.content)
-                )));
-            }
-            let mut found = AddedToken {
-                content: token.content,
-                id: token.id,
-                lstrip: token.lstrip,
-                rstrip: token.rstrip,
-            };
-            if !token.normalized {
-                as_written.push(found);
-                continue;
-            }
-            let content = self.normalize(found.content.clone());
-            if content.is_empty() || normalized.iter().any(|other| other.content == content) {
-                return Err(Error::bad_model(format!(
-                    "{FILE}: `added_tokens` is damaged: normalized, {:?} is nothing or another token",
-                    excerpt(&found.content)
-                )));
-            }
-            found.content = content;
-            normalized.push(found);
-        }
-        self.added = AddedTokens::new(as_written);
-        self.normalized_added = AddedTokens::new(normalized);
-        Ok(())
+    /// As [`new`](Self::new), and what `read` reports.
+    pub(crate) async fn from_files(
+        read: impl AsyncFn(&'static str) -> Result<Option<Vec<u8>>>,
+        text: &TextConfig,
+    ) -> Result<Self> {
+        let (context_length, vocab_size) = (text.max_position_embeddings, text.vocab_size);
+        let json = read(TOKENIZER_JSON).await?.ok_or_else(|| {
+            Error::bad_model(format!(
+                "{TOKENIZER_JSON} is missing; a checkpoint folder has config.json, preprocessor_config.json, tokenizer.json and model.safetensors"
+            ))
+        })?;
+        let config = read(TOKENIZER_CONFIG).await?;
+        Self::new(&json, config.as_deref(), context_length, vocab_size)
     }
 
     /// The ids of `text`: exactly [`context_length`](Self::context_length) of them, cut or padded, the
     /// end token kept.
     ///
     /// # Errors
-    /// `bad-model` if the tokenizer can't express `text`, or gives an id past the embedding table.
+    /// `bad-model` if the tokenizer can't express `text`, makes too much of it, or gives an id past the embedding table.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        let mut ids = match self.steps {
-            Steps::Siglip { lower_case } => self.siglip_ids(text, lower_case),
-            Steps::Siglip2 => self.siglip2_ids(text),
-        };
+        let mut ids = self.text_ids(text)?;
 
         let room = self.context_length - self.before.len() - self.after.len();
         let excess = ids.len().saturating_sub(room);
@@ -341,7 +179,7 @@ impl Tokenizer {
             Side::Left => drop(ids.drain(..excess)),
         }
         // SiglipTokenizer does not put `</s>` after a label that ends in one.
-        let ended = matches!(self.steps, Steps::Siglip { .. }) && ids.last() == self.after.last();
+        let ended = matches!(self.family, Family::Siglip { .. }) && ids.last() == self.after.last();
         ids.splice(0..0, self.before.iter().copied());
         if !ended {
             ids.extend(&self.after);
@@ -354,7 +192,7 @@ impl Tokenizer {
 
         if let Some(id) = ids.iter().find(|&&id| id as usize >= self.vocab_size) {
             return Err(Error::bad_model(format!(
-                "{FILE} gives the label {:?} the id {id}, but config.json says vocab_size {}",
+                "{TOKENIZER_JSON} gives the label {:?} the id {id}, but config.json says vocab_size {}",
                 excerpt(text),
                 self.vocab_size
             )));
@@ -372,73 +210,336 @@ impl Tokenizer {
         self.context_length
     }
 
-    /// `SiglipTokenizer.tokenize` and the ids of its pieces.
-    fn siglip_ids(&self, text: &str, lower_case: bool) -> Vec<u32> {
-        let text = format!("{UNDERLINE}{}", text.replace(UNDERLINE, " "));
+    /// The ids of `text` alone.
+    fn text_ids(&self, text: &str) -> Result<Vec<u32>> {
         let mut ids = Vec::new();
-        for part in self.added.split(&text) {
-            match part {
-                Part::Token(id) => ids.push(id),
-                Part::Text(text) => {
-                    let text = self.normalize(canonicalize(text, lower_case));
-                    // As sentencepiece's `remove_extra_whitespaces`.
-                    self.piece_ids(text.trim_end_matches([' ', UNDERLINE]), &mut ids);
-                }
-            }
-        }
-        ids
-    }
-
-    /// What `tokenizer.json` itself asks for.
-    fn siglip2_ids(&self, text: &str) -> Vec<u32> {
-        let mut ids = Vec::new();
-        for part in self.added.split(text) {
-            match part {
-                Part::Token(id) => ids.push(id),
-                Part::Text(text) => {
-                    let text = self.normalize(text.to_string());
-                    for part in self.normalized_added.split(&text) {
-                        match part {
-                            Part::Token(id) => ids.push(id),
-                            Part::Text(text) => self.piece_ids(text, &mut ids),
+        match self.family {
+            // `SiglipTokenizer.tokenize`.
+            Family::Siglip { lower_case } => {
+                let text = format!("{UNDERLINE}{}", text.replace(UNDERLINE, " "));
+                for part in self.added.split(&text) {
+                    match part {
+                        Part::Token(id) => ids.push(id),
+                        Part::Text(text) => {
+                            let text = canonicalize(text, lower_case);
+                            let text = text.trim_end_matches([' ', UNDERLINE]);
+                            ids.extend(self.pipeline.ids(text)?);
                         }
                     }
                 }
             }
-        }
-        ids
-    }
-
-    fn normalize(&self, text: String) -> String {
-        let steps = self.normalizer.iter();
-        steps.fold(text, |text, step| step.apply(text))
-    }
-
-    /// Appends the ids of the pieces of `text`.
-    fn piece_ids(&self, text: &str, ids: &mut Vec<u32>) {
-        let mut words = vec![text.to_string()];
-        words.retain(|word| !word.is_empty());
-        for step in &self.pre_tokenizer {
-            let mut cut = Vec::with_capacity(words.len());
-            for word in words {
-                step.apply(word, &mut cut);
-            }
-            words = cut;
-        }
-        let mut pieces = Vec::new();
-        for word in &words {
-            match &self.model {
-                Model::Unigram(model) => model.encode(word, &mut pieces),
-                Model::Bpe(model) => model.encode(word, &mut pieces),
+            // What `tokenizer.json` itself asks for.
+            Family::Siglip2 => {
+                for part in self.added.split(text) {
+                    match part {
+                        Part::Token(id) => ids.push(id),
+                        Part::Text(text) => ids.extend(self.pipeline.ids(text)?),
+                    }
+                }
             }
         }
-        let vocabulary = self.model.pieces();
-        ids.extend(pieces.into_iter().map(|piece| vocabulary.id(piece)));
+        Ok(ids)
     }
 }
 
+/// The pipeline of any `tokenizer.json`, by the `tokenizers` crate.
+#[cfg(not(target_family = "wasm"))]
+fn library_pipeline(tokenizer_json: &[u8], steps: &Value) -> Result<AnyPipeline> {
+    let json = json::without_mark(tokenizer_json);
+    let library = guarded(|| library::Library::new(json, &steps.to_string()));
+    Ok(Box::new(
+        library.map_err(|error| unreadable(steps, &error))?,
+    ))
+}
+
+#[cfg(not(target_family = "wasm"))]
+impl Pipeline for library::Library {
+    fn ids(&self, text: &str) -> Result<Vec<u32>> {
+        guarded(|| self.ids(text)).map_err(build::damaged)
+    }
+}
+
+/// Runs the crate, which trusts its files and panics over some that are damaged.
+#[cfg(not(target_family = "wasm"))]
+fn guarded<T>(run: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run));
+    result.unwrap_or_else(|_| Err("the tokenizers crate panicked over it".into()))
+}
+
+/// What the crate says of a file that it can't read, with the names of the steps, which it doesn't say.
+#[cfg(not(target_family = "wasm"))]
+fn unreadable(steps: &Value, error: &str) -> Error {
+    let keys = [
+        ("normalizer", "normalizers"),
+        ("pre_tokenizer", "pretokenizers"),
+    ];
+    let steps = keys
+        .into_iter()
+        .flat_map(|(name, key)| build::flat(name, key, &steps[name]).unwrap_or_default());
+    let kinds: Vec<_> = steps.filter_map(|step| step["type"].as_str()).collect();
+    build::damaged(format!("{error} (its steps are {})", kinds.join(", ")))
+}
+
+#[cfg(target_family = "wasm")]
+fn library_pipeline(_: &[u8], _: &Value) -> Result<AnyPipeline> {
+    Err(Error::unsupported(format!(
+        "{TOKENIZER_JSON} has another form than those of SigLIP's own tokenizers, and the module that reads any form isn't loaded"
+    )))
+}
+
+impl Draft {
+    fn new(
+        tokenizer_json: &[u8],
+        tokenizer_config_json: Option<&[u8]>,
+        context_length: usize,
+        vocab_size: usize,
+    ) -> Result<Self> {
+        let config: TokenizerConfig = match tokenizer_config_json {
+            Some(json) => json::parse(TOKENIZER_CONFIG, json)?,
+            None => TokenizerConfig::default(),
+        };
+        let mut file: TokenizerJson = json::parse(TOKENIZER_JSON, tokenizer_json)?;
+        check_range(&file, vocab_size)?;
+        let model = std::mem::take(&mut file.model);
+        let own_model = model.is_own();
+        let model = model.build()?;
+        let family = family(&config, &model)?;
+        let normalizer = build::normalizer(&file.normalizer)?;
+        let pre_tokenizer = build::pre_tokenizer(&file.pre_tokenizer, family == Algorithm::Bpe)?;
+        let single_words =
+            family == Algorithm::Bpe && file.added_tokens.iter().any(|token| token.single_word);
+        // What our own encoder can't do.
+        let foreign = !own_model || normalizer.is_none() || pre_tokenizer.is_none() || single_words;
+        let own = Own {
+            normalizer: normalizer.unwrap_or_default(),
+            added: AddedTokens::default(),
+            pre_tokenizer: pre_tokenizer.unwrap_or_default(),
+            trim_end: family == Algorithm::Unigram,
+            model,
+        };
+        let settings = Settings {
+            config,
+            context_length,
+            vocab_size,
+        };
+        let draft = match family {
+            Algorithm::Unigram => settings.siglip(file, own, foreign)?,
+            Algorithm::Bpe => settings.siglip2(file, own, foreign)?,
+        };
+        let tokenizer = &draft.tokenizer;
+        if context_length < tokenizer.before.len() + tokenizer.after.len() {
+            return Err(Error::bad_model(format!(
+                "config.json: a text context of {context_length} leaves no room for the special tokens"
+            )));
+        }
+        Ok(draft)
+    }
+}
+
+/// What is known beside `tokenizer.json`.
+struct Settings {
+    config: TokenizerConfig,
+    context_length: usize,
+    vocab_size: usize,
+}
+
+impl Settings {
+    /// Takes from the files what `SiglipTokenizer` takes. `foreign` is whether the `tokenizers` crate has to run it.
+    fn siglip(self, file: TokenizerJson, own: Own, foreign: bool) -> Result<Draft> {
+        let Settings {
+            config,
+            context_length,
+            vocab_size,
+        } = self;
+        let token = |named: &Option<SpecialToken>, key, default| {
+            let content = named.as_ref().map_or(default, SpecialToken::content);
+            let id = own.model.id(content).ok_or_else(|| missing(content, key))?;
+            Ok((content.to_string(), id))
+        };
+        let eos = token(&config.eos_token, "eos_token", "</s>")?;
+        let unk = token(&config.unk_token, "unk_token", "<unk>")?;
+        let pad = token(&config.pad_token, "pad_token", "</s>")?;
+        let (after, pad_id) = (vec![eos.1], pad.1);
+        let mut special = BTreeMap::from([eos, unk, pad]);
+        for added in file.added_tokens {
+            if let Some(other) = own.model.id(&added.content).filter(|&id| id != added.id) {
+                return Err(two_ids(&added.content, added.id, other));
+            }
+            if (added.id as usize) < vocab_size {
+                special.insert(added.content, added.id);
+            }
+        }
+        let special = special.into_iter().map(|(content, id)| AddedToken {
+            content,
+            id,
+            // The Python class has no such thing, whatever the files say.
+            lstrip: false,
+            rstrip: false,
+        });
+        let steps = foreign.then(|| {
+            // As sentencepiece's `remove_extra_whitespaces`.
+            let strip = json!({"type": "Strip", "strip_left": false, "strip_right": true});
+            let normalizers: Vec<_> = [&file.normalizer, &strip]
+                .into_iter()
+                .filter(|step| !step.is_null())
+                .collect();
+            json!({
+                "normalizer": {"type": "Sequence", "normalizers": normalizers},
+                // The class puts a space before a label itself.
+                "pre_tokenizer": without_prefix_space(file.pre_tokenizer),
+                "added_tokens": [],
+            })
+        });
+        Ok(Draft {
+            tokenizer: Tokenizer {
+                family: Family::Siglip {
+                    lower_case: config.do_lower_case.unwrap_or(true),
+                },
+                added: AddedTokens::new(special.collect()).map_err(build::damaged)?,
+                pipeline: Box::new(own),
+                before: vec![],
+                after,
+                pad_id,
+                padding_side: config.padding_side.unwrap_or(Side::Right),
+                truncation_side: config.truncation_side.unwrap_or(Side::Right),
+                context_length,
+                vocab_size,
+            },
+            steps,
+        })
+    }
+
+    /// Takes from the files what `Siglip2Tokenizer` takes. `foreign` is whether the `tokenizers` crate has to run it.
+    fn siglip2(self, mut file: TokenizerJson, mut own: Own, foreign: bool) -> Result<Draft> {
+        let Settings {
+            config,
+            context_length,
+            vocab_size,
+        } = self;
+        let steps = build::flat("normalizer", "normalizers", &file.normalizer)?;
+        if steps.iter().any(|step| step["type"] == "Precompiled") {
+            return Err(Error::unsupported(format!(
+                "{TOKENIZER_JSON} has a character map, which SigLIP 2's tokenizer has not"
+            )));
+        }
+        let class = class(&config);
+        // Siglip2Tokenizer has no such switch.
+        let lower_case = config.do_lower_case != Some(false) || class == Some("Siglip2Tokenizer");
+
+        let mut added = added_by_id(std::mem::take(&mut file.added_tokens), &own.model)?;
+        let id = |content: &str| {
+            let added = added.values().find(|added| added.content == content);
+            added.map_or_else(|| own.model.id(content), |added| Some(added.id))
+        };
+        let token = |named: Option<&str>, key, default| {
+            let content = named.unwrap_or(default);
+            let id = id(content).ok_or_else(|| missing(content, key))?;
+            Ok((content.to_string(), id))
+        };
+        let named =
+            |token: &'_ Option<SpecialToken>| token.as_ref().map(|t| t.content().to_string());
+        let pad = named(&config.pad_token).or_else(|| file.padding.as_ref()?.pad_token.clone());
+        let bos = token(named(&config.bos_token).as_deref(), "bos_token", "<bos>")?;
+        let eos = token(named(&config.eos_token).as_deref(), "eos_token", "<eos>")?;
+        let pad = token(pad.as_deref(), "pad_token", "<pad>")?;
+        let unk = token(named(&config.unk_token).as_deref(), "unk_token", "<unk>")?;
+
+        let (before, after) = if config.add_bos_token.is_some() || config.add_eos_token.is_some() {
+            let only = |id, add: Option<bool>| (add == Some(true)).then_some(id);
+            (
+                Vec::from_iter(only(bos.1, config.add_bos_token)),
+                Vec::from_iter(only(eos.1, config.add_eos_token)),
+            )
+        } else if let Some((before, after)) = build::template(&file.post_processor)? {
+            let id =
+                |content: &String| id(content).ok_or_else(|| missing(content, "post_processor"));
+            let ids = |tokens: Vec<String>| tokens.iter().map(id).collect::<Result<_>>();
+            (ids(before)?, ids(after)?)
+        } else {
+            (vec![], vec![eos.1])
+        };
+        let pad_id = pad.1;
+
+        for (content, id) in [bos, eos, pad, unk] {
+            let special = files::AddedToken::special(content, id);
+            let known = added.get(&id).is_some_and(|token| token.special);
+            if !known {
+                added.insert(id, special);
+            }
+        }
+
+        let mut as_written = Vec::new();
+        let lower_case = lower_case.then(|| json!({"type": "Lowercase"}));
+        let steps = if foreign {
+            let normalizers: Vec<_> = lower_case.iter().chain(steps).collect();
+            Some(json!({
+                "normalizer": {"type": "Sequence", "normalizers": normalizers},
+                "pre_tokenizer": file.pre_tokenizer,
+                "added_tokens": added.into_values().collect::<Vec<_>>(),
+            }))
+        } else {
+            if lower_case.is_some() {
+                own.normalizer.insert(0, Normalize::Lowercase);
+            }
+            let (normalized, written): (Vec<_>, Vec<_>) =
+                added.into_values().partition(|token| token.normalized);
+            own.find(normalized)?;
+            for token in written {
+                let content = token.content.clone();
+                as_written.push(AddedToken::new(token, content));
+            }
+            None
+        };
+
+        // The class has its own side; without a class, and in the published checkpoints, it is right.
+        let default_side = match class {
+            Some("GemmaTokenizer" | "Siglip2Tokenizer") => Side::Left,
+            _ => Side::Right,
+        };
+        let padding_side = file.padding.and_then(|padding| padding.direction);
+        let truncation_side = file.truncation.and_then(|truncation| truncation.direction);
+        Ok(Draft {
+            tokenizer: Tokenizer {
+                family: Family::Siglip2,
+                added: AddedTokens::new(as_written).map_err(build::damaged)?,
+                pipeline: Box::new(own),
+                before,
+                after,
+                pad_id,
+                padding_side: config.padding_side.or(padding_side).unwrap_or(default_side),
+                truncation_side: config
+                    .truncation_side
+                    .or(truncation_side)
+                    .unwrap_or(Side::Right),
+                context_length,
+                vocab_size,
+            },
+            steps,
+        })
+    }
+}
+
+/// A pre-tokenizer whose `Metaspace` puts no space before the text.
+fn without_prefix_space(mut step: Value) -> Value {
+    if step["type"] == "Metaspace" {
+        step["prepend_scheme"] = json!("never");
+        step.as_object_mut()
+            .expect("it has a type")
+            .remove("add_prefix_space");
+    }
+    for step in step
+        .get_mut("pretokenizers")
+        .and_then(Value::as_array_mut)
+        .into_iter()
+        .flatten()
+    {
+        *step = without_prefix_space(step.take());
+    }
+    step
+}
+
 /// Which family the checkpoint's tokenizer belongs to, told by its algorithm.
-fn family(config: &Config, model: &Model) -> Result<Algorithm> {
+fn family(config: &TokenizerConfig, model: &Model) -> Result<Algorithm> {
     let algorithm = model.algorithm();
     let has = |token: &str| model.id(token).is_some();
     let named = match class(config) {
@@ -449,19 +550,19 @@ fn family(config: &Config, model: &Model) -> Result<Algorithm> {
                 Algorithm::Unigram if has("</s>") => Ok(algorithm),
                 Algorithm::Bpe if has("<eos>") && has("<pad>") => Ok(algorithm),
                 _ => Err(Error::unsupported(format!(
-                    "{FILE} holds a {algorithm} model without the special tokens of SigLIP (</s>) or SigLIP 2 (<eos>, <pad>)"
+                    "{TOKENIZER_JSON} holds a {algorithm} model without the special tokens of SigLIP (</s>) or SigLIP 2 (<eos>, <pad>)"
                 ))),
             };
         }
         Some(other) => {
             return Err(Error::unsupported(format!(
-                "{CONFIG} names {other:?}; SigLIP has SiglipTokenizer, SigLIP 2 has Siglip2Tokenizer or GemmaTokenizer"
+                "{TOKENIZER_CONFIG} names {other:?}; SigLIP has SiglipTokenizer, SigLIP 2 has Siglip2Tokenizer or GemmaTokenizer"
             )));
         }
     };
     if named != algorithm {
         return Err(Error::bad_model(format!(
-            "{CONFIG} names {:?}, a {named} tokenizer, but {FILE} holds a {algorithm} model: the two files are from different checkpoints",
+            "{TOKENIZER_CONFIG} names {:?}, a {named} tokenizer, but {TOKENIZER_JSON} holds a {algorithm} model: the two files are from different checkpoints",
             class(config).unwrap_or_default()
         )));
     }
@@ -469,13 +570,13 @@ fn family(config: &Config, model: &Model) -> Result<Algorithm> {
 }
 
 /// `tokenizer_class` without the `Fast` of older files.
-fn class(config: &Config) -> Option<&str> {
+fn class(config: &TokenizerConfig) -> Option<&str> {
     let class = config.tokenizer_class.as_deref()?;
     Some(class.strip_suffix("Fast").unwrap_or(class))
 }
 
 /// Every id must have a row in the model's token embedding.
-fn check_range(file: &File, vocab_size: usize) -> Result<()> {
+fn check_range(file: &TokenizerJson, vocab_size: usize) -> Result<()> {
     let added = file
         .added_tokens
         .iter()
@@ -486,7 +587,7 @@ fn check_range(file: &File, vocab_size: usize) -> Result<()> {
         return Ok(());
     }
     Err(Error::bad_model(format!(
-        "{FILE} has {} tokens, but config.json says vocab_size {vocab_size}: the two files are from different checkpoints",
+        "{TOKENIZER_JSON} has {} tokens, but config.json says vocab_size {vocab_size}: the two files are from different checkpoints",
         max_id + 1
     )))
 }
@@ -518,12 +619,12 @@ fn added_by_id(
 
 fn missing(content: &str, key: &str) -> Error {
     Error::bad_model(format!(
-        "{FILE} has no token {content:?} ({key}): it is damaged or from another model"
+        "{TOKENIZER_JSON} has no token {content:?} ({key}): it is damaged or from another model"
     ))
 }
 
 fn two_ids(content: &str, id: u32, other: u32) -> Error {
     Error::bad_model(format!(
-        "{FILE} gives the token {content:?} two ids, {id} and {other}: it is damaged"
+        "{TOKENIZER_JSON} gives the token {content:?} two ids, {id} and {other}: it is damaged"
     ))
 }

@@ -14,6 +14,18 @@ pub(super) struct Pieces {
     longest: usize,
 }
 
+/// Slots that a piece may be away from its own, on average. It is one where pieces are what people write; only pieces that were made to
+/// collide need more, and would take hours.
+const MOST_STEPS: usize = 32;
+
+/// Why pieces can't be indexed.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum IndexError {
+    /// The piece with this number is there twice.
+    Twice(u32),
+    Collisions,
+}
+
 /// FNV-1a, which can be read off after every byte, and a last multiplication that spreads it.
 #[derive(Clone, Copy)]
 struct Hash(u64);
@@ -46,19 +58,27 @@ impl Pieces {
         Some(())
     }
 
-    /// Indexes what was pushed. The error is the number of a piece that is there twice.
-    pub(super) fn index(&mut self) -> Result<(), u32> {
+    /// Indexes what was pushed.
+    pub(super) fn index(&mut self) -> Result<(), IndexError> {
         self.text.shrink_to_fit();
         self.ends.shrink_to_fit();
         self.ids.shrink_to_fit();
         self.slots = vec![0; (2 * self.len()).next_power_of_two().max(2)];
+        let mut steps = 0;
         for number in 0..self.len() as u32 {
             let piece = self.piece(number);
             let mut hash = Hash::new();
             hash.push(piece.as_bytes());
             match self.look_up(hash, piece.as_bytes(), &[]) {
-                Ok(_) => return Err(number),
-                Err(slot) => self.slots[slot] = number + 1,
+                Ok(_) => return Err(IndexError::Twice(number)),
+                Err(slot) => {
+                    let wanted = hash.slot(self.slots.len());
+                    steps += slot.wrapping_sub(wanted) & (self.slots.len() - 1);
+                    self.slots[slot] = number + 1;
+                }
+            }
+            if steps > MOST_STEPS * self.len() {
+                return Err(IndexError::Collisions);
             }
         }
         Ok(())
@@ -191,6 +211,6 @@ mod tests {
         for piece in ["a", "b", "a"] {
             pieces.push(piece, 0).unwrap();
         }
-        assert_eq!(pieces.index(), Err(2));
+        assert_eq!(pieces.index(), Err(IndexError::Twice(2)));
     }
 }

@@ -231,8 +231,7 @@ pub fn mt5_like(random: &mut Random, count: usize) -> Value {
         "version": "1.0", "truncation": null, "padding": null,
         "added_tokens": [added(0, "<pad>", true), added(1, "</s>", true), added(2, "<unk>", true)],
         "normalizer": {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "},
-        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "WhitespaceSplit"},
-            {"type": "Metaspace", "replacement": "▁", "add_prefix_space": true}]},
+        "pre_tokenizer": {"type": "Metaspace", "replacement": "▁", "add_prefix_space": true},
         "post_processor": null, "decoder": null,
         "model": {"type": "Unigram", "unk_id": 2, "vocab": vocab, "byte_fallback": false}
     })

@@ -1,5 +1,4 @@
-//! `tokenizer.json` as anyone may write it: an error, or a tokenizer whose ids are of the right number and range, before and
-//! after it was kept.
+//! `tokenizer.json` as anyone may write it: an error, or a tokenizer whose ids are of the right number and range.
 //!
 //! From the folder of the crate, with a nightly toolchain or `RUSTC_BOOTSTRAP=1`; the last folder holds the first inputs:
 //!
@@ -23,19 +22,16 @@ const LABELS: [&str; 5] = [
 const VOCABULARY: usize = 2000;
 
 fuzz_target!(|json: &[u8]| {
-    assert!(Tokenizer::from_bytes(json).is_err());
     for context_length in [1, 16] {
-        let Ok(tokenizer) = Tokenizer::new(json, None, "siglip", context_length, VOCABULARY) else {
+        let Ok(tokenizer) = Tokenizer::new(json, None, context_length, VOCABULARY) else {
             continue;
         };
-        let kept = Tokenizer::from_bytes(&tokenizer.to_bytes()).unwrap();
         for label in LABELS {
             let ids = tokenizer.encode(label);
             if let Ok(ids) = &ids {
                 assert_eq!(ids.len(), context_length);
                 assert!(ids.iter().all(|&id| (id as usize) < VOCABULARY));
             }
-            assert_eq!(kept.encode(label), ids);
         }
     }
 });

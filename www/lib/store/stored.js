@@ -26,8 +26,6 @@ const FORMAT = 3;
 
 const encoder = new TextEncoder();
 const decoder = new TextDecoder();
-/** Small files that whole models hold in a form of the engine's own, under keys that begin so: one copy of 34 MB is enough. */
-const ENGINE_FORMS = { "tokenizer.json": "tokenizer/" };
 const [ABOUT, MANIFEST] = ["about.json", "manifest.json"];
 /** Begins each entry of this file's own: the SHA-256 of the rest. The engine seals its entries itself. Bytes. */
 const SEAL = 32;
@@ -219,14 +217,7 @@ export class Stored {
     this.about.held = JSON.parse(manifest).dtype;
     await this.save(true);
     await this.#write(MANIFEST, encoder.encode(manifest));
-    if (!this.#folder) return;
-    this.#manifest = manifest;
-    await this.#try(async (folder) => {
-      const names = await folder.names();
-      for (const [file, form] of Object.entries(ENGINE_FORMS)) {
-        if (names.some((name) => name.startsWith(entry("t", form)))) await folder.remove(entry("f", file));
-      }
-    });
+    if (this.#folder) this.#manifest = manifest;
   }
 
   // Small files, and what is known of them all
