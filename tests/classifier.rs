@@ -309,7 +309,7 @@ fn stopping_at_any_step_leaves_nothing_half_done() {
 
 #[test]
 fn a_missing_folder_is_a_clear_error() {
-    let error = Classifier::load("/no/such/folder", &Device::flex())
+    let error = Classifier::load("/no/such/folder", Device::flex())
         .err()
         .unwrap();
     assert_eq!(error.code(), Code::BadModel);

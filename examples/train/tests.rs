@@ -205,7 +205,7 @@ fn it_learns_and_the_checkpoint_is_one_that_the_classifier_loads() {
     assert!(after.accuracy >= 0.8, "{summary:?}");
     assert!(after.loss < summary.held_out[0].unwrap().loss);
 
-    let mut classifier = Classifier::load(place.path("out"), &Device::flex()).unwrap();
+    let mut classifier = Classifier::load(place.path("out"), Device::flex()).unwrap();
     let picture = std::fs::read(place.path("data").join("blue-3.png")).unwrap();
     let labels = [
         "a red thing",

@@ -148,7 +148,7 @@ impl LabelSet {
         for (label, embedding) in labels.iter().zip(embeddings.chunks_exact(size)) {
             let length = length(embedding);
             // A written set is as exact as a computed one; 1e-3 leaves room for one that was kept as f16.
-            if !((length - 1.0).abs() < 1e-3) {
+            if length.is_nan() || (length - 1.0).abs() >= 1e-3 {
                 return Err(Error::bad_input(format!(
                     "the label set's embedding of {label:?} has length {length} instead of 1: it is damaged"
                 )));
