@@ -290,7 +290,6 @@ impl Start {
         let tokenizer = Tokenizer::new(
             &required("tokenizer.json")?,
             read("tokenizer_config.json")?.as_deref(),
-            "siglip",
             config.text.max_position_embeddings,
             config.text.vocab_size,
         )?;
