@@ -8,7 +8,8 @@ export type Place = RemotePlace | LocalPlace;
  * `inline`: files that are here already. `ours`: comes with the library.
  */
 export type RemotePlace = { kind: "url"; base: string; hub?: Hub; addresses?: Map<string, string>; inline?: Map<string, File>; ours?: boolean };
-export type LocalPlace = { kind: "files"; files: Map<string, File> } | { kind: "directory"; handle: FileSystemDirectoryHandle };
+/** `folder`: of Node.js. */
+export type LocalPlace = { kind: "files"; files: Map<string, File> } | { kind: "directory"; handle: FileSystemDirectoryHandle } | { kind: "folder"; base: string };
 /** The Hub's own, or a mirror's, origin; the model there. */
 export type Hub = { origin: string; model: string; revision: string };
 
@@ -138,6 +139,8 @@ export type LoadRequest = {
   cache: boolean;
   wholeTable: boolean;
   retryPolicy?: Partial<RetryPolicy>;
+  /** Why the engine is on another thread than was asked for. */
+  note?: string;
 };
 export type Stats = { imageRuns: number; textRuns: number; memory?: number };
 

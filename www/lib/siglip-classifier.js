@@ -8,6 +8,7 @@ import { SiglipClassifier, SiglipError } from "./siglip-web.js";
 
 /** @typedef {import("./siglip-web.d.ts").ImageInput} ImageInput */
 /** @typedef {import("./siglip-web.d.ts").LabelScore} LabelScore */
+/** @typedef {import("./siglip-classifier.d.ts").Texts} Texts */
 /** @typedef {typeof import("./siglip-classifier.d.ts").SiglipClassifierElement} Declared */
 /** @typedef {"observedAttributes" | "connectedCallback" | "disconnectedCallback" | "attributeChangedCallback"} Callbacks */
 /** @typedef {import("./ports.d.ts").Implements<Declared, typeof SiglipClassifierElement>} AsDeclared */
@@ -40,6 +41,33 @@ li span { overflow-wrap: anywhere; }
 @media (forced-colors: active) { .share { background: Highlight; forced-color-adjust: none; opacity: .4; } }
 `;
 
+/** What stands in the tag unless `texts` says otherwise. Braces hold what is put in. @type {Texts} */
+export const ENGLISH = Object.freeze({
+  locale: "en",
+  image: "Image",
+  choose: "Choose a picture",
+  drop: "or drop or paste one here",
+  picture: "The picture",
+  named: "The picture {name}",
+  results: "Results",
+  stop: "Stop",
+  stopped: "Stopped.",
+  loading: "Loading the model…",
+  looking: "Looking at the picture…",
+  download: "Downloading {percent} of {megabytes} MB…",
+  load: "Loading the model {percent}…",
+  warmup: "Warming up…",
+  best: "Best: {label}, {percent}.",
+  perhaps: "Perhaps: {label}, {percent}.",
+  none: "None of the labels fits.",
+  percent: "{number}%",
+  waiting: "{reason}",
+  errors: {},
+});
+
+/** What a page or a framework may have set before the tag was defined. */
+const PROPERTIES = ["texts", "model", "labels", "template", "scores", "topK", "backend", "dtype", "worker", "src", "image"];
+
 /** So many in a row, and the model is given up. */
 const MOST_CRASHES = 3;
 
@@ -55,12 +83,16 @@ const Base = globalThis.HTMLElement ?? /** @type {typeof HTMLElement} */ (class 
 let sheet;
 
 export class SiglipClassifierElement extends Base {
-  static observedAttributes = ["model", "labels", "template", "backend", "dtype"];
+  static observedAttributes = ["model", "labels", "template", "src", "scores", "top-k", "backend", "dtype", "worker"];
 
   /** @type {ImageInput | null} */
   #image = null;
-  /** @type {string[] | undefined} */
+  /** @type {any} labels set as a property, in place of the attribute's */
   #labels;
+  /** Properties that no attribute can hold: a template of several, a model of files. @type {Map<string, any>} */
+  #given = new Map();
+  /** @type {Texts} */
+  #texts = ENGLISH;
   /** @type {LabelScore[] | null} */
   #result = null;
   /** @type {string | undefined} the key of the model this tag holds */
@@ -79,16 +111,18 @@ export class SiglipClassifierElement extends Base {
       sheet.replaceSync(CSS);
     }
     root.adoptedStyleSheets = [sheet];
-    const input = make("input", { type: "file", accept: "image/*", ariaLabel: "Image" });
-    const button = make("label", { className: "button", part: "button" }, "Choose a picture", input);
+    const input = make("input", { type: "file", accept: "image/*" });
+    const choose = make("span", {});
+    const button = make("label", { className: "button", part: "button" }, choose, input);
     // As the classifier reads pictures of other sites, and the only way in which cross-origin isolated pages may show them.
     const preview = make("img", { part: "preview", hidden: true, alt: "", crossOrigin: "anonymous" });
-    const drop = make("div", { className: "drop", part: "drop" }, preview, button, make("p", { part: "hint" }, "or drop or paste one here"));
+    const drop = make("div", { className: "drop", part: "drop" }, preview, button, make("p", { part: "hint" }));
     const status = make("p", { part: "status", role: "status" });
-    const stop = make("button", { type: "button", part: "stop", hidden: true }, "Stop");
-    const results = make("ol", { part: "results", ariaLabel: "Results", role: "list" });
+    const stop = make("button", { type: "button", part: "stop", hidden: true });
+    const results = make("ol", { part: "results", role: "list" });
     root.append(drop, make("div", { className: "row" }, status, stop), results);
-    this.#parts = { input, drop, preview, status, stop, results };
+    this.#parts = { input, choose, hint: /** @type {HTMLElement} */ (drop.lastChild), drop, preview, status, stop, results };
+    this.#word();
 
     input.addEventListener("change", () => {
       const file = input.files?.[0];
@@ -100,7 +134,7 @@ export class SiglipClassifierElement extends Base {
       this.#run?.abort();
       // A download goes on only for other tags; a loaded model is kept.
       if (!models.get(this.#model ?? "")?.loaded) this.#release();
-      this.#say("Stopped.");
+      this.#say(this.#texts.stopped);
       input.focus();
     });
     preview.addEventListener("error", () => { preview.hidden = true; });
@@ -129,14 +163,102 @@ export class SiglipClassifierElement extends Base {
     this.#plan();
   }
 
-  /** The labels: those of the attribute, between commas and line ends, or the array that was set. @returns {string[]} */
+  /** The labels: those that were set, as an array or between separators, or else the attribute's. @returns {string[]} */
   get labels() {
-    return this.#labels ?? (this.getAttribute("labels") ?? "").split(/[,\n]/).map((label) => label.trim()).filter(Boolean);
+    return this.#labels ?? split(this.getAttribute("labels") ?? "");
   }
 
-  set labels(/** @type {string[]} */ labels) {
-    this.#labels = [...labels];
+  set labels(/** @type {string | readonly string[] | null | undefined} */ labels) {
+    // What is none of these is told with the next picture, as an error of the classifier.
+    this.#labels = typeof labels === "string" ? split(labels) : Array.isArray(labels) ? [...labels] : labels ?? undefined;
     this.#plan();
+  }
+
+  /** What stands in the tag; what is left out is English. @returns {Texts} */
+  get texts() {
+    return this.#texts;
+  }
+
+  set texts(/** @type {Partial<Texts> | null | undefined} */ texts) {
+    this.#texts = Object.freeze({ ...ENGLISH, ...texts });
+    this.#word();
+    if (this.#result) this.#tell(this.#result);
+  }
+
+  /** @returns {import("./siglip-web.d.ts").ModelSource | null} */
+  get model() {
+    return this.#get("model");
+  }
+
+  set model(model) {
+    this.#set("model", model);
+  }
+
+  /** @returns {string | readonly string[] | null} */
+  get template() {
+    return this.#get("template");
+  }
+
+  set template(template) {
+    this.#set("template", template);
+  }
+
+  /** @returns {"sigmoid" | "softmax" | null} */
+  get scores() {
+    return this.#get("scores");
+  }
+
+  set scores(scores) {
+    this.#set("scores", scores);
+  }
+
+  /** @returns {"auto" | "webgpu" | "cpu" | null} */
+  get backend() {
+    return this.#get("backend");
+  }
+
+  set backend(backend) {
+    this.#set("backend", backend);
+  }
+
+  /** @returns {"auto" | "f32" | "f16" | "q8" | "q4" | null} */
+  get dtype() {
+    return this.#get("dtype");
+  }
+
+  set dtype(dtype) {
+    this.#set("dtype", dtype);
+  }
+
+  /** @returns {string | null} */
+  get src() {
+    return this.getAttribute("src");
+  }
+
+  set src(/** @type {string | null | undefined} */ src) {
+    if (src === null || src === undefined) this.removeAttribute("src");
+    else this.setAttribute("src", src);
+  }
+
+  /** @returns {number | null} */
+  get topK() {
+    const text = this.getAttribute("top-k");
+    return text === null ? null : Number(text);
+  }
+
+  set topK(/** @type {number | null | undefined} */ topK) {
+    if (topK === null || topK === undefined) this.removeAttribute("top-k");
+    else this.setAttribute("top-k", String(topK));
+  }
+
+  /** @returns {boolean} */
+  get worker() {
+    return this.getAttribute("worker") !== "false";
+  }
+
+  set worker(/** @type {boolean | string | null | undefined} */ worker) {
+    if (worker === false || worker === "false") this.setAttribute("worker", "false");
+    else this.removeAttribute("worker");
   }
 
   /** The last result; null while there is none. */
@@ -145,6 +267,13 @@ export class SiglipClassifierElement extends Base {
   }
 
   connectedCallback() {
+    // Set before the tag was defined, they would stand before ours for ever.
+    for (const name of PROPERTIES) {
+      if (!Object.hasOwn(this, name)) continue;
+      const value = /** @type {any} */ (this)[name];
+      delete (/** @type {any} */ (this)[name]);
+      /** @type {any} */ (this)[name] = value;
+    }
     this.#plan();
   }
 
@@ -161,7 +290,9 @@ export class SiglipClassifierElement extends Base {
   attributeChangedCallback(name, before, after) {
     if (before === after) return;
     if (name === "labels") this.#labels = undefined;
-    this.#plan();
+    this.#given.delete(name);
+    if (name === "src") this.image = after;
+    else this.#plan();
   }
 
   /** All changes of one moment are one run. */
@@ -186,25 +317,28 @@ export class SiglipClassifierElement extends Base {
       return;
     }
     stop.hidden = false;
-    this.#say("Loading the model…");
+    this.#say(this.#texts.loading);
     try {
       const classifier = await Promise.race([this.#acquire(), aborted(run.signal)]);
-      this.#say("Looking at the picture…");
-      const template = this.getAttribute("template") ?? undefined;
-      const result = await classifier.classify(this.#image, this.labels, { template, signal: run.signal });
+      this.#say(this.#texts.looking);
+      /** @type {import("./siglip-web.d.ts").ClassifyOptions} */
+      const options = { signal: run.signal };
+      const [template, scores, topK] = [this.template, this.scores, this.topK];
+      if (template !== null) options.template = template;
+      if (scores !== null) options.scores = scores;
+      if (topK !== null) options.topK = topK;
+      const result = await classifier.classify(this.#image, this.labels, options);
       const model = models.get(this.#model ?? "");
       if (model) model.crashes = 0;
       if (run !== this.#run) return;
       this.#result = result;
-      this.#list(result);
-      const [best] = result;
-      this.#say(!best || fits(best.score) === "no" ? "None of the labels fits." : `${fits(best.score) === "yes" ? "Best" : "Perhaps"}: ${best.label}, ${percent(best.score)}.`);
+      this.#tell(result);
       this.#emit("siglip-result", result);
     } catch (error) {
       if (run !== this.#run) return;
       if (error.code === "aborted") return;
       results.replaceChildren();
-      this.#say(error.message, true);
+      this.#say(this.#texts.errors[/** @type {SiglipError} */ (error).code] ?? error.message, true);
       this.#emit("siglip-error", error);
       // A model that crashed starts afresh by itself. What still can't be used isn't kept: the next picture loads the model again.
       const model = models.get(this.#model ?? "");
@@ -216,7 +350,22 @@ export class SiglipClassifierElement extends Base {
   }
 
   #key() {
-    return JSON.stringify(["model", "backend", "dtype"].map((name) => this.getAttribute(name)));
+    const { model, backend, dtype, worker } = this;
+    return JSON.stringify([typeof model === "object" && model !== null ? numberOf(model) : model, backend, dtype, worker]);
+  }
+
+  /** The attribute, or what was set in its place. @param {string} name @returns {any} */
+  #get(name) {
+    return this.#given.get(name) ?? this.getAttribute(name);
+  }
+
+  /** Words are attributes; what else there is takes the attribute's place until that is set again. @param {string} name @param {any} value */
+  #set(name, value) {
+    this.#given.delete(name);
+    if (typeof value === "string") this.setAttribute(name, value);
+    else this.removeAttribute(name);
+    if (typeof value !== "string" && value !== null && value !== undefined) this.#given.set(name, value);
+    this.#plan();
   }
 
   #warm() {
@@ -230,9 +379,10 @@ export class SiglipClassifierElement extends Base {
     if (!model) {
       const users = new Set();
       const stop = new AbortController();
-      const ready = SiglipClassifier.load(this.getAttribute("model") ?? "demo", {
-        backend: /** @type {any} */ (this.getAttribute("backend") ?? "auto"),
-        dtype: /** @type {any} */ (this.getAttribute("dtype") ?? "auto"),
+      const ready = SiglipClassifier.load(this.model ?? "demo", {
+        backend: this.backend ?? "auto",
+        dtype: this.dtype ?? "auto",
+        worker: this.worker,
         signal: stop.signal,
         onProgress: (progress) => users.forEach((user) => user.#progress(progress)),
       });
@@ -264,10 +414,11 @@ export class SiglipClassifierElement extends Base {
   /** @param {import("./siglip-web.d.ts").ProgressEvent} progress */
   #progress(progress) {
     const { stage, loaded, total, waiting } = progress;
-    if (this.#image !== null && waiting) this.#say(waiting);
+    if (this.#image !== null && waiting) this.#say(fill(this.#texts.waiting, { reason: waiting }));
     else if (this.#image !== null && stage !== "ready") {
-      const share = total > 0 && stage !== "warmup" ? ` ${Math.floor((100 * loaded) / total)} % of ${(total / 1e6).toFixed(1)} MB` : "";
-      this.#say(`${{ download: "Downloading", load: "Loading the model", warmup: "Warming up" }[stage]}${share}…`);
+      const known = total > 0 && stage !== "warmup";
+      const values = { percent: fill(this.#texts.percent, { number: this.#number(Math.floor((100 * loaded) / total), 0) }), megabytes: this.#number(total / 1e6, 1) };
+      this.#say(known ? fill(this.#texts[stage], values) : stage === "warmup" ? this.#texts.warmup : this.#texts.loading);
     }
     this.#emit("siglip-progress", progress);
   }
@@ -282,12 +433,38 @@ export class SiglipClassifierElement extends Base {
     this.image = file ?? address ?? null;
   }
 
+  /** What doesn't change with the picture. */
+  #word() {
+    const { input, choose, hint, stop, results } = this.#parts;
+    const { image, choose: chosen, drop, stop: stopping, results: listed } = this.#texts;
+    [input.ariaLabel, choose.textContent, hint.textContent, stop.textContent, results.ariaLabel] = [image, chosen, drop, stopping, listed];
+  }
+
+  /** @param {LabelScore[]} result */
+  #tell(result) {
+    this.#list(result);
+    const [best] = result;
+    const fit = best ? fits(best.score) : "no";
+    if (best) this.#say(fit === "no" ? this.#texts.none : fill(fit === "yes" ? this.#texts.best : this.#texts.perhaps, { label: best.label, percent: this.#percent(best.score) }));
+  }
+
+  /** @param {number} number @param {number} digits */
+  #number(number, digits) {
+    return number.toLocaleString(this.#texts.locale, { minimumFractionDigits: digits, maximumFractionDigits: digits });
+  }
+
+  /** @param {number} score */
+  #percent(score) {
+    const [point] = (0.5).toLocaleString(this.#texts.locale).match(/[^\d]/) ?? ["."];
+    return fill(this.#texts.percent, { number: percent(score).replace("%", "").replace(".", point ?? ".") });
+  }
+
   /** @param {LabelScore[]} result */
   #list(result) {
     this.#parts.results.replaceChildren(...result.map(({ label, score }) => {
       const share = make("div", { className: "share", part: "bar" });
       share.style.setProperty("--share", `${100 * score}%`);
-      return make("li", { part: "result" }, share, make("span", { part: "label" }, label), " ", make("span", { className: "percent", part: "percent" }, percent(score)));
+      return make("li", { part: "result" }, share, make("span", { part: "label" }, label), " ", make("span", { className: "percent", part: "percent" }, this.#percent(score)));
     }));
   }
 
@@ -306,7 +483,7 @@ export class SiglipClassifierElement extends Base {
     preview.hidden = true;
     preview.removeAttribute("src");
     if (image === null) return this.#say("");
-    preview.alt = image.name ? `The picture ${image.name}` : "The picture";
+    preview.alt = image.name ? fill(this.#texts.named, { name: image.name }) : this.#texts.picture;
     let address = "";
     try {
       if (typeof image === "string") address = image;
@@ -343,6 +520,26 @@ function aborted(signal) {
   return new Promise((_, reject) => {
     signal.addEventListener("abort", () => reject(new SiglipError("aborted", "Stopped.")), { once: true });
   });
+}
+
+/** @param {string} text */
+function split(text) {
+  return text.split(/[,;\n]/).map((label) => label.trim()).filter(Boolean);
+}
+
+/** @param {string} text @param {Record<string, string>} values */
+function fill(text, values) {
+  return text.replace(/\{(\w+)\}/g, (whole, name) => values[name] ?? whole);
+}
+
+/** @type {WeakMap<object, number>} */
+const numbers = new WeakMap();
+let count = 0;
+
+/** A number of its own for each model that isn't named by a word. @param {object} model */
+function numberOf(model) {
+  if (!numbers.has(model)) numbers.set(model, ++count);
+  return numbers.get(model);
 }
 
 /**

@@ -36,6 +36,7 @@ export { LabelSet, SiglipError };
 
 /** Tests pass a retry policy of their own, so that none of them waits. */
 const RETRY_POLICY = Symbol.for("siglip-web.retryPolicy");
+const LOAD_OPTIONS = ["backend", "dtype", "onProgress", "signal", "cache", "wholeTable", "worker", "timeout"];
 /** `new SiglipClassifier()` would be one without a model. */
 const INSIDE = Symbol("load");
 
@@ -53,7 +54,7 @@ export class SiglipClassifier {
 
   /** @param {symbol} inside @param {Model} model @param {number} [stall] */
   constructor(inside, model, stall) {
-    if (inside !== INSIDE) throw new TypeError("A classifier needs a model: use await SiglipClassifier.load(…).");
+    if (inside !== INSIDE) throw badInput("A classifier needs a model: use await SiglipClassifier.load(…).");
     this.#model = model;
     this.#stall = stall;
   }
@@ -64,7 +65,7 @@ export class SiglipClassifier {
    * @returns {Promise<SiglipClassifier>}
    */
   static async load(source, options = {}) {
-    const { backend = "auto", dtype = "auto", onProgress, signal, cache = true, wholeTable = false, worker = true, timeout, [RETRY_POLICY]: retryPolicy } = checkOptions(options);
+    const { backend = "auto", dtype = "auto", onProgress, signal, cache = true, wholeTable = false, worker = true, timeout, [RETRY_POLICY]: retryPolicy } = checkOptions(options, LOAD_OPTIONS);
     checkWord("backend", backend, ["auto", "webgpu", "cpu"]);
     checkWord("dtype", dtype, ["auto", "f32", "f16", "q8", "q4"]);
     checkWord("cache", cache, [true, false]);
@@ -137,7 +138,7 @@ export class SiglipClassifier {
    */
   async embedImage(image, options = {}) {
     this.#checkUsable();
-    const { signal } = checkOptions(options);
+    const { signal } = checkOptions(options, ["signal"]);
     return this.#withImage(image, { method: "embedImage" }, signal);
   }
 
@@ -148,7 +149,7 @@ export class SiglipClassifier {
    */
   async *embedMany(images, options = {}) {
     this.#checkUsable();
-    const { signal, onProgress } = checkOptions(options);
+    const { signal, onProgress } = checkOptions(options, ["signal", "onProgress"]);
     checkFunction("onProgress", onProgress);
     const pictures = iterate(images);
     for await (const { index, error, result } of this.#many(images, pictures, { method: "embedImages", one: "embedImage", message: {} }, signal, onProgress)) {
@@ -177,7 +178,7 @@ export class SiglipClassifier {
    */
   async embedLabels(labels, options = {}) {
     this.#checkUsable();
-    const { template, signal, onProgress } = checkOptions(options);
+    const { template, signal, onProgress } = checkOptions(options, ["template", "signal", "onProgress"]);
     checkLabels(labels);
     if (template !== undefined) checkTemplate(template);
     checkFunction("onProgress", onProgress);
@@ -205,7 +206,7 @@ export class SiglipClassifier {
    */
   async embedText(texts, options = {}) {
     this.#checkUsable();
-    const { signal } = checkOptions(options);
+    const { signal } = checkOptions(options, ["signal"]);
     checkTexts(texts, "texts", "text");
     const message = { method: "embedText", texts: [...texts] };
     return this.#enqueue(signal, (call) => this.#send(call, message));
@@ -396,7 +397,7 @@ export class SiglipClassifier {
 
 /** @param {ClassifyOptions} options */
 function classifyOptions(options) {
-  const { template, scores, topK, signal, onProgress } = checkOptions(options);
+  const { template, scores, topK, signal, onProgress } = checkOptions(options, ["template", "scores", "topK", "signal", "onProgress"]);
   if (template !== undefined) checkTemplate(template);
   if (scores !== undefined) checkWord("scores", scores, ["sigmoid", "softmax"]);
   if (topK !== undefined && !(Number.isSafeInteger(topK) && topK >= 1)) throw badInput(`topK is ${show(topK)}; it must be a whole number of 1 or more.`);
@@ -420,6 +421,7 @@ function tell(onProgress, progress) {
   try {
     onProgress?.(progress);
   } catch (error) {
-    self.reportError?.(error);
+    if (globalThis.reportError) globalThis.reportError(error);
+    else console.error(error);
   }
 }

@@ -19,12 +19,15 @@ export function checkEmbedding(what, embedding, size) {
   }
 }
 
-/** @param {any} options */
-export function checkOptions(options) {
+/** @param {any} options @param {readonly string[]} known what may be among them */
+export function checkOptions(options, known) {
   if (options === null || typeof options !== "object") throw badInput(`The options are ${show(options)}; they must be an object such as {topK: 3}.`);
   const { signal } = options;
   if (signal !== undefined && (typeof signal?.aborted !== "boolean" || typeof signal.addEventListener !== "function")) {
     throw badInput(`signal is ${show(signal)}; it must be an AbortSignal, such as new AbortController().signal.`);
+  }
+  for (const name of Object.keys(options)) {
+    if (!known.includes(name)) throw badInput(`There is no option ${show(name)} here. Known are ${known.join(", ")}.`);
   }
   return options;
 }

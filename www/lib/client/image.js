@@ -2,7 +2,10 @@
 // browser's canvas resizes in its own way, and the model's scores would follow it.
 import { bytesOf } from "../data-address.js";
 import { SiglipError, aborted } from "../error.js";
+import { fileAt } from "../files/node.js";
 import { STALLED, Watch } from "../files/watch.js";
+import { baseAddress, isFile, readable } from "../platform.js";
+import { trusted } from "../trusted.js";
 
 /**
  * @typedef {import("../ports.d.ts").Picture} Picture
@@ -119,14 +122,23 @@ async function fromAddress(text, fetching) {
   let address;
   try {
     if (text.trim() === "") throw new TypeError("it is blank");
-    address = new URL(text, globalThis.document?.baseURI ?? self.location?.href);
+    address = new URL(text, baseAddress());
   } catch (error) {
     throw new SiglipError("bad-input", `The image address ${quote(text)} is not one (${error.message}). Give a full address such as https://example.org/cat.jpg.`);
   }
-  if (!["http:", "https:", "data:", "blob:"].includes(address.protocol) && address.protocol !== self.location?.protocol) {
+  if (address.protocol !== "data:" && !readable(address)) {
     throw new SiglipError("bad-input", `The image address ${quote(text)} starts with ${address.protocol}, which a page can't fetch. Give an https:, data: or blob: address, or the file itself.`);
   }
+  if (isFile(address)) return fromFile(address);
   return fromBlob(await download(address, fetching), `The picture at ${quote(address.href)}`);
+}
+
+/** @param {URL} address of a file of Node.js @returns {Promise<Prepared>} */
+async function fromFile(address) {
+  const file = await fileAt(address);
+  if (!file) throw new SiglipError("bad-input", `There is no picture at ${quote(address.href)}. Check the path.`);
+  checkSize(file.size, `The picture at ${quote(address.href)}`);
+  return fromBytes(new Uint8Array(await file.arrayBuffer()));
 }
 
 /** Nothing coming for so long counts as broken off, and so does a picture that isn't there after ten times that. Milliseconds. */
@@ -347,7 +359,7 @@ function checkWork(root) {
 async function rasterise(text) {
   const bad = (/** @type {string} */ why) => new SiglipError("bad-image", `The SVG drawing could not be drawn: ${why}. Save it as PNG.`);
   if (!globalThis.document) throw new SiglipError("unsupported", "An SVG drawing can only be drawn by a page, not by a worker. Draw it there, or save it as PNG.");
-  const root = new DOMParser().parseFromString(text, "image/svg+xml").documentElement;
+  const root = new DOMParser().parseFromString(trusted.markup(text), "image/svg+xml").documentElement;
   if (root.localName !== "svg") throw bad("it is not well-formed XML");
   const [, , boxWidth = NaN, boxHeight = NaN] = (root.getAttribute("viewBox") ?? "").trim().split(/[\s,]+/).map(Number);
   const length = (/** @type {string} */ name) => Number(/^\s*([\d.]+(?:e[+-]?\d+)?)\s*(px|pt|pc|mm|cm|in)?\s*$/i.exec(root.getAttribute(name) ?? "")?.[1]);

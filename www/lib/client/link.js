@@ -1,5 +1,6 @@
 // The line to the engine: a worker's messages, or plain calls on this thread.
 import { SiglipError, siglipError } from "../error.js";
+import { node } from "../platform.js";
 import { isForeign, spawn } from "../worker/spawn.js";
 import { Threads } from "./threads.js";
 
@@ -26,9 +27,13 @@ export class Link {
   /** @type {Map<number, {resolve: (value: any) => void, reject: (error: SiglipError) => void, onProgress?: (progress: Progress) => void}>} */
   #pending = new Map();
   #count = 0;
+  /** @type {any} */
+  #held;
   #threads = new Threads((reason) => this.close(new Lost("device-lost", `The computation crashed (${reason}) and had to stop.`)));
   /** @type {SiglipError | undefined} why nothing can be asked any more */
   failure;
+  /** Whether that is because there never was a worker. */
+  unstarted = false;
 
   /** @param {(message: Message, transfer: Transferable[]) => void} post @param {() => void} end */
   constructor(post, end) {
@@ -47,6 +52,7 @@ export class Link {
     const reply = new Promise((resolve, reject) => {
       if (this.failure) throw this.failure;
       this.#pending.set(id, { resolve, reject, onProgress });
+      this.#hold();
       this.#post({ ...message, id }, transfer);
     });
     return { reply, cancel: () => { if (this.#pending.has(id)) this.#post({ cancel: id }, []); } };
@@ -60,8 +66,16 @@ export class Link {
     if (!waiting) return;
     if (progress) return waiting.onProgress?.(progress);
     this.#pending.delete(id);
+    this.#hold();
     if (error) waiting.reject(error.lost ? new Lost(error.code, error.message, error.ran) : siglipError(error));
     else waiting.resolve(result);
+  }
+
+  /** A process of Node.js doesn't end while somebody waits for an answer. */
+  #hold() {
+    if (!node) return;
+    if (this.#pending.size > 0) this.#held ??= setInterval(() => {}, 2 ** 30);
+    else this.#held = clearInterval(this.#held);
   }
 
   /** Asks for all memory back, and waits a little for that. */
@@ -72,24 +86,57 @@ export class Link {
     clearTimeout(timer);
   }
 
+  /** There is no worker to ask. @param {SiglipError} error */
+  fail(error) {
+    this.unstarted = true;
+    this.close(error);
+    return this;
+  }
+
   /** Nothing hangs: what waits is rejected with `error`, and so is what comes later. @param {SiglipError} error */
   close(error) {
     if (this.failure) return;
     this.failure = error;
     for (const { reject } of this.#pending.values()) reject(error);
     this.#pending.clear();
+    this.#hold();
     this.#threads.endAll();
     this.#end();
   }
 }
 
-export function workerLink() {
-  if (typeof Worker === "undefined") throw new SiglipError("unsupported", "There are no web workers here. siglip-web runs in a browser; there, worker: false does without them.");
+/**
+ * Opens a line to an engine for `use`: in a worker or, where it is asked for or no worker can be, on this thread.
+ * @template T
+ * @param {boolean} worker
+ * @param {(link: Link, note?: string) => Promise<T>} use `note`: why it is not as it was asked for
+ * @returns {Promise<T>}
+ */
+export async function openLink(worker, use) {
+  const { ServiceWorkerGlobalScope } = /** @type {any} */ (globalThis);
+  if (ServiceWorkerGlobalScope && globalThis instanceof ServiceWorkerGlobalScope) {
+    throw new SiglipError("unsupported", "A service worker can't load the library's modules, which takes import(), nor start workers. Load the model in a page, and send it messages.");
+  }
+  if (!worker) return use(await localLink());
+  if (!node && typeof Worker === "undefined") {
+    return use(await localLink(), "The calling thread computes, because it can't start workers.");
+  }
+  const link = workerLink();
+  try {
+    return await use(link);
+  } catch (error) {
+    if (!link.unstarted || globalThis.origin !== "null") throw error;
+    return use(await localLink(), "The calling thread computes, because a page without an origin of its own (a sandboxed frame) may not start workers here.");
+  }
+}
+
+function workerLink() {
   let spawned;
   try {
     spawned = spawn(() => new Worker(new URL("../worker/worker.js", import.meta.url), { type: "module", name: "siglip-web" }));
   } catch (error) {
-    throw notStarted(error.address, error.message);
+    const failed = new Link(() => {}, () => {});
+    return failed.fail(notStarted(error.address, error.message));
   }
   const { worker, address, end } = spawned;
   let started = false;
@@ -102,7 +149,7 @@ export function workerLink() {
   worker.onerror = (event) => {
     if (started) return;
     event.preventDefault();
-    link.close(notStarted(address, event.message));
+    link.fail(notStarted(address, event.message));
   };
   return link;
 }
@@ -110,10 +157,10 @@ export function workerLink() {
 /** @param {URL} address @param {string} detail */
 function notStarted(address, detail) {
   const foreign = isForeign(address);
-  return new SiglipError("network", `The library's worker ${address.href} could not be started${detail ? ` (${detail})` : ""}. Serve the whole folder that siglip-web.js is in${foreign ? ", let other sites read it (CORS)," : ""} and allow it in the page's Content-Security-Policy (worker-src ${foreign ? "blob:" : "'self'"}); or load with worker: false.`);
+  return new SiglipError("network", `The library's worker ${address.href} could not be started${detail ? ` (${detail})` : ""}. Serve the whole folder that siglip-web.js is in (a bundler may leave it behind: see Bundlers in the package's README)${foreign ? ", let other sites read it (CORS)," : ""} and allow it in the page's Content-Security-Policy (worker-src ${foreign ? "blob:" : "'self'"}); or load with worker: false.`);
 }
 
-export async function localLink() {
+async function localLink() {
   const { Host } = await import("../worker/host.js");
   const host = new Host((message) => link.receive(message));
   // Its memory can be used again.

@@ -1,6 +1,7 @@
 // ModelSource → where the model's files are.
 import { bytesOf } from "../data-address.js";
 import { SiglipError } from "../error.js";
+import { baseAddress, isFile, node, readable } from "../platform.js";
 import { badInput, show, tagOf } from "./arguments.js";
 
 /** `cure`: what to add to the error when there are no files. @typedef {{place: import("../ports.d.ts").Place, name: string, cure?: string}} Located */
@@ -30,6 +31,7 @@ export function locate(source) {
 /** @param {string} text @returns {Located} */
 function locateText(text) {
   if (text === "demo") return locateDemo();
+  if (node?.path.isAbsolute(text)) return locateAddress(node.url.pathToFileURL(text).href);
   if (/^([a-z][a-z\d+.-]*:|\.{0,2}\/)/i.test(text)) return locateAddress(text);
   const [, owner, name, revision = "main"] = /^([a-z\d][\w.-]{0,95})\/([a-z\d][\w.-]{0,95})(?:@([\w.-]+(?:\/[\w.-]+)*))?$/i.exec(text) ?? [];
   if (!owner || revision.split("/").some((part) => /^\.+$/.test(part))) {
@@ -46,8 +48,8 @@ function locateDemo() {
   // Not in words that a bundler knows: it can't take a whole folder.
   const base = new URL(import.meta.url.replace(/client\/[^/]*$/, "models/demo/"));
   const cure = 'A bundler leaves the demo model behind: write import "siglip-web/demo"; once, and it finds the files.';
-  if (!fetchable(base)) throw badInput(`The demo model was looked for at ${base.href}, which this page can't read. ${cure}`);
-  return { place: { kind: "url", base: base.href, ours: true }, name: "demo", cure };
+  if (!readable(base)) throw badInput(`The demo model was looked for at ${base.href}, which this page can't read. ${cure}`);
+  return { place: isFile(base) ? { kind: "folder", base: base.href } : { kind: "url", base: base.href, ours: true }, name: "demo", cure };
 }
 
 /** @param {ModelFiles} model @param {boolean} [ours] @returns {Located} */
@@ -59,13 +61,13 @@ function locateAddresses({ name = "the model", files }, ours) {
   for (const [file, text] of Object.entries(files)) {
     let address;
     try {
-      address = new URL(text, globalThis.document?.baseURI ?? globalThis.location?.href);
+      address = new URL(text, baseAddress());
     } catch (error) {
       throw badInput(`The address of the model's ${file}, ${show(text)}, is not one (${error.message}).`);
     }
     // Bundlers put small files into the script.
     if (address.protocol === "data:") inline.set(file, new File([bytesOf(address)], file));
-    else if (fetchable(address)) addresses.set(file, address.href);
+    else if (readable(address)) addresses.set(file, address.href);
     else throw badInput(`The address of the model's ${file}, ${show(address.href)}, starts with ${address.protocol}, which this page can't read. With a bundler, write new URL("./${file}", import.meta.url) and nothing shorter.`);
   }
   const base = addresses.get("config.json") ?? addresses.values().next().value;
@@ -74,21 +76,16 @@ function locateAddresses({ name = "the model", files }, ours) {
   return { place: { kind: "url", base, addresses, inline, ours }, name };
 }
 
-/** Whether a page can ask for what is there. @param {URL} address */
-function fetchable({ protocol }) {
-  return ["http:", "https:", "blob:", globalThis.location?.protocol].includes(protocol);
-}
-
 /** @param {string} text @returns {Located} */
 function locateAddress(text) {
   let url;
   try {
-    url = new URL(text, globalThis.document?.baseURI ?? self.location.href);
+    url = new URL(text, baseAddress());
   } catch (error) {
     throw badInput(`The model's address ${show(text)} is not one (${error.message}). Give the address of the folder that holds config.json.`);
   }
   if (url.username || url.password) throw badInput(`The model's address holds a user's name or password, which browsers don't send. Use an address without them, such as one with a token in its query.`);
-  if (!["http:", "https:", self.location.protocol].includes(url.protocol)) {
+  if (!readable(url)) {
     throw badInput(`The model's address ${show(text)} starts with ${url.protocol}, which can't be a folder. Give one that starts with https://, / or ./, or the files themselves.`);
   }
   // The Hub's page of a model is what people copy.
@@ -104,7 +101,7 @@ function locateAddress(text) {
     return { place: { kind: "url", base: url.href, hub }, name: hub.revision === "main" ? hub.model : `${hub.model}@${hub.revision}` };
   }
   const name = decoded(url.pathname.split("/").at(-2) || url.host);
-  return { place: { kind: "url", base: url.href }, name };
+  return { place: isFile(url) ? { kind: "folder", base: url.href } : { kind: "url", base: url.href }, name };
 }
 
 /** A part of an address as people read it; as it is, where a % in it begins nothing. @param {string} part */

@@ -1,7 +1,7 @@
 // A loaded model, wherever it runs: started afresh by itself when it crashes or its GPU is lost.
 import { SiglipError, aborted } from "../error.js";
 import { checkAborted } from "./arguments.js";
-import { Lost, localLink, workerLink } from "./link.js";
+import { Lost, openLink } from "./link.js";
 
 /** @typedef {import("../ports.d.ts").LoadRequest} LoadRequest */
 /** @typedef {import("../ports.d.ts").Progress} Progress */
@@ -142,9 +142,16 @@ export class Model {
  * @param {LoadRequest} request @param {How} how
  * @returns {Promise<{link: Link, info: ModelInfo}>}
  */
-async function start(request, { worker, timeout, signal, onProgress }) {
-  checkAborted(signal);
-  const link = worker ? workerLink() : await localLink();
+async function start(request, how) {
+  checkAborted(how.signal);
+  return openLink(how.worker, (link, note) => load(link, { ...request, note }, how));
+}
+
+/**
+ * @param {Link} link @param {LoadRequest} request @param {How} how
+ * @returns {Promise<{link: Link, info: ModelInfo}>}
+ */
+async function load(link, request, { timeout, signal, onProgress }) {
   let waiting = "";
   const loading = link.request(request, (progress) => {
     waiting = progress.waiting ?? "";

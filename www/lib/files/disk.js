@@ -1,6 +1,7 @@
 // A checkpoint's files on the visitor's disk.
 import { SiglipError, siglipError } from "../error.js";
 import { tooLarge } from "./download.js";
+import { fileAt } from "./node.js";
 
 /** @typedef {import("../ports.d.ts").Loaded} Loaded */
 /** @typedef {import("../ports.d.ts").LocalPlace} LocalPlace */
@@ -27,6 +28,7 @@ export class LocalFiles {
 
   /** @param {string} file */
   #find(file) {
+    if (this.#place.kind === "folder") return fileAt(new URL(file, this.#place.base));
     return this.#place.kind === "files" ? this.#place.files.get(file) : fromDirectory(this.#place.handle, file);
   }
 
@@ -71,7 +73,7 @@ async function fromDirectory(directory, file) {
   }
 }
 
-/** @param {Blob} blob @param {string} file @param {string} name */
+/** @param {Pick<Blob, "arrayBuffer">} blob @param {string} file @param {string} name */
 async function read(blob, file, name) {
   try {
     return new Uint8Array(await blob.arrayBuffer());

@@ -1,6 +1,7 @@
 // One file over HTTP: asked for again with back-off when the connection or the server fails, resumed at the byte reached, never
 // put together from two versions, and what goes wrong for good is told apart.
 import { SiglipError, aborted, siglipError } from "../error.js";
+import { node } from "../platform.js";
 import { STALLED, Watch } from "./watch.js";
 
 /** @typedef {import("../ports.d.ts").Context} Context */
@@ -79,13 +80,13 @@ function pause(time, signal) {
   return /** @type {Promise<void>} */ (new Promise((resolve, reject) => {
     const end = () => {
       clearTimeout(timer);
-      self.removeEventListener("online", end);
+      globalThis.removeEventListener?.("online", end);
       signal.removeEventListener("abort", end);
       if (signal.aborted) reject(aborted());
       else resolve();
     };
     const timer = setTimeout(end, time);
-    self.addEventListener("online", end);
+    globalThis.addEventListener?.("online", end);
     signal.addEventListener("abort", end);
   }));
 }
@@ -133,12 +134,12 @@ function stalled({ retryPolicy }, address) {
 /** The browser says of a failed request only that it failed. @param {Context} context @param {string} address @param {Error} error */
 function unreachable({ readable, signal }, address, error) {
   const { origin, host } = new URL(address);
-  const reason = new SiglipError("network", self.navigator?.onLine === false
+  const reason = new SiglipError("network", globalThis.navigator?.onLine === false
     ? `${plain(address)} could not be fetched: this device is offline. Connect it and load again.`
     : `${plain(address)} could not be fetched (${error.message}). Check the connection and the address; a file of another site must allow this page to read it (CORS), and this page's Content-Security-Policy must allow the connection.`, { cause: error });
   const conclude = async () => {
     // A server that let the page read something before does so still, if its answers come.
-    if (origin === self.location.origin || readable.has(origin) || !(await answersUnread(address, signal))) return reason;
+    if (node || origin === globalThis.origin || readable.has(origin) || !(await answersUnread(address, signal))) return reason;
     return new SiglipError("network", `The server ${host} doesn't let this page read ${plain(address)}: its answer lacks an Access-Control-Allow-Origin header (CORS), or broke off or was damaged each time. Load again; if it stays so, change the server's settings, serve the files from this page's own site, or download them and choose the files.`, { cause: error });
   };
   return new Again(reason, { conclude });

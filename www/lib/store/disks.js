@@ -30,7 +30,7 @@ class PrivateFiles {
   }
 
   static async open() {
-    if (!("FileSystemFileHandle" in self) || !navigator.storage?.getDirectory) throw new Error("no private file system");
+    if (!("FileSystemFileHandle" in globalThis) || !globalThis.navigator?.storage?.getDirectory) throw new Error("no private file system");
     return new PrivateFiles(await (await navigator.storage.getDirectory()).getDirectoryHandle(ROOT, { create: true }));
   }
 
@@ -146,7 +146,7 @@ class Caches {
   writable = true;
 
   static async open() {
-    if (!("caches" in self)) throw new Error("no Cache Storage");
+    if (!("caches" in globalThis)) throw new Error("no Cache Storage");
     await caches.keys();
     return new Caches();
   }

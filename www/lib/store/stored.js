@@ -43,7 +43,7 @@ export async function openStore({ name, source, dtype }, signal, wait) {
   /** @type {About} */
   const about = { format: FORMAT, name, source: withoutQuery(source), dtype, files: {}, weights: {} };
   const disk = (await disks()).find(({ writable }) => writable);
-  if (!disk) return new Stored(undefined, about, `${self.isSecureContext ? "This browser gives the page no storage" : "Storage needs a secure page (https: or localhost)"}, so the model isn't kept`);
+  if (!disk) return new Stored(undefined, about, `${globalThis.isSecureContext ? "This browser gives the page no storage" : "Storage needs a secure page (https: or localhost)"}, so the model isn't kept`);
   const id = await idOf(about);
   const release = await lock(id, signal, () => wait(`Another tab is loading ${name}. This one goes on when that is done.`));
   try {

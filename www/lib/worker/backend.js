@@ -1,5 +1,6 @@
 // Whether the GPU or the CPU computes, and why.
 import { SiglipError } from "../error.js";
+import { node } from "../platform.js";
 import { THREADS } from "./threads.js";
 
 /**
@@ -43,8 +44,9 @@ export async function chooseBackend(wish) {
 }
 
 async function probe() {
-  const { gpu } = /** @type {any} */ (navigator);
-  if (!gpu) return { missing: self.isSecureContext ? "this browser offers no WebGPU" : "WebGPU needs a secure page (https: or localhost)" };
+  const { gpu } = /** @type {any} */ (globalThis.navigator ?? {});
+  if (node) return { missing: "Node.js offers no WebGPU" };
+  if (!gpu) return { missing: globalThis.isSecureContext ? "this browser offers no WebGPU" : "WebGPU needs a secure page (https: or localhost)" };
   let adapter;
   try {
     adapter = await gpu.requestAdapter({ powerPreference: "high-performance" });

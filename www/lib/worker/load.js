@@ -1,5 +1,6 @@
 // From a request to a model that answers: chooses the backend, fetches its WebAssembly, opens the checkpoint and what is kept of it.
 import { SiglipError, aborted, siglipError } from "../error.js";
+import { node } from "../platform.js";
 import { RETRY_POLICY } from "../files/download.js";
 import { openSource } from "../files/source.js";
 import { Stored, openStore } from "../store/stored.js";
@@ -27,7 +28,7 @@ import { pipelines } from "./pipelines.js";
  * @param {AbortSignal} signal
  * @returns {Promise<Loaded>}
  */
-export async function load({ place, name, backend, reason, dtype, cache, wholeTable, retryPolicy }, report, cancel, signal) {
+export async function load({ place, name, backend, reason, dtype, cache, wholeTable, retryPolicy, note }, report, cancel, signal) {
   const choice = reason ? { ...CPU, reason } : await chooseBackend(backend);
   if (signal.aborted) throw aborted();
   const wait = (/** @type {string} */ waiting) => report.progress({ stage: "download", loaded: 0, total: 0, waiting });
@@ -42,7 +43,7 @@ export async function load({ place, name, backend, reason, dtype, cache, wholeTa
     const stored = await openStored(place, { name, dtype: dtype === "auto" ? `auto-${backend}` : dtype }, cache, context);
     try {
       const source = openSource(place, context, stored, report.progress);
-      const options = { backend, backendReason: [choice.reason, wasm.note].filter(Boolean).join(" "), adapter: adapterOf(wasm) ?? adapter, dtype, wholeTable, name };
+      const options = { backend, backendReason: [choice.reason, wasm.note, note].filter(Boolean).join(" "), adapter: adapterOf(wasm) ?? adapter, dtype, wholeTable, name };
       // "ready" is reported by the client.
       /** @type {Parameters<Glue["Engine"]["load"]>[4]} */
       const progress = (stage, file, loaded, total, fromCache) => {
@@ -80,6 +81,7 @@ async function openStored(place, { name, dtype }, cache, context) {
   const none = (/** @type {string} */ why) => new Stored(undefined, { format: 0, name, source, dtype, files: {}, weights: {} }, why);
   if (place.kind !== "url") return none("The model's files are on this device already");
   if (place.ours) return none("The demo model comes with the page");
+  if (node) return none("Node.js has no storage of a browser, so the model isn't kept: download its folder and load that");
   if (!cache) {
     context.caching = "no-store";
     return none("The model isn't kept, as it was asked");

@@ -2,6 +2,7 @@
 import { SiglipError, aborted, siglipError } from "../error.js";
 import { Download } from "../files/download.js";
 import { RELAXED } from "./backend.js";
+import { isFile, node, onUncaught } from "../platform.js";
 import { GLUE, WASM } from "./glue.js";
 import { THREADS, Threads } from "./threads.js";
 
@@ -102,6 +103,7 @@ async function importGlue(name) {
 async function compile(name, report, context) {
   const address = WASM[name]();
   const file = `${name}_bg.wasm`;
+  if (isFile(address)) return WebAssembly.compile(await node?.files.readFile(address));
   const response = await new Download({ ...context, name: "the library", hub: false }, address.href, file).first();
   if (!response) throw new SiglipError("network", `The library's file ${address.href} is not there. Serve the whole folder that siglip-web.js is in.`);
   // Under its own media type: some servers don't know application/wasm, and compiling while loading insists on it.
@@ -167,20 +169,15 @@ export function guard(wasm, call) {
   };
   if (wasm.crashed) return Promise.reject(new Crash(wasm.crashed, false));
   return new Promise((resolve, reject) => {
-    /** @param {any} event */
-    const uncaught = (event) => {
-      const error = event.error ?? event.reason;
-      if (!trapped(error) || strange(error, wasm)) return;
-      event.preventDefault();
+    const off = onUncaught((error) => {
+      if (!trapped(error) || strange(error, wasm)) return false;
       end(reject, crash(error));
-    };
+      return true;
+    });
     const end = (/** @type {(value: any) => void} */ settle, /** @type {any} */ value) => {
-      self.removeEventListener("error", uncaught);
-      self.removeEventListener("unhandledrejection", uncaught);
+      off();
       settle(value);
     };
-    self.addEventListener("error", uncaught);
-    self.addEventListener("unhandledrejection", uncaught);
     Promise.resolve().then(call).then(
       (value) => end(resolve, value),
       (error) => end(reject, failure(error)),

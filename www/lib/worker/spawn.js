@@ -1,16 +1,20 @@
 // Starting module workers.
+import { node } from "../platform.js";
 import { trusted } from "../trusted.js";
+
+/** As much of a Worker as is needed here. @typedef {Pick<Worker, "postMessage" | "onmessage" | "onerror">} WorkerLike */
 
 /**
  * Starts a worker. Its script must be of the page's own origin: for a page of another site that is a script in a blob which
  * imports ours; on our own site the plain address also passes a Content-Security-Policy with worker-src 'self'.
  * @param {() => Worker} start `new Worker(new URL(…, import.meta.url), {…})` and nothing else: bundlers know a worker by these words alone, and
  *   put the address of what they made of its script there. What the constructor is given is learned by standing in for it.
- * @returns {{worker: Worker, address: URL, end: () => void}} throws a WorkerFailure
+ * @returns {{worker: WorkerLike, address: URL, end: () => void}} throws a WorkerFailure
  */
 export function spawn(start) {
   const [given, options] = learn(start);
   const address = new URL(given, globalThis.location?.href);
+  if (node) return spawnInNode(address);
   const foreign = isForeign(address);
   const script = options?.type === "module" ? `import ${JSON.stringify(address.href)};` : `importScripts(${JSON.stringify(address.href)});`;
   const blob = foreign ? URL.createObjectURL(new Blob([script], { type: "text/javascript" })) : "";
@@ -22,6 +26,18 @@ export function spawn(start) {
     revoke();
     throw Object.assign(error, { address });
   }
+}
+
+/** @param {URL} address */
+function spawnInNode(address) {
+  const thread = new /** @type {any} */ (node).threads.Worker(address);
+  /** @type {any} */
+  const worker = { postMessage: (/** @type {any} */ message, /** @type {any} */ transfer) => thread.postMessage(message, transfer), onmessage: null, onerror: null };
+  thread.on("message", (/** @type {any} */ data) => worker.onmessage?.({ data }));
+  thread.on("error", (/** @type {Error} */ { message }) => worker.onerror?.({ message, preventDefault() {} }));
+  // A process may end while nothing is asked of its threads; whoever waits for an answer holds it: see Link.
+  thread.unref();
+  return { worker, address, end: () => void thread.terminate() };
 }
 
 /** @param {() => unknown} start @returns {[string | URL, WorkerOptions | undefined]} what it gives to the constructor */

@@ -1,9 +1,10 @@
 // One thread beside the engine's own: see threads.js. Started by the caller's thread, which hands it the engine's port. Once it runs it hears no
 // more messages.
+import { port as caller } from "../platform.js";
 import { GLUE } from "./glue.js";
 
 /** @param {MessageEvent<MessagePort>} event */
-self.onmessage = ({ data: port }) => {
+caller.onmessage = ({ data: port }) => {
   /** @param {MessageEvent<{name: import("./glue.js").ModuleName, module: WebAssembly.Module, memory: WebAssembly.Memory}>} event */
   port.onmessage = async ({ data: { name, module, memory } }) => {
     try {
@@ -13,7 +14,7 @@ self.onmessage = ({ data: port }) => {
         try {
           glue.runThread();
         } catch (error) {
-          self.postMessage(error.message);
+          caller.postMessage(error.message);
         }
       };
       port.postMessage("ready");
@@ -22,4 +23,4 @@ self.onmessage = ({ data: port }) => {
     }
   };
 };
-self.postMessage("here");
+caller.postMessage("here");

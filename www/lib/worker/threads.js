@@ -1,6 +1,7 @@
 // More threads for the CPU: workers that run the same WebAssembly in the same memory. Browsers share memory only on pages that are
 // cross-origin isolated (served with COOP and COEP headers).
 import { SiglipError, aborted } from "../error.js";
+import { processors, sharesMemory } from "../platform.js";
 
 /** Threads beyond these add little: they wait for memory. */
 const MOST = 8;
@@ -8,7 +9,7 @@ const MOST = 8;
 const START_LIMIT = 20_000;
 
 /** How many threads the CPU has for us, the calling one among them. The main thread may not wait for others. */
-export const THREADS = self.crossOriginIsolated && typeof Window === "undefined" ? Math.min(navigator.hardwareConcurrency || 1, MOST) : 1;
+export const THREADS = sharesMemory() ? Math.min(processors(), MOST) : 1;
 
 /** What the caller's thread is asked for: see client/threads.js. @typedef {(wish: {startThreads: {group: number, ports: MessagePort[]}} | {endThreads: number}, transfer?: Transferable[]) => void} Ask */
 

@@ -1,6 +1,7 @@
 // The module worker: one model per worker, so that the page's main thread never blocks and so that
 // ending the worker gives all memory back.
+import { port } from "../platform.js";
 import { Host } from "./host.js";
 
-const host = new Host((message, transfer) => self.postMessage(message, { transfer }));
-self.addEventListener("message", (event) => host.receive(event.data));
+const host = new Host((message, transfer) => port.postMessage(message, transfer ?? []));
+port.onmessage = (event) => void host.receive(event.data);

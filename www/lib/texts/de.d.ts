@@ -1,0 +1,3 @@
+import type { Texts } from "../siglip-classifier.js";
+
+export declare const GERMAN: Texts;
