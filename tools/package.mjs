@@ -32,7 +32,8 @@ rmSync(destination, { recursive: true, force: true });
 // What the demo's tokenizer.json was made from; nothing reads it here.
 const UNREAD = join(library, "models", "demo", "spiece.model");
 cpSync(library, destination, { recursive: true, filter: (file) => file !== UNREAD });
-for (const entry of readdirSync(root).filter((name) => /^(README|LICENSE|NOTICE)/.test(name))) {
+// The library has a README of its own.
+for (const entry of readdirSync(root).filter((name) => /^(LICENSE|NOTICE)/.test(name))) {
   cpSync(join(root, entry), join(destination, entry), { recursive: true });
 }
 const manifest = {
@@ -51,8 +52,11 @@ const manifest = {
     ".": { types: "./siglip-web.d.ts", default: "./siglip-web.js" },
     "./siglip-classifier": { types: "./siglip-classifier.d.ts", default: "./siglip-classifier.js" },
     "./demo": { types: "./demo.d.ts", default: "./demo.js" },
+    "./texts/de": { types: "./texts/de.d.ts", default: "./texts/de.js" },
+    ...Object.fromEntries(["react", "preact", "vue", "svelte"].map((framework) => [`./types/${framework}`, { types: `./types/${framework}.d.ts` }])),
     "./*": "./*",
   },
+  engines: { node: ">=20.16" },
   // The tag registers itself, the demo model its name; the workers are started by address.
   sideEffects: ["./siglip-classifier.js", "./demo.js", "./worker/worker.js", "./worker/thread.js"],
 };

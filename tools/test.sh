@@ -100,6 +100,8 @@ browser_tests() {
   node --test --test-concurrency=1 --test-reporter=spec tests/browser/*.test.mjs
 }
 
+places_tests() { node --test --test-concurrency=1 --test-reporter=spec tests/places/*.test.mjs; }
+
 run_tests() {
   local began=$SECONDS
   cd "$root"
@@ -128,6 +130,7 @@ run_tests() {
   step "Release wasm" build
   step "Tests of build.sh" script_tests
   step "Library and page in browsers" browser_tests
+  step "Other places" places_tests
 
   say "Summary after $(((SECONDS - began) / 60)) min $(((SECONDS - began) % 60)) s"
   ((${#failures[@]} == 0)) || printf 'failed: %s\n' "${failures[@]}"

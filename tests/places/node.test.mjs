@@ -1,0 +1,41 @@
+// The library in Node.js: the demo model from its folder and over HTTP, in a worker and on the calling thread.
+import assert from "node:assert/strict";
+import { readFile } from "node:fs/promises";
+import { after, before, describe, test } from "node:test";
+import { fileURLToPath } from "node:url";
+import { serve } from "../../tools/serve.mjs";
+import { SiglipClassifier, SiglipError } from "../../www/lib/siglip-web.js";
+
+const picture = new URL("../../www/samples/ladybug.png", import.meta.url);
+const LABELS = /** @type {const} */ (["a ladybug", "a teapot"]);
+
+describe("Node.js", { timeout: 600_000 }, () => {
+  let server;
+  before(async () => { server = await serve(fileURLToPath(new URL("../../www/lib/models/", import.meta.url))); });
+  after(() => server.close());
+
+  test("a model by name, path and address gives the same scores in a worker and on the calling thread", async () => {
+    const answers = [];
+    for (const [model, image, worker] of [
+      ["demo", picture.href, true],
+      [fileURLToPath(new URL("../../www/lib/models/demo", import.meta.url)), await readFile(picture), false],
+      [`${server.url}demo/`, fileURLToPath(picture).replace(process.cwd(), "."), true],
+    ]) {
+      const classifier = await SiglipClassifier.load(model, { worker, onProgress() {} });
+      assert.equal(classifier.info.backend, "cpu");
+      assert.match(classifier.info.backendReason, /Node\.js/);
+      answers.push(await classifier.classify(image, LABELS));
+      await classifier.dispose();
+    }
+    assert.equal(answers[0][0].label, "a ladybug");
+    assert.deepEqual(answers[1], answers[0]);
+    assert.deepEqual(answers[2], answers[0]);
+  });
+
+  test("what is missing is told as a SiglipError", async () => {
+    const told = (code, message) => (error) => error instanceof SiglipError && error.code === code && message.test(error.message);
+    await assert.rejects(SiglipClassifier.load("./nowhere"), told("bad-model", /config\.json is missing/));
+    await assert.rejects(SiglipClassifier.load("demo", { backend: "webgpu" }), told("unsupported", /Node\.js offers no WebGPU/));
+    await assert.rejects(SiglipClassifier.load("demo", { threshold: 1 }), told("bad-input", /"threshold"/));
+  });
+});
