@@ -479,6 +479,21 @@ fn both_encoders_give_the_same_ids() {
     }
 }
 
+/// Compared with each other, or looked for one by one, so many would take minutes.
+#[test]
+fn a_hundred_thousand_added_tokens_are_found() {
+    let mut file = small("siglip2");
+    let added = file["added_tokens"].as_array_mut().unwrap();
+    for number in 0..100_000 {
+        added.push(json!({"id": 1500 + number, "content": format!("<added {number}>"), "single_word": false, "lstrip": false,
+            "rstrip": false, "normalized": number % 2 > 0, "special": false}));
+    }
+    let file = file.to_string();
+    let tokenizer = Tokenizer::new(file.as_bytes(), None, 4, 200_000).unwrap();
+    let ids = tokenizer.encode("<added 7><added 77778><added 99999>");
+    assert_eq!(ids.unwrap(), [1507, 79_278, 101_499, 1]);
+}
+
 /// Forty lines that each double a text: refused at once, by our own encoder and by the crate's.
 #[test]
 fn normalizers_that_blow_a_text_up_are_refused() {

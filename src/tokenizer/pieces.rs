@@ -213,4 +213,21 @@ mod tests {
         }
         assert_eq!(pieces.index(), Err(IndexError::Twice(2)));
     }
+
+    #[test]
+    fn pieces_that_were_made_to_collide_are_refused() {
+        let slot = |piece: &str| {
+            let mut hash = Hash::new();
+            hash.push(piece.as_bytes());
+            hash.slot(2048)
+        };
+        let mut pieces = Pieces::default();
+        let colliding = (0u32..)
+            .map(|n| n.to_string())
+            .filter(|piece| slot(piece) == 0);
+        for (piece, id) in colliding.take(1000).zip(0..) {
+            pieces.push(&piece, id).unwrap();
+        }
+        assert_eq!(pieces.index(), Err(IndexError::Collisions));
+    }
 }
