@@ -127,6 +127,29 @@ for (const engine of ["an engine that fails on command", "the real engine"]) {
       await page.close();
     });
 
+    test("labels are a string, an array or null, properties may come before the definition, and every text can be replaced", async () => {
+      const page = await open("<siglip-classifier labels='a cat; a dog'></siglip-classifier>");
+      const told = await page.evaluate(async (texts) => {
+        const { GERMAN } = await import(texts);
+        const tag = document.querySelector("siglip-classifier");
+        const labels = [tag.labels];
+        for (const given of ["birds, fish", ["one, and one"], null]) {
+          tag.labels = given;
+          labels.push(tag.labels);
+        }
+        // As a framework leaves a tag that is not defined yet.
+        const early = document.implementation.createHTMLDocument().createElement("siglip-classifier");
+        Object.assign(early, { labels: "birds", topK: 1, texts: GERMAN, image: new ImageData(4, 4) });
+        const result = new Promise((resolve) => early.addEventListener("siglip-result", (event) => resolve(event.detail)));
+        document.body.append(early);
+        return { labels, result: (await result).map((one) => one.label), early: early.labels, topK: early.getAttribute("top-k"), text: early.shadowRoot.textContent };
+      }, `${site.origin}/lib/texts/de.js`);
+      assert.deepEqual(told.labels, [["a cat", "a dog"], ["birds", "fish"], ["one, and one"], ["a cat", "a dog"]]);
+      assert.deepEqual([told.result, told.early, told.topK], [["birds"], ["birds"], "1"]);
+      assert.match(told.text, /Bild auswählen.*Am besten passt: birds, 90,0 %\./s);
+      await page.close();
+    });
+
     test("dropped and pasted pictures are taken", async () => {
       const page = await open('<siglip-classifier labels="a cat"></siglip-classifier>');
       for (const [type, property] of [["drop", "dataTransfer"], ["paste", "clipboardData"]]) {
