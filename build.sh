@@ -20,6 +20,8 @@ usage: ./build.sh [VERB]
   test          formatting, lints, documentation, native tests, wasm tests, the library and the page in three browsers
   bench [ARGS]  the benchmark table of the README, with the peers in the same run
   package       the npm package, ready to publish, in dist/
+  site OUT [--model DIR] [--dtype q8|q4] [--labels FILE]
+                a complete static site in OUT, files below 95 MB; it opens with that model, with these labels alone
   help          this text
 
 Needed beforehand: rustup (or cargo and rustc), Node.js 20 or newer with npm; for bench also Python 3.
@@ -81,12 +83,50 @@ package() {
   echo "The package is in dist/. To publish it: cd dist && npm publish"
 }
 
+# A folder for any static host: the page, the library and, if one is given, a model of one's own in few bits.
+site() {
+  local out='' model='' dtype=q8 labels='' name convert
+  while (($#)); do
+    case $1 in
+      --model | --dtype | --labels)
+        (($# > 1)) || die "$1 needs a value"
+        declare "${1#--}=$2"
+        shift
+        ;;
+      -*) die "$1 is no option of site: see ./build.sh help" ;;
+      *)
+        [[ ! $out ]] || die "site takes one folder to write, not \"$out\" and \"$1\""
+        out=$1
+        ;;
+    esac
+    shift
+  done
+  [[ $out ]] || die "site needs a folder to write, as in ./build.sh site OUT"
+  [[ $dtype == q8 || $dtype == q4 ]] || die "--dtype is \"$dtype\": it must be q8 or q4"
+  [[ ! $labels || -f $labels ]] || die "there is no file $labels (--labels)"
+  [[ ! $model || -f $model/config.json ]] || die "$model is no checkpoint: it has no config.json"
+  # Fixed labels are a conversion too.
+  [[ ! $labels || $model ]] || model=$root/www/lib/models/demo
+  build
+  node "$root/tools/site.mjs" "$root/www" "$out" || exit 1
+  if [[ $model ]]; then
+    model=$(cd "$model" && pwd)
+    name=${model##*/}
+    convert=("$model" "$out/models/$name" --dtype "$dtype" --shard 95MB ${labels:+--labels "$labels"})
+    say "Converting $name to $dtype"
+    cargo run --manifest-path "$root/Cargo.toml" --release --locked --quiet --example convert -- "${convert[@]}" || die "$name could not be converted: see the message above"
+    node "$root/tools/site.mjs" "$root/www" "$out" "models/$name" "$name" || exit 1
+  fi
+  echo "The site is in $out: copy it to any web server, or try it with: node tools/serve.mjs $out"
+}
+
 main() {
   local verb=${1:-build}
   (($# == 0)) || shift
   case $verb in
     serve) serve "$@" ;;
     bench) bench "$@" ;;
+    site) site "$@" ;;
     build | test | package)
       (($# == 0)) || {
         printf 'build.sh: %s takes no arguments\n\n' "$verb" >&2

@@ -1,7 +1,7 @@
 //! Writes a checkpoint in fewer bits, for people who host their own: a smaller download, held as it is.
 //!
 //! ```text
-//! cargo run --release --example convert -- IN OUT --dtype f16|q8|q4 [--labels FILE] [--template T]...
+//! cargo run --release --example convert -- IN OUT --dtype f16|q8|q4 [--labels FILE] [--template T]... [--shard 95MB]
 //! ```
 //!
 //! IN is a checkpoint folder as the Hugging Face Hub has it; OUT gets the same files. `f16` weights are as any reader of safetensors
@@ -12,6 +12,8 @@
 //! `--labels FILE`, with one label per line, makes a classifier of these labels only: their embeddings are written instead of the text
 //! tower and the tokenizer, which is half the download. The labels are put into `--template` (default
 //! "This is a photo of {}."); of several the embeddings are averaged.
+//!
+//! `--shard 95MB` splits the weights into files of at most that size, for hosts with a limit.
 #![cfg_attr(target_family = "wasm", no_main)] // a native program; wasm-pack compiles all there is
 #![cfg(not(target_family = "wasm"))]
 
@@ -25,7 +27,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use common::{bad_input, dtype, finish, print};
 use siglip_web::checkpoint::format::{FixedLabels, config_with_labels};
-use siglip_web::checkpoint::{Folder, calibrate, convert};
+use siglip_web::checkpoint::{Folder, calibrate, convert, shard};
 use siglip_web::classifier::DEFAULT_TEMPLATE;
 use siglip_web::{Backend, Classifier, Dtype, Error, Result};
 
@@ -48,6 +50,21 @@ struct Arguments {
     /// Sentence with {} where such a label goes; several are averaged
     #[arg(long = "template", requires = "labels", default_values = [DEFAULT_TEMPLATE])]
     templates: Vec<String>,
+    /// Splits the weights into files of at most this size, as in 95MB
+    #[arg(long, value_name = "SIZE", value_parser = file_size)]
+    shard: Option<u64>,
+}
+
+fn file_size(word: &str) -> std::result::Result<u64, String> {
+    let bytes = match word.strip_suffix("MB") {
+        Some(megabytes) => megabytes
+            .parse()
+            .ok()
+            .and_then(|n: u64| n.checked_mul(1_000_000)),
+        None => word.parse().ok(),
+    };
+    let size = bytes.filter(|bytes| *bytes > 0);
+    size.ok_or_else(|| "give a size, as in 95MB or 95000000".into())
 }
 
 fn fewer_bits(word: &str) -> std::result::Result<Dtype, String> {
@@ -120,8 +137,13 @@ fn run(arguments: &Arguments) -> Result<()> {
         std::fs::write(&path, bytes).map_err(|error| unwritable(&path, &error))?;
     }
     let size = std::fs::metadata(&weights).map_or(0, |metadata| metadata.len());
+    let files = arguments.shard.map_or(Ok(1), |limit| shard(out, limit))?;
+    let split = match files {
+        1 => String::new(),
+        _ => format!(", in {files} files"),
+    };
     print(format_args!(
-        "{}: {:.1} MB",
+        "{}: {:.1} MB{split}",
         weights.display(),
         size as f64 / 1e6
     ))

@@ -185,6 +185,35 @@ run "$node" "$root/tools/package.mjs" "$scratch/repo" "$scratch/dist"
 ((status == 1)) && [[ $out == *"lacks pkg/siglip_web_webgpu_bg.wasm"*./build.sh* ]]
 check "a package without its wasm is refused"
 
+# --- A site ---
+
+for wrong in "" "$scratch/site --dtype f32" "$scratch/site --shape round" "$scratch/site --model $scratch" "$scratch/site --labels $scratch/none" "a b"; do
+  run "$script" site $wrong
+  ((status == 1)) && [[ $out == build.sh:* && $out != *Compiling* && ! -e $scratch/site ]]
+  check "site refuses \"${wrong//"$scratch"/…}\" before it builds"
+done
+
+printf '<head>\n</head>' >"$scratch/repo/www/index.html"
+run "$node" "$root/tools/site.mjs" "$scratch/repo/www" "$scratch/site"
+((status == 0)) && [[ -f $scratch/site/index.html && -f $scratch/site/lib/siglip-web.js && -f $scratch/site/lib/models/demo/config.json && ! -e $scratch/site/lib/siglip-web.d.ts ]] &&
+  grep -q '"lib/siglip-web.js"' "$scratch/site/offline.js"
+check "a site holds the page and its library, and lists them for the service worker"
+run "$node" "$root/tools/site.mjs" "$scratch/repo/www" "$scratch/site" models/mine 'Cats & "dogs"'
+((status == 0)) && grep -q '<meta name="siglip-model" content="models/mine/" data-title="Cats &amp; &quot;dogs&quot;">' "$scratch/site/index.html"
+check "a site's page names the model that it opens with"
+run "$node" "$root/tools/site.mjs" "$scratch/repo/www" "$scratch/site"
+((status == 0)) && ! grep -q siglip-model "$scratch/site/index.html"
+check "a site is written again over itself"
+mkdir "$scratch/other" && touch "$scratch/other/thesis.tex"
+run "$node" "$root/tools/site.mjs" "$scratch/repo/www" "$scratch/other"
+((status == 1)) && [[ $out == *"is no site"* && -f $scratch/other/thesis.tex ]]
+check "any other folder is left alone"
+truncate -s 95000000 "$scratch/repo/www/large.bin"
+run "$node" "$root/tools/site.mjs" "$scratch/repo/www" "$scratch/site"
+rm "$scratch/repo/www/large.bin"
+((status == 1)) && [[ $out == *"large.bin has 95 MB"* ]]
+check "a file that free hosts don't take is named"
+
 # --- What is missing ---
 
 fresh

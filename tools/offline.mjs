@@ -6,8 +6,8 @@ import { readFileSync, readdirSync, realpathSync, writeFileSync } from "node:fs"
 import { join, relative, sep } from "node:path";
 import { fileURLToPath } from "node:url";
 
-/** What only developers read, and what the worker itself is made of. */
-const LEFT_OUT = /(\.d\.ts|\.md|\.model|^service-worker\.js|^offline\.js|(^|\/)\..*|^samples\/page\.png)$/;
+/** What only developers read, what the worker itself is made of, and a site's own model, which the library keeps. */
+const LEFT_OUT = /(^models\/.*|\.d\.ts|\.md|\.model|^service-worker\.js|^offline\.js|(^|\/)\..*|^samples\/page\.png)$/;
 /** Fetched when a browser first wants them: each takes one of these. */
 const LATER = /^lib\/pkg\//;
 

@@ -12,6 +12,8 @@ mod memory;
 mod ports;
 mod precision;
 mod safetensors;
+#[cfg(not(target_family = "wasm"))]
+mod shards;
 #[cfg(all(feature = "train", not(target_family = "wasm")))]
 mod write;
 
@@ -24,6 +26,8 @@ pub use memory::{Memory, MemoryReader};
 pub use ports::{MaybeSend, Pace, Progress, Reader, Source, Stage, Store, too_large};
 pub use precision::weight_dtype;
 pub use safetensors::{FileHeader, TensorInfo};
+#[cfg(not(target_family = "wasm"))]
+pub use shards::shard;
 #[cfg(all(feature = "train", not(target_family = "wasm")))]
 pub use write::{StoredDtype, write_file, write_safetensors};
 

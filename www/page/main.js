@@ -25,7 +25,10 @@ const $ = (id) => document.getElementById(id);
 const list = new ResultList($('results'));
 
 const demo = { id: 'demo', source: 'demo', title: 'the demo model' };
-const model = { classifier: undefined, choice: demo, backend: 'auto', dtype: 'auto', whole: false, loading: undefined };
+// A site made by `./build.sh site --model` names its own model in the page's head.
+const named = document.querySelector('meta[name="siglip-model"]');
+const first = named ? { id: 'site', source: new URL(named.content, document.baseURI).href, title: named.dataset.title } : demo;
+const model = { classifier: undefined, choice: first, backend: 'auto', dtype: 'auto', whole: false, loading: undefined };
 const models = new ModelList(() => ({ dtype: $('dtype').value, backend: $('backend').value }));
 const picture = { now: undefined, next: undefined, fetching: undefined }; // `next` is shown, but not yet accepted by the model
 const strip = []; // pictures that came together
@@ -366,6 +369,14 @@ function readLabels() {
   mark();
 }
 
+/** A model converted for fixed labels takes no others. */
+function takeFixedLabels({ labels: fixed }) {
+  if (!fixed || (labels.list.length > 0 && labels.list.every((label) => fixed.includes(label)))) return;
+  $('labels').value = fixed.join('\n');
+  labels.own = true;
+  readLabels();
+}
+
 /** A sample's labels go into the box, unless the person has typed some; then they are only offered. */
 function suggest(suggested) {
   $('suggestion').hidden = true;
@@ -579,6 +590,7 @@ async function load(choice) {
       model.keeping = answer;
       if (model.classifier === classifier) describe();
     });
+    takeFixedLabels(classifier.info);
     describe();
     showCaches();
     run(choice.notice);
@@ -628,6 +640,7 @@ function chooseModel() {
     return;
   }
   if (value === 'demo') return void load(demo);
+  if (value === 'site') return void load(first);
   const choice = { id: value, source: value, title: models.find(value).title };
   chooseModel.timer = setTimeout(() => load(choice), 600); // arrow keys may only be passing by a large download
 }
@@ -696,10 +709,11 @@ addEventListener('keydown', (event) => {
   if (event.key === 'Escape' && !$('busy').hidden && !document.querySelector('dialog[open]')) $('cancel').click();
 });
 
+if (named) $('model').prepend(new Option(first.title, first.id, true, true));
 recall();
 describe();
 readLabels();
-load(demo);
+load(first);
 const sharing = connectApp((shared) => takeAll([shared].flat()));
 showSamples(takeAll).then(
   async ([first]) => (await sharing) || picture.now || picture.next || takeAll([first]),

@@ -1,0 +1,51 @@
+// A complete static site: node site.mjs WWW OUT [FOLDER TITLE] (./build.sh site). It is the page with its library; with FOLDER, a checkpoint under OUT,
+// the page opens with that model. Without it, WWW is copied; a second call names the model and lists the files for the page's service worker.
+import { cpSync, existsSync, mkdirSync, readFileSync, readdirSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { join, relative } from "node:path";
+import { offlineList } from "./offline.mjs";
+
+/** The largest file that free static hosts take. */
+const LARGEST = 95e6;
+
+const [www, out, folder, title] = process.argv.slice(2);
+
+/** What a site is known by: no other folder is replaced. */
+const isSite = () => ["index.html", "lib/siglip-web.js"].every((file) => existsSync(join(out, file)));
+
+function copy() {
+  if (existsSync(out) && !(statSync(out).isDirectory() && (readdirSync(out).length === 0 || isSite()))) {
+    fail(`${out} is there already and is no site of this page: give a folder that is empty or new`);
+  }
+  rmSync(out, { recursive: true, force: true });
+  mkdirSync(out, { recursive: true });
+  // What only developers and the README look at.
+  const left = /(\.d\.ts|\.md|\.model|samples\/page\.png|\/\.[^/]*)$/;
+  cpSync(www, out, { recursive: true, filter: (path) => !left.test(path) });
+}
+
+function nameModel() {
+  const page = join(out, "index.html");
+  const text = readFileSync(page, "utf8");
+  const quoted = (/** @type {string} */ value) => value.replace(/&/g, "&amp;").replace(/"/g, "&quot;").replace(/</g, "&lt;");
+  const tag = `<meta name="siglip-model" content="${quoted(`${folder}/`)}" data-title="${quoted(title)}">`;
+  writeFileSync(page, text.replace("</head>", () => `${tag}\n</head>`));
+}
+
+function check() {
+  for (const entry of readdirSync(out, { recursive: true, withFileTypes: true })) {
+    const path = join(entry.parentPath ?? entry.path, entry.name);
+    if (entry.isFile() && statSync(path).size >= LARGEST) {
+      fail(`${relative(out, path)} has ${(statSync(path).size / 1e6).toFixed(0)} MB, and free static hosts take ${LARGEST / 1e6} at most: take --dtype q4, or --labels, which needs no token table`);
+    }
+  }
+}
+
+function fail(/** @type {string} */ message) {
+  console.error(`site: ${message}`);
+  process.exit(1);
+}
+
+if (folder === undefined) copy();
+else nameModel();
+check();
+writeFileSync(join(out, "offline.js"), offlineList(out));
