@@ -83,6 +83,21 @@ inside() {
 }
 calls() { grep -q -- "$1" "$scratch/calls"; }
 
+# --- What the documentation names ---
+
+for document in README.md CONTRIBUTING.md CHANGELOG.md docs/architecture.md docs/benchmarks.md docs/decisions.md docs/formats.md; do
+  (
+    cd "$root/$(dirname "$document")" || exit 1
+    {
+      # Links, but for those to other sites and within the page; then files and folders of the repository in code spans.
+      grep -o '](\([^)#]*\)' "$root/$document" | cut -c 3- | grep -v '^https\?:'
+      grep -o '`\(src\|www\|tools\|tests\|benches\|examples\|docs\)/[^` *…]*`' "$root/$document" | tr -d '`' | sed "s|^|$root/|"
+    } | while read -r path; do [[ ! $path || -e $path ]] || echo "$document names $path, which is not there"; done
+  ) >"$scratch/out"
+  [[ ! -s $scratch/out ]]
+  check "what $document names is there"
+done
+
 # --- What users type ---
 
 run "$script" nonsense

@@ -92,6 +92,30 @@ wasm_tests() {
     WASM_BINDGEN_TEST_WEBDRIVER_JSON=$capabilities WASM_BINDGEN_TEST_TIMEOUT=1200 WASM_BINDGEN_TEST_DRIVER_TIMEOUT=60 \
     wasm_cargo test --locked --profile web --target $wasm --test web --no-default-features --features webgpu
 }
+# What users of Rust wasm crates type first. The same tests as above by another runner, so only where it is installed.
+wasm_pack() {
+  local pkg=$target/wasm-pack
+  if ! have wasm-pack; then
+    echo "skipped: wasm-pack test and wasm-pack build, because wasm-pack is missing: cargo install wasm-pack takes three minutes on two cores"
+    return
+  fi
+  if [[ $std != rustup ]]; then
+    echo "skipped: wasm-pack test and wasm-pack build, because wasm-pack takes rustup's standard library alone"
+    return
+  fi
+  export PATH=$bindgen:$PATH CARGO_TARGET_DIR=$target WASM_BINDGEN_TEST_TIMEOUT=1200
+  unset RUSTFLAGS
+  wasm-pack test --mode no-install --headless --chrome --chromedriver "$CHROMEDRIVER" -- --locked --profile web --test web
+  rm -rf "$pkg"
+  wasm-pack build --mode no-install --target web --profile web --out-dir "$pkg" -- --locked --no-default-features
+  node --input-type=module -e '
+    import { readFile } from "node:fs/promises";
+    const folder = `${process.argv[1]}/`;
+    const { main } = JSON.parse(await readFile(`${folder}package.json`));
+    const { default: start, Engine } = await import(`${folder}${main}`);
+    await start({ module_or_path: await readFile(`${folder}siglip_web_bg.wasm`) });
+    if (typeof Engine.load !== "function") throw new Error("the package has no Engine.load");' "$pkg"
+}
 check_types() { "$node_bin/tsc" --project tests/browser; }
 script_tests() { tests/build.sh; }
 browser_tests() {
@@ -125,6 +149,7 @@ run_tests() {
   step "Dependencies" check_dependencies
   step "Native tests" native_tests
   step "Wasm tests in Chromium" wasm_tests
+  step "wasm-pack" wasm_pack
   step "Types" check_types
   # Before build.sh's own tests, which serve and pack what is built.
   step "Release wasm" build

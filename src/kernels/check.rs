@@ -216,7 +216,7 @@ pub(super) fn pseudo_random(seed: &mut u32, count: usize) -> Vec<f32> {
         .collect()
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(target_family = "wasm")))]
 mod tests {
     use super::*;
     use crate::error::Code;
