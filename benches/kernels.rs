@@ -9,8 +9,7 @@
 use std::time::{Duration, Instant};
 
 use burn::tensor::{Device, Tensor};
-use siglip_web::kernels::{self, Dtype, PackedMatrix, PackedWeight};
-use siglip_web::model::Activation;
+use siglip_web::kernels::{self, Activation, Dtype, Epilogue, Numbers, PackedMatrix, PackedWeight};
 use siglip_web::{Backend, Classifier, LoadOptions, Picture, device};
 
 /// An encoder's sizes.
@@ -40,24 +39,12 @@ const SO400M: Encoder = Encoder {
 struct Bench {
     quick: bool,
     device: Device,
-    seed: u32,
+    numbers: Numbers,
 }
 
 impl Bench {
-    /// Numbers in −1…1.
-    fn numbers(&mut self, count: usize) -> Vec<f32> {
-        let mut next = || {
-            self.seed = self
-                .seed
-                .wrapping_mul(1_664_525)
-                .wrapping_add(1_013_904_223);
-            (self.seed >> 8) as f32 / (1 << 23) as f32 - 1.0
-        };
-        (0..count).map(|_| next()).collect()
-    }
-
     fn tensor<const D: usize>(&mut self, shape: [usize; D]) -> Tensor<D> {
-        let values = self.numbers(shape.iter().product());
+        let values = self.numbers.values(shape.iter().product());
         kernels::from_vec(values, shape, &self.device)
     }
 
@@ -119,9 +106,12 @@ impl Bench {
         ] {
             let x = self.tensor([1, tokens, input]);
             let bias = self.tensor([output]);
-            let residual = residual.then(|| self.tensor([1, tokens, output]));
-            let activation = residual.is_none().then_some(Activation::GeluTanh);
-            let values = self.numbers(output * input);
+            let added = residual.then(|| self.tensor([1, tokens, output]));
+            let epilogue = || match added.clone() {
+                Some(added) => Epilogue::add::<3>(added),
+                None => Epilogue::Activation(Activation::GeluTanh),
+            };
+            let values = self.numbers.values(output * input);
             let operations = 2.0 * (tokens * input * output) as f64;
             for dtype in Dtype::ALL {
                 let time = match dtype {
@@ -130,24 +120,16 @@ impl Bench {
                         let weight: Tensor<2> =
                             kernels::from_vec(values.clone(), shape, &self.device);
                         self.time(|| {
-                            let (x, bias) = (x.clone(), bias.clone());
-                            kernels::linear(x, weight.clone(), bias, activation, residual.clone())
+                            kernels::linear(x.clone(), weight.clone(), bias.clone(), epilogue())
                         })
                     }
                     _ => {
                         let matrix = PackedMatrix::pack(dtype, input, &values);
                         let weight = PackedWeight::new(matrix, &self.device);
-                        self.time(|| {
-                            let (x, bias) = (x.clone(), bias.clone());
-                            kernels::linear_packed(x, &weight, bias, activation, residual.clone())
-                        })
+                        self.time(|| kernels::linear(x.clone(), &weight, bias.clone(), epilogue()))
                     }
                 };
-                let finish = if residual.is_some() {
-                    "+ residual"
-                } else {
-                    "GELU"
-                };
+                let finish = if residual { "+ residual" } else { "GELU" };
                 let name = format!("linear {input} → {output}, {finish}, {}", dtype.as_str());
                 self.row(&name, operations, ceiling, time);
             }
@@ -295,7 +277,7 @@ fn main() {
             let mut bench = Bench {
                 quick,
                 device,
-                seed: 1,
+                numbers: Numbers(1),
             };
             println!("## GPU: {}", device::adapter().unwrap_or_default());
             let x = bench.tensor([if quick { 1 << 14 } else { 1 << 22 }]);
@@ -317,7 +299,7 @@ fn main() {
     let mut bench = Bench {
         quick,
         device,
-        seed: 1,
+        numbers: Numbers(1),
     };
     println!("\n## CPU, all cores");
     for encoder in encoders {

@@ -12,7 +12,7 @@ use crate::kernels::check::check;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Backend {
-    /// The processor: burn-flex with SIMD.
+    /// The processor: burn-flex natively, our own SIMD in the browser.
     Cpu,
     /// The GPU: WebGPU in the browser, Vulkan, Metal or DX12 natively.
     WebGpu,

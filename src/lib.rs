@@ -26,6 +26,7 @@ pub mod tokenizer;
 
 pub mod model;
 
+#[doc(hidden)]
 pub mod kernels;
 
 pub mod loss;

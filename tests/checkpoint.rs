@@ -15,6 +15,7 @@ use siglip_web::checkpoint::{
     shard_names, weight_dtype,
 };
 use siglip_web::classifier::Picture;
+use siglip_web::kernels::Numbers;
 use siglip_web::model::{SiglipConfig, parameters};
 use siglip_web::{Classifier, ClassifyOptions, Code, Dtype, Error, LabelSet, LoadOptions};
 
@@ -286,11 +287,8 @@ fn changed_bytes_of_small_files_never_panic() {
     let (tiny, odd) = (TINY.source(), ODD.source());
     let weights = &tiny.files["model.safetensors"];
     let length = u64::from_le_bytes(weights[..8].try_into().unwrap()) as usize;
-    let mut seed = 1_u32;
-    let mut random = |below: usize| {
-        seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        (seed >> 8) as usize % below
-    };
+    let mut numbers = Numbers(1);
+    let mut random = |below: usize| numbers.bits() as usize % below;
     let mut change = |bytes: &[u8]| {
         let mut bytes = bytes.to_vec();
         for _ in 0..=random(3) {

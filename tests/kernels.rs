@@ -5,8 +5,9 @@
 mod common;
 
 use burn::tensor::{Device, Distribution, Int, Tensor, TensorData};
-use siglip_web::kernels::{self, Dtype, PackedMatrix, PackedWeight, reference};
-use siglip_web::model::Activation;
+use siglip_web::kernels::{
+    self, Activation, Dtype, Epilogue, Numbers, PackedMatrix, PackedWeight, reference,
+};
 use siglip_web::{Backend, device};
 
 fn devices() -> Vec<Device> {
@@ -57,6 +58,25 @@ fn assert_close<const D: usize>(what: &str, got: Tensor<D>, expected: Tensor<D>)
     }
 }
 
+/// Activation, and whether there is a residual.
+const EPILOGUES: [(Option<Activation>, bool); 3] = [
+    (None, false),
+    (Some(Activation::GeluTanh), false),
+    (None, true),
+];
+
+fn epilogue(
+    activation: Option<Activation>,
+    residual: Option<&TensorData>,
+    device: &Device,
+) -> Epilogue {
+    match (activation, residual) {
+        (Some(activation), _) => Epilogue::Activation(activation),
+        (None, Some(residual)) => Epilogue::add(on::<3>(device, residual)),
+        (None, None) => Epilogue::None,
+    }
+}
+
 #[test]
 fn linear_on_odd_sizes() {
     let cpu = Device::flex();
@@ -69,18 +89,13 @@ fn linear_on_odd_sizes() {
                     random([output]),
                     random([2, rows, output]),
                 );
-                for (activation, residual) in [
-                    (None, false),
-                    (Some(Activation::GeluTanh), false),
-                    (None, true),
-                ] {
-                    let run = |form: fn(_, _, _, _, _) -> Tensor<3>, device: &Device| {
+                for (activation, residual) in EPILOGUES {
+                    let run = |form: fn(_, Tensor<2>, _, _) -> Tensor<3>, device: &Device| {
                         form(
                             Tensor::<3>::from_data(x.clone(), device),
                             Tensor::<2>::from_data(w.clone(), device),
                             Tensor::<1>::from_data(b.clone(), device),
-                            activation,
-                            residual.then(|| Tensor::<3>::from_data(r.clone(), device)),
+                            epilogue(activation, residual.then_some(&r), device),
                         )
                     };
                     assert_close(
@@ -118,30 +133,26 @@ fn packed_linear_equals_the_plain_form_of_what_it_holds() {
             for dtype in [Dtype::F16, Dtype::Q8, Dtype::Q4] {
                 let packed = PackedMatrix::pack(dtype, input, &weight);
                 let plain = TensorData::new(packed.unpack(), [output, input]);
-                for (activation, residual) in [
-                    (None, false),
-                    (Some(Activation::GeluTanh), false),
-                    (None, true),
-                ] {
+                for (activation, residual) in EPILOGUES {
                     let arguments = |device: &Device| {
                         (
                             Tensor::<3>::from_data(x.clone(), device),
                             Tensor::<1>::from_data(b.clone(), device),
-                            residual.then(|| Tensor::<3>::from_data(r.clone(), device)),
+                            epilogue(activation, residual.then_some(&r), device),
                         )
                     };
-                    let (x, b, r) = arguments(device);
+                    let (x, b, finish) = arguments(device);
                     let held = PackedWeight::new(packed.clone(), device);
                     assert_eq!(held.dims(), [output, input]);
-                    let got = kernels::linear_packed(x, &held, b, activation, r);
-                    let (x, b, r) = arguments(&cpu);
+                    let got = kernels::linear(x, &held, b, finish);
+                    let (x, b, finish) = arguments(&cpu);
                     let w = Tensor::<2>::from_data(plain.clone(), &cpu);
                     assert_close(
                         &format!(
                             "{device:?} {dtype:?} linear {rows}×{input}→{output} {activation:?} residual {residual}"
                         ),
                         got,
-                        reference::linear(x, w, b, activation, r),
+                        reference::linear(x, w, b, finish),
                     );
                 }
                 let part = PackedWeight::new(packed, device).rows(2..4).unpack();
@@ -207,30 +218,9 @@ fn layer_norm_on_odd_sizes_and_large_offsets() {
     });
 }
 
-/// Sizes and numbers without a pattern, the same in every run.
-struct Numbers(u32);
-
-impl Numbers {
-    fn next(&mut self) -> u32 {
-        self.0 = self.0.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        self.0 >> 8
-    }
-
-    fn within(&mut self, range: std::ops::RangeInclusive<usize>) -> usize {
-        let count = range.end() - range.start() + 1;
-        range.start() + self.next() as usize % count
-    }
-
-    fn one_of<T: Copy>(&mut self, choices: &[T]) -> T {
-        choices[self.next() as usize % choices.len()]
-    }
-
-    /// Numbers in −1…1.
-    fn data<const D: usize>(&mut self, shape: [usize; D]) -> TensorData {
-        let count = shape.iter().product();
-        let values = (0..count).map(|_| self.next() as f32 / (1 << 23) as f32 - 1.0);
-        TensorData::new(values.collect::<Vec<_>>(), shape)
-    }
+/// Numbers in −1…1.
+fn data<const D: usize>(numbers: &mut Numbers, shape: [usize; D]) -> TensorData {
+    TensorData::new(numbers.values(shape.iter().product()), shape)
 }
 
 fn on<const D: usize>(device: &Device, data: &TensorData) -> Tensor<D> {
@@ -257,11 +247,11 @@ fn linear_layers_of_random_shapes() {
             let first = by * numbers.within(0..=2);
             let whole = first + output + by * numbers.within(0..=2);
             let (x, residual) = (
-                numbers.data([1, rows, input]),
-                numbers.data([1, rows, output]),
+                data(&mut numbers, [1, rows, input]),
+                data(&mut numbers, [1, rows, output]),
             );
-            let weights = [(); 3].map(|()| numbers.data([whole, input]));
-            let biases = [(); 3].map(|()| numbers.data([whole]));
+            let weights = [(); 3].map(|()| data(&mut numbers, [whole, input]));
+            let biases = [(); 3].map(|()| data(&mut numbers, [whole]));
             let finish = numbers.within(0..=2);
             let what = format!(
                 "{device:?} {dtype:?} {rows}×{input}→{first}+{output} of {whole}, finish {finish}"
@@ -283,22 +273,16 @@ fn linear_layers_of_random_shapes() {
             let bias = |i: usize| on::<1>(device, &biases[i]);
 
             // Some of the rows.
+            let x_there = on::<3>(device, &x);
             let got = match dtype {
-                Dtype::F32 => kernels::linear_part(
-                    on::<3>(device, &x),
-                    on(device, &plain[0]),
-                    bias(0),
-                    part.clone(),
-                ),
-                _ => kernels::linear_packed_part(
-                    on::<3>(device, &x),
-                    &packed[0],
-                    bias(0),
-                    part.clone(),
-                ),
+                Dtype::F32 => {
+                    let weight = on::<2>(device, &plain[0]);
+                    kernels::linear_part(x_there, weight, bias(0), part.clone())
+                }
+                _ => kernels::linear_part(x_there, &packed[0], bias(0), part.clone()),
             };
             let (weight, cut_bias) = cut(0);
-            let expected = reference::linear(on::<3>(&cpu, &x), weight, cut_bias, None, None);
+            let expected = reference::linear(on::<3>(&cpu, &x), weight, cut_bias, Epilogue::None);
             assert_close(&format!("part {what}"), got, expected);
 
             // Three at once.
@@ -310,7 +294,7 @@ fn linear_layers_of_random_shapes() {
                 }
                 _ => {
                     let [a, b, c] = &packed;
-                    kernels::projections_packed(on::<3>(device, &x), [a, b, c], biases)
+                    kernels::projections(on::<3>(device, &x), [a, b, c], biases)
                 }
             };
             for (i, got) in got.into_iter().enumerate() {
@@ -318,7 +302,7 @@ fn linear_layers_of_random_shapes() {
                     on::<2>(&cpu, &plain[i]),
                     on::<1>(&cpu, &numbers_of(bias(i))),
                 );
-                let expected = reference::linear(on::<3>(&cpu, &x), weight, bias, None, None);
+                let expected = reference::linear(on::<3>(&cpu, &x), weight, bias, Epilogue::None);
                 assert_close(&format!("projection {i} {what}"), got, expected);
             }
 
@@ -332,23 +316,22 @@ fn linear_layers_of_random_shapes() {
             let values = weight.clone().into_data().try_to_vec::<f32>().unwrap();
             let x_there = on::<3>(device, &x);
             let bias_there = on(device, &cut_bias.clone().into_data());
-            let residual_there = residual.map(|r| on(device, r));
+            let finish_there = epilogue(activation, residual, device);
             let got = match dtype {
                 Dtype::F32 => {
-                    let weight = on(device, &TensorData::new(values.clone(), [output, input]));
-                    kernels::linear(x_there, weight, bias_there, activation, residual_there)
+                    let weight = on::<2>(device, &TensorData::new(values.clone(), [output, input]));
+                    kernels::linear::<3>(x_there, weight, bias_there, finish_there)
                 }
                 _ => {
                     let weight =
                         PackedWeight::new(PackedMatrix::pack(dtype, input, &values), device);
-                    kernels::linear_packed(x_there, &weight, bias_there, activation, residual_there)
+                    kernels::linear(x_there, &weight, bias_there, finish_there)
                 }
             };
             let again = PackedMatrix::pack(dtype, input, &values).unpack();
             let weight = on(&cpu, &TensorData::new(again, [output, input]));
-            let residual = residual.map(|r| on(&cpu, r));
-            let expected =
-                reference::linear(on::<3>(&cpu, &x), weight, cut_bias, activation, residual);
+            let finish = epilogue(activation, residual, &cpu);
+            let expected = reference::linear(on::<3>(&cpu, &x), weight, cut_bias, finish);
             assert_close(&what, got, expected);
         }
     });
@@ -368,8 +351,8 @@ fn attention_and_norms_of_random_shapes() {
             let hidden = heads * numbers.one_of(&[1, 3, 4, 18, 32, 64, 72, 80, 128, 260]);
             let [queries, keys] =
                 [(); 2].map(|()| numbers.one_of(&[1, 2, 15, 16, 17, 33, 100, 196]));
-            let query = numbers.data([batch, queries, hidden]);
-            let [key, value] = [(); 2].map(|()| numbers.data([batch, keys, hidden]));
+            let query = data(&mut numbers, [batch, queries, hidden]);
+            let [key, value] = [(); 2].map(|()| data(&mut numbers, [batch, keys, hidden]));
             let run = |form: fn(_, _, _, _) -> Tensor<3>, device: &Device| {
                 // Peaked scores.
                 let key = on::<3>(device, &key) * 5.0;
@@ -383,8 +366,8 @@ fn attention_and_norms_of_random_shapes() {
                 run(reference::attention, &cpu),
             );
 
-            let x = numbers.data([batch, queries, hidden]);
-            let [gamma, beta] = [(); 2].map(|()| numbers.data([hidden]));
+            let x = data(&mut numbers, [batch, queries, hidden]);
+            let [gamma, beta] = [(); 2].map(|()| data(&mut numbers, [hidden]));
             let run = |form: fn(_, _, _, f64) -> Tensor<3>, device: &Device| {
                 form(on(device, &x), on(device, &gamma), on(device, &beta), 1e-6)
             };
@@ -404,8 +387,8 @@ fn copies_of_random_shapes() {
         let mut numbers = Numbers(13);
         for _ in 0..12 {
             let [batch, tokens, hidden] = [(); 3].map(|()| numbers.within(1..=20));
-            let x = numbers.data([batch, tokens, hidden]);
-            let rows = numbers.data([tokens, hidden]);
+            let x = data(&mut numbers, [batch, tokens, hidden]);
+            let rows = data(&mut numbers, [tokens, hidden]);
             let shapes = format!("{device:?} {batch}×{tokens}×{hidden}");
             let got = kernels::add_rows(on(device, &x), on(device, &rows));
             let expected = on::<3>(&cpu, &x) + on::<2>(&cpu, &rows).unsqueeze();
@@ -426,8 +409,8 @@ fn copies_of_random_shapes() {
             let ids: Vec<i32> = (0..6)
                 .map(|_| numbers.within(0..=batch * tokens - 1) as i32)
                 .collect();
-            let data = TensorData::new(ids.clone(), [2, 3]);
-            let got = kernels::gather(table, Tensor::<2, Int>::from_data(data, device));
+            let given = TensorData::new(ids.clone(), [2, 3]);
+            let got = kernels::gather(table, Tensor::<2, Int>::from_data(given, device));
             let all = on::<3>(&cpu, &x).reshape([batch * tokens, hidden]);
             let ids = Tensor::<1, Int>::from_data(TensorData::new(ids, [6]), &cpu);
             assert_close(
@@ -439,7 +422,7 @@ fn copies_of_random_shapes() {
             // Pictures whose edges a patch doesn't reach.
             let [channels, patch] = [numbers.within(1..=3), numbers.within(1..=5)];
             let [height, width] = [(); 2].map(|()| numbers.within(patch..=17));
-            let pixels = numbers.data([batch, channels, height, width]);
+            let pixels = data(&mut numbers, [batch, channels, height, width]);
             let got = kernels::patches(on(device, &pixels), patch);
             let (down, across) = (height / patch, width / patch);
             let expected = on::<4>(&cpu, &pixels)
@@ -460,11 +443,11 @@ fn copies_of_random_shapes() {
 #[cfg(feature = "webgpu")]
 #[test]
 fn an_encoder_layer_is_seven_dispatches() {
-    use siglip_web::model::{Siglip, SiglipConfig, Weights};
+    use siglip_web::model::{Parameter, Siglip, SiglipConfig, Weights};
 
     struct Random<'a>(&'a Device);
     impl Weights for Random<'_> {
-        fn tensor<const D: usize>(&mut self, _: &str, shape: [usize; D]) -> Tensor<D> {
+        fn tensor<const D: usize>(&mut self, _: Parameter, shape: [usize; D]) -> Tensor<D> {
             Tensor::from_data(random(shape), self.0)
         }
     }
@@ -493,7 +476,9 @@ mod gradients {
     use siglip_web::LoadOptions;
     use siglip_web::checkpoint::Checkpoint;
     use siglip_web::loss::sigmoid_loss;
-    use siglip_web::model::{ParameterSpec, Siglip, SiglipConfig, Weights, parameters, values};
+    use siglip_web::model::{
+        Parameter, ParameterSpec, Siglip, SiglipConfig, Weights, parameters, values,
+    };
 
     use super::*;
     use crate::common::{Fixture, ODD, TINY};
@@ -509,7 +494,7 @@ mod gradients {
     }
 
     impl Weights for Given<'_> {
-        fn tensor<const D: usize>(&mut self, _: &str, shape: [usize; D]) -> Tensor<D> {
+        fn tensor<const D: usize>(&mut self, _: Parameter, shape: [usize; D]) -> Tensor<D> {
             let values = self.values.next().unwrap().clone();
             let data = TensorData::new(values, shape);
             let tensor = Tensor::from_data(data, (self.device, self.dtype));
@@ -569,7 +554,7 @@ mod gradients {
                     })
                     .collect(),
                 config: loaded.config,
-                pixels: numbers.data([2, 3, side, side]),
+                pixels: data(&mut numbers, [2, 3, side, side]),
                 ids: TensorData::new(ids, [3, context]),
             }
         }
@@ -623,7 +608,9 @@ mod gradients {
                 .values
                 .iter()
                 .map(|values| {
-                    let along = numbers.data([values.len()]).try_to_vec::<f32>().unwrap();
+                    let along = data(&mut numbers, [values.len()])
+                        .try_to_vec::<f32>()
+                        .unwrap();
                     along.into_iter().map(f64::from).collect()
                 })
                 .collect();

@@ -6,7 +6,7 @@
 use burn::optim::{AdamW, AdamWConfig, AdamWState, AdaptiveMomentumState, Optimizer};
 use burn::tensor::{Device, Gradients, Tensor, TensorData};
 use siglip_web::kernels::to_vec;
-use siglip_web::model::{ParameterSpec, Siglip, SiglipConfig, Weights, parameters, values};
+use siglip_web::model::{self, ParameterSpec, Siglip, SiglipConfig, Weights, parameters, values};
 use siglip_web::{Code, Error, Result};
 use twox_hash::XxHash3_128;
 
@@ -194,9 +194,12 @@ struct View<'a> {
 }
 
 impl Weights for View<'_> {
-    fn tensor<const D: usize>(&mut self, name: &str, shape: [usize; D]) -> Tensor<D> {
+    fn tensor<const D: usize>(&mut self, asked: model::Parameter, shape: [usize; D]) -> Tensor<D> {
         let parameter = self.parameters.next().expect("as many as it has names");
-        assert_eq!(parameter.spec.name, name, "the order of the parameters");
+        assert_eq!(
+            parameter.spec.name, asked.name,
+            "the order of the parameters"
+        );
         let value = parameter.value.clone().reshape(shape);
         if !(self.gradients && parameter.trained) {
             self.leaves.push(None);

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::json;
 use crate::kernels::Dtype;
-use crate::model::{self, ParameterSpec, SiglipConfig};
+use crate::model::{self, ParameterSpec, Role, SiglipConfig};
 
 /// The key of both.
 pub const KEY: &str = "siglip_web";
@@ -102,6 +102,7 @@ pub(super) fn parameters(config: &SiglipConfig, fixed: Option<&FixedLabels>) -> 
     specs.push(ParameterSpec {
         name: LABEL_EMBEDDINGS.into(),
         shape: vec![fixed.labels.len(), config.vision.encoder.hidden_size],
+        role: Role::Other,
         is_weight: false,
         layer: None,
     });

@@ -180,10 +180,7 @@ impl Checkpoint {
             });
         };
         building(0);
-        let model = match fixed {
-            Some(_) => Siglip::without_text(config, &mut loader),
-            None => Siglip::new(config, &mut loader),
-        };
+        let model = Siglip::new(config, &mut loader);
         let rows = match (loader.table.take(), loader.remote.take()) {
             (Some(table), _) => Some(TokenRows::in_memory(table)),
             (None, Some(table)) => Some(TokenRows::remote(table, source, reader, store)),

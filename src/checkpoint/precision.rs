@@ -2,9 +2,8 @@
 
 use burn::tensor::Device;
 
-use super::format::TOKEN_TABLE;
 use crate::kernels::{Dtype, takes_packed};
-use crate::model::ParameterSpec;
+use crate::model::{ParameterSpec, Role};
 
 /// Weights up to this many bytes stay in f32 unless the caller says otherwise.
 const SMALL: u64 = 64 << 20;
@@ -30,14 +29,15 @@ pub(super) fn auto_dtype(parameters: usize, device: &Device) -> Dtype {
 ///   first layer counts three times as much as that of the fourth).
 /// - In `q4`, the MLP of the vision tower's head: nothing comes after it that could average its error.
 pub fn weight_dtype(dtype: Dtype, spec: &ParameterSpec) -> Dtype {
-    let finer = |names: &[&str]| names.iter().any(|part| spec.name.contains(part));
-    match dtype {
+    match (dtype, spec.role) {
         // The host gathers the table's rows, whatever their length.
-        _ if spec.name != TOKEN_TABLE && !takes_packed(spec.matrix()) => Dtype::F32,
-        Dtype::Q8 if finer(&["q_proj", "k_proj", "token_embedding"]) => Dtype::F16,
-        Dtype::Q8 | Dtype::Q4 if finer(&["patch_embedding"]) => Dtype::F16,
-        Dtype::Q4 if !finer(&[".mlp.fc1.", ".mlp.fc2."]) => Dtype::Q8,
-        Dtype::Q4 if spec.layer.is_none_or(|(layer, of)| layer < of / 3) => Dtype::Q8,
-        other => other,
+        (_, role) if role != Role::TokenTable && !takes_packed(spec.matrix()) => Dtype::F32,
+        (Dtype::Q8, Role::Query | Role::Key | Role::TokenTable) => Dtype::F16,
+        (Dtype::Q8 | Dtype::Q4, Role::PatchEmbedding) => Dtype::F16,
+        (Dtype::Q4, Role::Mlp) if spec.layer.is_some_and(|(layer, of)| layer >= of / 3) => {
+            Dtype::Q4
+        }
+        (Dtype::Q4, _) => Dtype::Q8,
+        (other, _) => other,
     }
 }

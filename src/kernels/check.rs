@@ -5,11 +5,10 @@
 
 use burn::tensor::{Device, Tensor};
 
-use super::packed::Dtype;
-use super::{PackedMatrix, PackedWeight, attention, from_ids, from_vec, reshape, to_vec};
-use super::{add_rows, gather, layer_norm, linear, linear_packed, patches, projections, take_rows};
+use super::{Activation, Dtype, Epilogue, Numbers, PackedMatrix, PackedWeight};
+use super::{add_rows, attention, from_ids, from_vec, gather, layer_norm, linear};
+use super::{patches, projections, reshape, take_rows, to_vec};
 use crate::error::{Error, Result};
-use crate::model::Activation;
 
 /// Largest difference that rounding explains in cases of this size, on values of order 1.
 const TOLERANCE: f32 = 1e-3;
@@ -28,7 +27,7 @@ const HEADS: usize = 3;
 /// `device-lost`, naming the operation and the difference, if the device fails or computes something else.
 pub async fn check(device: &Device) -> Result<()> {
     #[cfg(feature = "webgpu")]
-    super::ahead::begin(device, || drop(cases(device))).await;
+    super::pipelines::begin(device, || drop(cases(device))).await;
     // All have been started before the first is waited for.
     for (name, expected, got) in cases(device) {
         let eight_bits = *device == Device::flex() && name.contains("with q");
@@ -49,8 +48,8 @@ fn cases(device: &Device) -> Vec<(&'static str, Vec<f32>, Tensor<1>)> {
         let [a, b, c] = got.dims();
         cases.push((name, expected.to_vec(), reshape(got, [a * b * c])));
     };
-    let mut seed = 1;
-    let mut numbers = |count| pseudo_random(&mut seed, count);
+    let mut numbers = Numbers(1);
+    let mut numbers = |count| numbers.values(count);
     let rows = 2 * TOKENS;
     let (x, residual) = (numbers(rows * INPUT), numbers(rows * OUTPUT));
     let (weight, bias) = (numbers(OUTPUT * INPUT), numbers(OUTPUT));
@@ -62,17 +61,17 @@ fn cases(device: &Device) -> Vec<(&'static str, Vec<f32>, Tensor<1>)> {
     let (w, b) = (matrix(&weight, [OUTPUT, INPUT]), vector(&bias));
 
     let product = host::linear(&x, &weight, &bias);
-    let plain =
-        |activation, residual| linear(xs.clone(), w.clone(), b.clone(), activation, residual);
-    compare("matrix product", &product, plain(None, None));
+    let plain = |epilogue| linear(xs.clone(), w.clone(), b.clone(), epilogue);
+    compare("matrix product", &product, plain(Epilogue::None));
     let expected: Vec<f32> = product.iter().map(|v| host::gelu_tanh(*v)).collect();
-    compare("GELU", &expected, plain(Some(Activation::GeluTanh), None));
+    let gelu = Epilogue::Activation(Activation::GeluTanh);
+    compare("GELU", &expected, plain(gelu));
     let expected: Vec<f32> = product.iter().zip(&residual).map(|(y, r)| y + r).collect();
     let addend = tensor(&residual, [2, TOKENS, OUTPUT]);
-    compare("residual sum", &expected, plain(None, Some(addend)));
+    compare("residual sum", &expected, plain(Epilogue::add(addend)));
     // Which GPUs divide otherwise.
     let few = tensor(&x[..5 * INPUT], [1, 5, INPUT]);
-    let y = linear(few, w.clone(), b.clone(), None, None);
+    let y = linear(few, w.clone(), b.clone(), Epilogue::None);
     compare("matrix product of few rows", &product[..5 * OUTPUT], y);
     // Each bound once: WebGPU takes no buffer twice that a shader may write to, and all are declared so.
     let ws = [(); 3].map(|()| matrix(&weight, [OUTPUT, INPUT]));
@@ -87,7 +86,7 @@ fn cases(device: &Device) -> Vec<(&'static str, Vec<f32>, Tensor<1>)> {
         let packed = PackedMatrix::pack(dtype, INPUT, &weight);
         let expected = host::linear(&x, &packed.unpack(), &bias);
         let held = PackedWeight::new(packed, device);
-        let y = linear_packed(xs.clone(), &held, b.clone(), None, None);
+        let y = linear(xs.clone(), &held, b.clone(), Epilogue::None);
         compare(name, &expected, y);
     }
 
@@ -204,16 +203,6 @@ fn differ(name: &str, expected: &[f32], got: &[f32], tolerance: f32) -> Result<(
         "this device computes wrongly: its {name} is off by {difference:e} in a small test, where rounding explains {tolerance:e}. \
          Use the CPU (backend \"cpu\"), or try again after updating the graphics driver"
     )))
-}
-
-/// Numbers in −1…1 that are the same everywhere (a linear congruential generator).
-pub(super) fn pseudo_random(seed: &mut u32, count: usize) -> Vec<f32> {
-    (0..count)
-        .map(|_| {
-            *seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (*seed >> 8) as f32 / (1 << 23) as f32 - 1.0
-        })
-        .collect()
 }
 
 #[cfg(all(test, not(target_family = "wasm")))]

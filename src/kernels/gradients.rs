@@ -9,12 +9,12 @@ use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, NodeGuard, Ops, OpsKind};
 use burn::backend::tensor::{FloatTensor, IntTensor};
-use burn::backend::{Autodiff, Backend, TensorMetadata};
-use burn::tensor::Shape;
+use burn::backend::{Autodiff, AutodiffBackend, Backend, TensorMetadata};
+use burn::tensor::{Shape, TensorData, read_sync};
 
+use super::backend::Kernels;
 pub(super) use super::plain::{GELU_CUBE, GELU_SCALE};
-use super::{Dtype, Kernels};
-use crate::model::Activation;
+use super::{Activation, Dtype, Epilogue, Matrix, PackedMatrix};
 
 /// What derivatives need beside [`Kernels`].
 pub(crate) trait Derivatives: Kernels {
@@ -284,68 +284,62 @@ macro_rules! finish {
     };
 }
 
+/// The numbers of a packed weight `[output, input]`, through the host's memory.
+fn unpacked<B: Backend>(words: IntTensor<B>, dtype: Dtype, input: usize) -> FloatTensor<B> {
+    let (device, output) = (words.device(), words.shape()[0]);
+    let words = read_sync(B::int_into_data(words)).expect("the device answers");
+    let words = words.try_to_vec::<u32>().expect("words are u32");
+    let weight = PackedMatrix::from_words(dtype, input, words).unpack();
+    B::float_from_data(TensorData::new(weight, [output, input]), &device)
+}
+
 impl<B: Derivatives, C: CheckpointStrategy> Kernels for Autodiff<B, C> {
     fn siglip_linear(
         x: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
+        weight: Matrix<Self>,
         bias: FloatTensor<Self>,
-        activation: Option<Activation>,
+        epilogue: Epilogue<Self>,
     ) -> FloatTensor<Self> {
+        let weight = match weight {
+            Matrix::F32(weight) => weight,
+            // A constant: training holds its weights in f32.
+            Matrix::Packed {
+                words,
+                dtype,
+                input,
+            } => Self::from_inner(unpacked::<B>(words, dtype, input)),
+        };
         let (x, x_guard) = x.into_parts();
         let (weight, weight_guard) = weight.into_parts();
         let (bias, bias_guard) = bias.into_parts();
+        let product = |epilogue| {
+            let weight = Matrix::F32(weight.clone());
+            B::siglip_linear(x.clone(), weight, bias.clone(), epilogue)
+        };
         let guards: [NodeGuard; 3] = [x_guard, weight_guard, bias_guard];
-        let input = B::siglip_linear(x.clone(), weight.clone(), bias, None);
-        let output = match activation {
-            None => input.clone(),
-            Some(activation) => B::activate(input.clone(), activation),
+        let state = |activation| LinearState {
+            x: x.clone(),
+            weight: weight.clone(),
+            activation,
         };
-        let state = LinearState {
-            x,
-            weight,
-            activation: activation.map(|activation| (activation, input)),
-        };
-        finish!(LinearBackward, guards, state, output)
-    }
-
-    fn siglip_linear_residual(
-        x: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
-        bias: FloatTensor<Self>,
-        residual: FloatTensor<Self>,
-    ) -> FloatTensor<Self> {
-        let (x, x_guard) = x.into_parts();
-        let (weight, weight_guard) = weight.into_parts();
-        let (bias, bias_guard) = bias.into_parts();
-        let (residual, residual_guard) = residual.into_parts();
-        let guards: [NodeGuard; 4] = [x_guard, weight_guard, bias_guard, residual_guard];
-        let output = B::siglip_linear_residual(x.clone(), weight.clone(), bias, residual);
-        let state = LinearState {
-            x,
-            weight,
-            activation: None,
-        };
-        finish!(LinearResidualBackward, guards, state, output)
-    }
-
-    fn siglip_linear_packed(
-        _: FloatTensor<Self>,
-        _: IntTensor<Self>,
-        _: FloatTensor<Self>,
-        _: Dtype,
-        _: Option<Activation>,
-    ) -> FloatTensor<Self> {
-        unreachable!("linear_packed takes the plain form of a tensor with gradients")
-    }
-
-    fn siglip_linear_packed_residual(
-        _: FloatTensor<Self>,
-        _: IntTensor<Self>,
-        _: FloatTensor<Self>,
-        _: FloatTensor<Self>,
-        _: Dtype,
-    ) -> FloatTensor<Self> {
-        unreachable!("linear_packed takes the plain form of a tensor with gradients")
+        match epilogue {
+            Epilogue::None => {
+                finish!(LinearBackward, guards, state(None), product(Epilogue::None))
+            }
+            Epilogue::Activation(activation) => {
+                let input = product(Epilogue::None);
+                let output = B::activate(input.clone(), activation);
+                let state = state(Some((activation, input)));
+                finish!(LinearBackward, guards, state, output)
+            }
+            Epilogue::Add(residual) => {
+                let (residual, residual_guard) = residual.into_parts();
+                let [x_guard, weight_guard, bias_guard] = guards;
+                let guards: [NodeGuard; 4] = [x_guard, weight_guard, bias_guard, residual_guard];
+                let output = product(Epilogue::Add(residual));
+                finish!(LinearResidualBackward, guards, state(None), output)
+            }
+        }
     }
 
     fn siglip_attention(

@@ -1,31 +1,34 @@
-//! Operations in burn's own ones, on a backend's primitives: what a backend gets that has no form of its own, and what sizes go
-//! through that the CPU's vectors don't divide. The GPU has a form of each, so that a page's module holds none of burn's for it.
+//! Operations in burn's own ones, on a backend's primitives: what a backend gets that has no form of its own, and what goes through
+//! them that the CPU's vectors don't take. The GPU has a form of each, so that a page's module holds none of burn's for it.
 
 use burn::backend::Backend;
 use burn::backend::TensorMetadata;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::tensor::{Scalar, Shape, Slice};
 
-use crate::model::Activation;
+#[cfg(any(feature = "train", not(target_family = "wasm")))]
+use super::Activation;
+#[cfg(not(target_family = "wasm"))]
+use super::Epilogue;
 
 /// `2·√(2/π)`: GELU in its tanh form is `x · sigmoid(GELU_SCALE · (x + GELU_CUBE · x³))`.
 pub(super) const GELU_SCALE: f64 = 1.595_769_121_605_730_7;
 pub(super) const GELU_CUBE: f64 = 0.044_715;
 
+#[cfg(not(target_family = "wasm"))]
 pub fn linear<B: Backend>(
     x: FloatTensor<B>,
     weight: FloatTensor<B>,
     bias: FloatTensor<B>,
-    activation: Option<Activation>,
+    epilogue: Epilogue<B>,
 ) -> FloatTensor<B> {
     let y = B::float_matmul(x, B::float_transpose(weight));
-    let y = add_rows::<B>(
-        y,
-        B::float_reshape(bias.clone(), Shape::new([1, bias.shape()[0]])),
-    );
-    match activation {
-        None => y,
-        Some(Activation::GeluTanh) => {
+    let bias = B::float_reshape(bias.clone(), Shape::new([1, bias.shape()[0]]));
+    let y = add_rows::<B>(y, bias);
+    match epilogue {
+        Epilogue::None => y,
+        Epilogue::Add(residual) => B::float_add(y, residual),
+        Epilogue::Activation(Activation::GeluTanh) => {
             let cube = B::float_mul(B::float_mul(y.clone(), y.clone()), y.clone());
             let inner = B::float_add(y.clone(), B::float_mul_scalar(cube, scalar(GELU_CUBE)));
             let tanh = B::float_tanh(B::float_mul_scalar(inner, scalar(GELU_SCALE / 2.0)));
@@ -87,6 +90,7 @@ pub fn scaled_softmax<B: Backend>(scores: FloatTensor<B>, scale: f64) -> FloatTe
     B::float_div(e, sum)
 }
 
+#[cfg(not(target_family = "wasm"))]
 pub fn layer_norm<B: Backend>(
     x: FloatTensor<B>,
     gamma: FloatTensor<B>,

@@ -2,24 +2,20 @@
 
 use burn::tensor::{Tensor, activation};
 
-use crate::model::Activation;
+use super::{Activation, Epilogue};
 
 /// See [`linear`](super::linear).
 pub fn linear<const D: usize>(
     x: Tensor<D>,
     weight: Tensor<2>,
     bias: Tensor<1>,
-    activation: Option<Activation>,
-    residual: Option<Tensor<D>>,
+    epilogue: Epilogue,
 ) -> Tensor<D> {
     let y = burn::tensor::module::linear(x, weight.transpose(), Some(bias));
-    let y = match activation {
-        None => y,
-        Some(Activation::GeluTanh) => gelu_tanh(y),
-    };
-    match residual {
-        None => y,
-        Some(residual) => residual + y,
+    match epilogue {
+        Epilogue::None => y,
+        Epilogue::Activation(Activation::GeluTanh) => gelu_tanh(y),
+        Epilogue::Add(residual) => Tensor::<2>::from_dispatch(residual).reshape(y.dims()) + y,
     }
 }
 

@@ -4,7 +4,7 @@ use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 
 use super::layers::projections;
-use super::{EncoderConfig, LayerNorm, Linear, Mlp, Weight, Weights};
+use super::{EncoderConfig, LayerNorm, Linear, Mlp, Role, Scope, Weight, Weights};
 use crate::kernels;
 
 /// Multi-head self-attention (`SiglipAttention`): every position sees every position, no mask.
@@ -23,14 +23,14 @@ pub struct Attention {
 }
 
 impl Attention {
-    /// Takes `{name}.q_proj` … `{name}.out_proj`.
-    pub fn new(name: &str, config: &EncoderConfig, weights: &mut impl Weights) -> Self {
+    /// Takes `q_proj`, `k_proj`, `v_proj` and `out_proj`.
+    pub fn new(config: &EncoderConfig, mut weights: Scope<impl Weights>) -> Self {
         let h = config.hidden_size;
         Self {
-            q_proj: Linear::new(&format!("{name}.q_proj"), h, h, weights),
-            k_proj: Linear::new(&format!("{name}.k_proj"), h, h, weights),
-            v_proj: Linear::new(&format!("{name}.v_proj"), h, h, weights),
-            out_proj: Linear::new(&format!("{name}.out_proj"), h, h, weights),
+            q_proj: Linear::new(Role::Query, h, h, weights.at("q_proj")),
+            k_proj: Linear::new(Role::Key, h, h, weights.at("k_proj")),
+            v_proj: Linear::new(Role::Value, h, h, weights.at("v_proj")),
+            out_proj: Linear::new(Role::OutProjection, h, h, weights.at("out_proj")),
             heads: config.num_attention_heads,
         }
     }
@@ -64,23 +64,18 @@ pub struct AttentionPooling {
 }
 
 impl AttentionPooling {
-    /// Takes `{name}.probe`, `{name}.attention.*`, `{name}.layernorm.*` and `{name}.mlp.*`.
-    pub fn new(name: &str, config: &EncoderConfig, weights: &mut impl Weights) -> Self {
-        let h = config.hidden_size;
+    /// Takes `probe`, `attention`, `layernorm` and `mlp`.
+    pub fn new(config: &EncoderConfig, mut weights: Scope<impl Weights>) -> Self {
+        let (h, eps) = (config.hidden_size, config.layer_norm_eps);
+        let probe = weights.tensor("probe", [1, 1, h]);
+        let mut attention = weights.at("attention");
         Self {
-            probe: Param::from_tensor(weights.tensor(&format!("{name}.probe"), [1, 1, h])),
-            in_proj_weight: weights.weight(&format!("{name}.attention.in_proj_weight"), [3 * h, h]),
-            in_proj_bias: Param::from_tensor(
-                weights.tensor(&format!("{name}.attention.in_proj_bias"), [3 * h]),
-            ),
-            out_proj: Linear::new(&format!("{name}.attention.out_proj"), h, h, weights),
-            layernorm: LayerNorm::new(
-                &format!("{name}.layernorm"),
-                h,
-                config.layer_norm_eps,
-                weights,
-            ),
-            mlp: Mlp::new(&format!("{name}.mlp"), config, weights),
+            probe,
+            in_proj_weight: attention.weight("in_proj_weight", Role::InProjection, [3 * h, h]),
+            in_proj_bias: attention.tensor("in_proj_bias", [3 * h]),
+            out_proj: Linear::new(Role::OutProjection, h, h, attention.at("out_proj")),
+            layernorm: LayerNorm::new(h, eps, weights.at("layernorm")),
+            mlp: Mlp::new(config, weights.at("mlp")),
             heads: config.num_attention_heads,
         }
     }

@@ -8,13 +8,7 @@ use serde_json::Value;
 
 use crate::error::{Error, Result};
 use crate::json;
-
-/// The non-linearity of the MLPs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Activation {
-    /// `gelu_pytorch_tanh`: GELU in its tanh form, `x/2 · (1 + tanh(√(2/π) · (x + 0.044715 x³)))`.
-    GeluTanh,
-}
+use crate::kernels::Activation;
 
 /// What the encoders of both towers are described by.
 #[derive(Clone, Debug, PartialEq)]

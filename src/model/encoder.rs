@@ -3,7 +3,7 @@
 use burn::module::Module;
 use burn::tensor::Tensor;
 
-use super::{Activation, Attention, EncoderConfig, LayerNorm, Linear, Weights};
+use super::{Activation, Attention, EncoderConfig, LayerNorm, Linear, Role, Scope, Weights};
 
 /// Two linear layers with the activation between (`SiglipMLP`).
 #[derive(Module, Debug)]
@@ -18,12 +18,12 @@ pub struct Mlp {
 }
 
 impl Mlp {
-    /// Takes `{name}.fc1` and `{name}.fc2`.
-    pub fn new(name: &str, config: &EncoderConfig, weights: &mut impl Weights) -> Self {
+    /// Takes `fc1` and `fc2`.
+    pub fn new(config: &EncoderConfig, mut weights: Scope<impl Weights>) -> Self {
         let (hidden, intermediate) = (config.hidden_size, config.intermediate_size);
         Self {
-            fc1: Linear::new(&format!("{name}.fc1"), hidden, intermediate, weights),
-            fc2: Linear::new(&format!("{name}.fc2"), intermediate, hidden, weights),
+            fc1: Linear::new(Role::Mlp, hidden, intermediate, weights.at("fc1")),
+            fc2: Linear::new(Role::Mlp, intermediate, hidden, weights.at("fc2")),
             activation: config.hidden_act,
         }
     }
@@ -49,14 +49,14 @@ pub struct EncoderLayer {
 }
 
 impl EncoderLayer {
-    /// Takes `{name}.layer_norm1` … `{name}.mlp`.
-    pub fn new(name: &str, config: &EncoderConfig, weights: &mut impl Weights) -> Self {
+    /// Takes `layer_norm1`, `self_attn`, `layer_norm2` and `mlp`.
+    pub fn new(config: &EncoderConfig, mut weights: Scope<impl Weights>) -> Self {
         let (hidden, eps) = (config.hidden_size, config.layer_norm_eps);
         Self {
-            layer_norm1: LayerNorm::new(&format!("{name}.layer_norm1"), hidden, eps, weights),
-            self_attn: Attention::new(&format!("{name}.self_attn"), config, weights),
-            layer_norm2: LayerNorm::new(&format!("{name}.layer_norm2"), hidden, eps, weights),
-            mlp: Mlp::new(&format!("{name}.mlp"), config, weights),
+            layer_norm1: LayerNorm::new(hidden, eps, weights.at("layer_norm1")),
+            self_attn: Attention::new(config, weights.at("self_attn")),
+            layer_norm2: LayerNorm::new(hidden, eps, weights.at("layer_norm2")),
+            mlp: Mlp::new(config, weights.at("mlp")),
         }
     }
 
@@ -77,11 +77,12 @@ pub struct Encoder {
 }
 
 impl Encoder {
-    /// Takes `{name}.layers.0` … as many as the configuration says.
-    pub fn new(name: &str, config: &EncoderConfig, weights: &mut impl Weights) -> Self {
-        let layer = |i| EncoderLayer::new(&format!("{name}.layers.{i}"), config, weights);
+    /// Takes `layers.0` … as many as the configuration says.
+    pub fn new(config: &EncoderConfig, mut weights: Scope<impl Weights>) -> Self {
+        let count = config.num_hidden_layers;
+        let layer = |i| EncoderLayer::new(config, weights.layer(i, count));
         Self {
-            layers: (0..config.num_hidden_layers).map(layer).collect(),
+            layers: (0..count).map(layer).collect(),
         }
     }
 

@@ -5,8 +5,8 @@ use std::ops::Range;
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 
-use super::{Activation, Weights};
-use crate::kernels::{self, PackedWeight};
+use super::{Activation, Role, Scope, Weights};
+use crate::kernels::{self, Epilogue, Matrix, PackedWeight};
 
 /// A matrix `[output, input]`, as PyTorch and the checkpoints have it.
 #[derive(Module, Debug)]
@@ -27,20 +27,6 @@ impl Weight {
         }
     }
 
-    /// `x · weightᵀ + bias`, then `activation`, or added to `residual`; see [`kernels::linear`].
-    pub fn product<const D: usize>(
-        &self,
-        x: Tensor<D>,
-        bias: Tensor<1>,
-        activation: Option<Activation>,
-        residual: Option<Tensor<D>>,
-    ) -> Tensor<D> {
-        match self {
-            Weight::Plain(weight) => kernels::linear(x, weight.val(), bias, activation, residual),
-            Weight::Packed(weight) => kernels::linear_packed(x, weight, bias, activation, residual),
-        }
-    }
-
     /// `x · weightᵀ + bias` with some of the outputs only.
     pub fn part<const D: usize>(
         &self,
@@ -48,9 +34,15 @@ impl Weight {
         x: Tensor<D>,
         bias: Tensor<1>,
     ) -> Tensor<D> {
-        match self {
-            Weight::Plain(weight) => kernels::linear_part(x, weight.val(), bias, outputs),
-            Weight::Packed(weight) => kernels::linear_packed_part(x, weight, bias, outputs),
+        kernels::linear_part(x, self, bias, outputs)
+    }
+}
+
+impl From<&Weight> for Matrix {
+    fn from(weight: &Weight) -> Self {
+        match weight {
+            Weight::Plain(weight) => weight.val().into(),
+            Weight::Packed(weight) => weight.into(),
         }
     }
 }
@@ -65,17 +57,17 @@ pub struct Linear {
 }
 
 impl Linear {
-    /// Takes `{name}.weight` and `{name}.bias`.
-    pub fn new(name: &str, input: usize, output: usize, weights: &mut impl Weights) -> Self {
+    /// Takes `weight` and `bias`.
+    pub fn new(role: Role, input: usize, output: usize, mut weights: Scope<impl Weights>) -> Self {
         Self {
-            weight: weights.weight(&format!("{name}.weight"), [output, input]),
-            bias: Param::from_tensor(weights.tensor(&format!("{name}.bias"), [output])),
+            weight: weights.weight("weight", role, [output, input]),
+            bias: weights.tensor("bias", [output]),
         }
     }
 
     /// `[.., input]` → `[.., output]`.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        self.weight.product(x, self.bias.val(), None, None)
+        self.with_epilogue(x, Epilogue::None)
     }
 
     /// `[.., input]` → `[.., output]`, each value through `activation`.
@@ -84,31 +76,23 @@ impl Linear {
         x: Tensor<D>,
         activation: Activation,
     ) -> Tensor<D> {
-        self.weight
-            .product(x, self.bias.val(), Some(activation), None)
+        self.with_epilogue(x, Epilogue::Activation(activation))
     }
 
     /// `residual + forward(x)`: the end of both halves of an encoder layer.
     pub fn forward_residual<const D: usize>(&self, x: Tensor<D>, residual: Tensor<D>) -> Tensor<D> {
-        self.weight
-            .product(x, self.bias.val(), None, Some(residual))
+        self.with_epilogue(x, Epilogue::add(residual))
+    }
+
+    fn with_epilogue<const D: usize>(&self, x: Tensor<D>, epilogue: Epilogue) -> Tensor<D> {
+        kernels::linear(x, &self.weight, self.bias.val(), epilogue)
     }
 }
 
 /// The results of three layers of the same shape for the same `x`: on the GPU in one go.
 pub fn projections<const D: usize>(layers: [&Linear; 3], x: Tensor<D>) -> [Tensor<D>; 3] {
-    let biases = layers.map(|layer| layer.bias.val());
-    match layers.map(|layer| &layer.weight) {
-        [Weight::Plain(q), Weight::Plain(k), Weight::Plain(v)] => {
-            kernels::projections(x, [q.val(), k.val(), v.val()], biases)
-        }
-        [Weight::Packed(q), Weight::Packed(k), Weight::Packed(v)]
-            if q.dtype == k.dtype && k.dtype == v.dtype =>
-        {
-            kernels::projections_packed(x, [q, k, v], biases)
-        }
-        _ => layers.map(|layer| layer.forward(x.clone())),
-    }
+    let weights = layers.map(|layer| &layer.weight);
+    kernels::projections(x, weights, layers.map(|layer| layer.bias.val()))
 }
 
 /// Normalisation over the last dimension with a learned scale and offset.
@@ -123,11 +107,11 @@ pub struct LayerNorm {
 }
 
 impl LayerNorm {
-    /// Takes `{name}.weight` and `{name}.bias`.
-    pub fn new(name: &str, hidden: usize, epsilon: f64, weights: &mut impl Weights) -> Self {
+    /// Takes `weight` and `bias`.
+    pub fn new(hidden: usize, epsilon: f64, mut weights: Scope<impl Weights>) -> Self {
         Self {
-            gamma: Param::from_tensor(weights.tensor(&format!("{name}.weight"), [hidden])),
-            beta: Param::from_tensor(weights.tensor(&format!("{name}.bias"), [hidden])),
+            gamma: weights.tensor("weight", [hidden]),
+            beta: weights.tensor("bias", [hidden]),
             epsilon,
         }
     }

@@ -12,13 +12,16 @@ mod text;
 mod vision;
 mod weights;
 
+pub use crate::kernels::Activation;
 pub use attention::{Attention, AttentionPooling};
-pub use config::{Activation, EncoderConfig, SiglipConfig, TextConfig, VisionConfig};
+pub use config::{EncoderConfig, SiglipConfig, TextConfig, VisionConfig};
 pub use encoder::{Encoder, EncoderLayer, Mlp};
 pub use layers::{LayerNorm, Linear, Weight};
 pub use text::TextTower;
 pub use vision::VisionTower;
-pub use weights::{ParameterSpec, Weights, parameters, values, vision_parameters};
+pub use weights::{
+    Parameter, ParameterSpec, Role, Scope, Weights, parameters, values, vision_parameters,
+};
 
 use burn::module::{Module, Param};
 use burn::tensor::{Int, Tensor};
@@ -37,23 +40,16 @@ pub struct Siglip {
 }
 
 impl Siglip {
-    /// Builds the model, asking `weights` for every parameter by its name in a Hub checkpoint.
+    /// Builds the model, asking `weights` for every parameter by its name in a Hub checkpoint, and whether there are any of a text
+    /// tower.
     pub fn new(config: &SiglipConfig, weights: &mut impl Weights) -> Self {
+        let has_text = weights.has_text();
+        let mut weights = Scope::new(weights);
         Self {
-            vision: VisionTower::new(&config.vision, weights),
-            text: Some(TextTower::new(&config.text, weights)),
-            logit_scale: Param::from_tensor(weights.tensor("logit_scale", [1])),
-            logit_bias: Param::from_tensor(weights.tensor("logit_bias", [1])),
-        }
-    }
-
-    /// The same without a text tower.
-    pub fn without_text(config: &SiglipConfig, weights: &mut impl Weights) -> Self {
-        Self {
-            vision: VisionTower::new(&config.vision, weights),
-            text: None,
-            logit_scale: Param::from_tensor(weights.tensor("logit_scale", [1])),
-            logit_bias: Param::from_tensor(weights.tensor("logit_bias", [1])),
+            vision: VisionTower::new(&config.vision, weights.at("vision_model")),
+            text: has_text.then(|| TextTower::new(&config.text, weights.at("text_model"))),
+            logit_scale: weights.tensor("logit_scale", [1]),
+            logit_bias: weights.tensor("logit_bias", [1]),
         }
     }
 

@@ -3,7 +3,7 @@
 use burn::module::{Module, Param};
 use burn::tensor::{Int, Tensor};
 
-use super::{Encoder, LayerNorm, Linear, TextConfig, Weights};
+use super::{Encoder, LayerNorm, Linear, Role, Scope, TextConfig, Weights};
 use crate::kernels;
 
 /// A text transformer without a mask: padding is attended like any token, as in training.
@@ -23,34 +23,22 @@ pub struct TextTower {
 }
 
 impl TextTower {
-    /// Takes every `text_model.*` parameter.
-    pub fn new(config: &TextConfig, weights: &mut impl Weights) -> Self {
+    /// Takes `embeddings`, `encoder`, `final_layer_norm` and `head`.
+    pub fn new(config: &TextConfig, mut weights: Scope<impl Weights>) -> Self {
         let encoder = &config.encoder;
-        let hidden = encoder.hidden_size;
-        let name = "text_model";
+        let (hidden, eps) = (encoder.hidden_size, encoder.layer_norm_eps);
+        let (vocabulary, context) = (config.vocab_size, config.max_position_embeddings);
+        let mut embeddings = weights.at("embeddings");
         Self {
-            token_embedding: weights
-                .table(
-                    &format!("{name}.embeddings.token_embedding.weight"),
-                    [config.vocab_size, hidden],
-                )
-                .map(Param::from_tensor),
-            position_embedding: Param::from_tensor(weights.tensor(
-                &format!("{name}.embeddings.position_embedding.weight"),
-                [config.max_position_embeddings, hidden],
-            )),
-            encoder: Encoder::new(&format!("{name}.encoder"), encoder, weights),
-            final_layer_norm: LayerNorm::new(
-                &format!("{name}.final_layer_norm"),
-                hidden,
-                encoder.layer_norm_eps,
-                weights,
-            ),
+            token_embedding: embeddings.table("token_embedding.weight", [vocabulary, hidden]),
+            position_embedding: embeddings.tensor("position_embedding.weight", [context, hidden]),
+            encoder: Encoder::new(encoder, weights.at("encoder")),
+            final_layer_norm: LayerNorm::new(hidden, eps, weights.at("final_layer_norm")),
             head: Linear::new(
-                &format!("{name}.head"),
+                Role::Head,
                 hidden,
                 config.projection_size(),
-                weights,
+                weights.at("head"),
             ),
         }
     }

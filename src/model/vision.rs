@@ -3,8 +3,8 @@
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 
-use super::{AttentionPooling, Encoder, LayerNorm, VisionConfig, Weight, Weights};
-use crate::kernels;
+use super::{AttentionPooling, Encoder, LayerNorm, Role, Scope, VisionConfig, Weight, Weights};
+use crate::kernels::{self, Epilogue};
 
 /// A vision transformer that sees the picture as a grid of square patches.
 #[derive(Module, Debug)]
@@ -26,31 +26,21 @@ pub struct VisionTower {
 }
 
 impl VisionTower {
-    /// Takes every `vision_model.*` parameter.
-    pub fn new(config: &VisionConfig, weights: &mut impl Weights) -> Self {
-        let encoder = &config.encoder;
-        let (hidden, patch) = (encoder.hidden_size, config.patch_size);
-        let name = "vision_model";
+    /// Takes `embeddings`, `encoder`, `post_layernorm` and `head`.
+    pub fn new(config: &VisionConfig, mut weights: Scope<impl Weights>) -> Self {
+        let (encoder, patch) = (&config.encoder, config.patch_size);
+        let (hidden, eps) = (encoder.hidden_size, encoder.layer_norm_eps);
+        let convolution = [hidden, config.num_channels, patch, patch];
+        let positions = [config.num_patches(), hidden];
+        let mut embeddings = weights.at("embeddings");
+        let mut patches = embeddings.at("patch_embedding");
         Self {
-            patch_embedding_weight: weights.weight(
-                &format!("{name}.embeddings.patch_embedding.weight"),
-                [hidden, config.num_channels, patch, patch],
-            ),
-            patch_embedding_bias: Param::from_tensor(
-                weights.tensor(&format!("{name}.embeddings.patch_embedding.bias"), [hidden]),
-            ),
-            position_embedding: Param::from_tensor(weights.tensor(
-                &format!("{name}.embeddings.position_embedding.weight"),
-                [config.num_patches(), hidden],
-            )),
-            encoder: Encoder::new(&format!("{name}.encoder"), encoder, weights),
-            post_layernorm: LayerNorm::new(
-                &format!("{name}.post_layernorm"),
-                hidden,
-                encoder.layer_norm_eps,
-                weights,
-            ),
-            head: AttentionPooling::new(&format!("{name}.head"), encoder, weights),
+            patch_embedding_weight: patches.weight("weight", Role::PatchEmbedding, convolution),
+            patch_embedding_bias: patches.tensor("bias", [hidden]),
+            position_embedding: embeddings.tensor("position_embedding.weight", positions),
+            encoder: Encoder::new(encoder, weights.at("encoder")),
+            post_layernorm: LayerNorm::new(hidden, eps, weights.at("post_layernorm")),
+            head: AttentionPooling::new(encoder, weights.at("head")),
             patch_size: patch,
         }
     }
@@ -61,10 +51,11 @@ impl VisionTower {
     pub fn embed(&self, pixel_values: Tensor<4>) -> Tensor<3> {
         // A convolution whose stride is its kernel size is a matrix product over the unfolded patches.
         let patches = kernels::patches(pixel_values, self.patch_size);
-        let bias = self.patch_embedding_bias.val();
-        let embedded = self
-            .patch_embedding_weight
-            .product(patches, bias, None, None);
+        let (weight, bias) = (
+            &self.patch_embedding_weight,
+            self.patch_embedding_bias.val(),
+        );
+        let embedded = kernels::linear(patches, weight, bias, Epilogue::None);
         kernels::add_rows(embedded, self.position_embedding.val())
     }
 

@@ -39,7 +39,7 @@ fn start() {
 /// Has the GPU's pipelines made by `pipelines`.
 fn prepare_with(pipelines: JsPipelines) {
     #[cfg(feature = "webgpu")]
-    crate::kernels::ahead::set_compiler(Rc::new(move |texts| {
+    crate::kernels::pipelines::set_compiler(Rc::new(move |texts| {
         let device = device::handle();
         let device = device.as_ref().and_then(|device| device.as_webgpu());
         let begun = device.map(|device| JsFuture::from(pipelines.prepare(device.as_ref(), texts)));

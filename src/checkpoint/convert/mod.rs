@@ -9,7 +9,7 @@ mod calibrate;
 
 pub use calibrate::{Calibration, calibrate};
 
-use super::format::{self, FixedLabels, KEY, LABEL_EMBEDDINGS, Packing, TOKEN_TABLE};
+use super::format::{self, FixedLabels, KEY, LABEL_EMBEDDINGS, Packing};
 use super::load::{
     Fresh, INDEX, Numbers, SINGLE_FILE, Sink, Target, WeightsFile, check_tensor, encoding,
     not_finite, required,
@@ -17,7 +17,7 @@ use super::load::{
 use super::{Pace, Reader, Source, weight_dtype};
 use crate::error::{Error, Result};
 use crate::kernels::Dtype;
-use crate::model::{ParameterSpec, SiglipConfig, parameters};
+use crate::model::{ParameterSpec, Role, SiglipConfig, parameters};
 
 /// How a tensor is written.
 struct Written {
@@ -27,7 +27,7 @@ struct Written {
 
 impl Written {
     fn new(spec: ParameterSpec, dtype: Dtype) -> Self {
-        let packed = spec.is_weight || spec.name == TOKEN_TABLE;
+        let packed = spec.is_weight || spec.role == Role::TokenTable;
         let dtype = match packed {
             true => weight_dtype(dtype, &spec),
             false => Dtype::F32,

@@ -7,8 +7,8 @@ use burn::tensor::{Device, Tensor};
 
 use crate::checkpoint::weight_dtype;
 use crate::kernels::Dtype;
-use crate::kernels::ahead::{Begun, Outlines, begin};
-use crate::model::{ParameterSpec, Siglip, SiglipConfig, Weight, Weights};
+use crate::kernels::pipelines::{Compiling, MetaTensors, begin};
+use crate::model::{Parameter, ParameterSpec, Role, Siglip, SiglipConfig, Weight, Weights};
 
 /// How many pictures and texts at once: one, and as many as take kernels that one doesn't.
 const PICTURES: [usize; 2] = [1, 2];
@@ -20,21 +20,15 @@ pub fn prepare(
     specs: &[ParameterSpec],
     dtype: Dtype,
     device: &Device,
-) -> Begun {
+) -> Compiling {
     begin(device, || {
-        let outlines = Outlines::new(device);
+        let outlines = MetaTensors::new(device);
         let mut weights = Outline {
             outlines: &outlines,
             specs: specs.iter().map(|s| (s.name.as_str(), s)).collect(),
             dtype,
         };
-        let texts = specs
-            .iter()
-            .any(|spec| spec.name.starts_with("text_model."));
-        let model = match texts {
-            true => Siglip::new(config, &mut weights),
-            false => Siglip::without_text(config, &mut weights),
-        };
+        let model = Siglip::new(config, &mut weights);
         let (channels, side) = (config.vision.num_channels, config.vision.image_size);
         for count in PICTURES {
             let pixels = outlines.float([count, channels, side, side]);
@@ -51,21 +45,25 @@ pub fn prepare(
 
 /// Weights that have only shapes.
 struct Outline<'a> {
-    outlines: &'a Outlines,
+    outlines: &'a MetaTensors,
     specs: HashMap<&'a str, &'a ParameterSpec>,
     dtype: Dtype,
 }
 
 impl Weights for Outline<'_> {
-    fn tensor<const D: usize>(&mut self, _: &str, shape: [usize; D]) -> Tensor<D> {
+    fn tensor<const D: usize>(&mut self, _: Parameter, shape: [usize; D]) -> Tensor<D> {
         self.outlines.float(shape)
     }
 
-    fn weight<const D: usize>(&mut self, name: &str, _: [usize; D]) -> Weight {
-        let spec = self.specs[name];
+    fn weight<const D: usize>(&mut self, parameter: Parameter, _: [usize; D]) -> Weight {
+        let spec = self.specs[parameter.name];
         match weight_dtype(self.dtype, spec) {
             Dtype::F32 => Weight::Plain(Param::from_tensor(self.outlines.float(spec.matrix()))),
             dtype => Weight::Packed(self.outlines.packed(dtype, spec.matrix())),
         }
+    }
+
+    fn has_text(&self) -> bool {
+        (self.specs.values()).any(|spec| spec.role == Role::TokenTable)
     }
 }

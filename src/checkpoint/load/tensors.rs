@@ -12,11 +12,11 @@ use super::entry::{Entry, FileHash, Kind, seal};
 use super::files::{Failure, Identity, WeightsFile, open};
 use super::rows::RemoteTable;
 use super::sink::{Encoding, Numbers, Sink, Target};
-use crate::checkpoint::format::{LABEL_EMBEDDINGS, TOKEN_TABLE};
+use crate::checkpoint::format::LABEL_EMBEDDINGS;
 use crate::checkpoint::{Pace, Progress, Reader, Source, Stage, Store, TensorInfo, weight_dtype};
 use crate::error::{Error, Result};
 use crate::kernels::{self, Dtype, PackedMatrix, PackedWeight};
-use crate::model::{ParameterSpec, Weight, Weights};
+use crate::model::{Parameter, ParameterSpec, Role, Weight, Weights};
 
 /// Token tables above this stay in the CPU's memory: WebGPU promises bindings of 128 MiB and no more.
 const LARGEST_BINDING: usize = 128 << 20;
@@ -195,7 +195,7 @@ impl<'a> Loader<'a> {
         if tensor.name == LABEL_EMBEDDINGS {
             return Target::Labels;
         }
-        if tensor.name == TOKEN_TABLE {
+        if spec.role == Role::TokenTable {
             let [rows, hidden] = spec.matrix();
             let remote = file.about.random_access && !self.whole_table;
             if remote && tensor.bytes >= SMALLEST_REMOTE_TABLE {
@@ -260,25 +260,29 @@ impl<'a> Loader<'a> {
 }
 
 impl Weights for Loader<'_> {
-    fn tensor<const D: usize>(&mut self, name: &str, shape: [usize; D]) -> Tensor<D> {
-        let tensor =
-            (self.plain.remove(name)).expect("every expected tensor was checked to have arrived");
+    fn tensor<const D: usize>(&mut self, parameter: Parameter, shape: [usize; D]) -> Tensor<D> {
+        let tensor = self.plain.remove(parameter.name);
+        let tensor = tensor.expect("every expected tensor was checked to have arrived");
         kernels::reshape(tensor, shape)
     }
 
-    fn weight<const D: usize>(&mut self, name: &str, shape: [usize; D]) -> Weight {
-        match self.packed.remove(name) {
+    fn weight<const D: usize>(&mut self, parameter: Parameter, shape: [usize; D]) -> Weight {
+        match self.packed.remove(parameter.name) {
             Some(weight) => Weight::Packed(weight),
             None => {
                 let matrix = [shape[0], shape[1..].iter().product()];
-                Weight::Plain(Param::from_tensor(self.tensor(name, matrix)))
+                Weight::Plain(Param::from_tensor(self.tensor(parameter, matrix)))
             }
         }
     }
 
-    fn table(&mut self, name: &str, shape: [usize; 2]) -> Option<Tensor<2>> {
+    fn table(&mut self, parameter: Parameter, shape: [usize; 2]) -> Option<Tensor<2>> {
         let here = self.table.is_none() && self.remote.is_none();
-        here.then(|| self.tensor(name, shape))
+        here.then(|| self.tensor(parameter, shape))
+    }
+
+    fn has_text(&self) -> bool {
+        (self.expected.values()).any(|spec| spec.role == Role::TokenTable)
     }
 }
 

@@ -3,10 +3,11 @@
 
 use super::functions::exponentials;
 use super::lanes::{WIDTH, load, multiply, splat, store};
+use super::panel::{MatrixView, pack};
 use super::parallel::{Target, for_each, for_threads};
-use super::product::{Rows, for_tiles, pack};
+use super::product::for_tiles;
 
-/// Rows of a tile: one less than the registers hold with fused multiply-adds, as many as they hold without.
+/// MatrixView of a tile: one less than the registers hold with fused multiply-adds, as many as they hold without.
 const ROWS: usize = 5;
 /// Vectors of a row of a tile: few, because a panel is as wide, and the keys and a head's size fill panels of 8 with little left over.
 const VECTORS: usize = 2;
@@ -52,7 +53,7 @@ pub fn attention(query: &[f32], key: &[f32], value: &[f32], sizes: Sizes) -> Vec
             debug_assert_eq!(x.len(), batch * tokens * hidden);
             b * tokens * hidden + h * size
         };
-        let rows_of = |values, rows| Rows {
+        let rows_of = |values, rows| MatrixView {
             values,
             stride: hidden,
             rows,
@@ -94,7 +95,7 @@ pub fn attention(query: &[f32], key: &[f32], value: &[f32], sizes: Sizes) -> Vec
             for (factor, scores) in factors.iter_mut().zip(scores) {
                 *factor = exponentials(&mut scores[..keys], scale).recip();
             }
-            let weights = Rows {
+            let weights = MatrixView {
                 values: &memory.scores,
                 stride: wide,
                 rows,

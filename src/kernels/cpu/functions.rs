@@ -1,11 +1,10 @@
 //! Functions of single numbers, four at a time.
 
 use super::lanes::{
-    Lanes, WIDTH, add, divide, from_bits, greater, lesser, load, multiply, multiply_add,
-    shift_left, splat, splat_word, store, subtract, sum_words, to_array, to_bits,
+    Lanes, WIDTH, Words, add, and, at_least, divide, from_bits, greater, lesser, load, load_halves,
+    multiply, multiply_add, or, shift_left, splat, splat_word, store, subtract, sum_words,
+    to_array, to_bits,
 };
-#[cfg(any(target_family = "wasm", test))]
-use super::lanes::{Words, and, at_least, or};
 use crate::kernels::plain::{GELU_CUBE, GELU_SCALE};
 
 /// Replaces all values by what `f` makes of them.
@@ -21,10 +20,17 @@ pub fn map(values: &mut [f32], f: impl Fn(Lanes) -> Lanes) {
     rest.copy_from_slice(&to_array(f(load(&four, 0)))[..rest.len()]);
 }
 
-/// f16 by their bits. What is not finite becomes infinite or NaN: packing makes no such number, damage may.
-#[cfg(any(target_family = "wasm", test))]
+/// Four f16 by their bits as f32, see [`halves`].
 #[inline(always)]
-pub fn halves_to_f32(bits: Words) -> Lanes {
+pub fn halves_to_f32(four: &[u16; WIDTH]) -> [f32; WIDTH] {
+    // SAFETY: there are four.
+    #[allow(unsafe_code)]
+    to_array(halves(unsafe { load_halves(four, 0) }))
+}
+
+/// f16 by their bits. What is not finite becomes infinite or NaN: packing makes no such number, damage may.
+#[inline(always)]
+pub fn halves(bits: Words) -> Lanes {
     // The exponent's bias differs by 112; multiplying by 2¹¹² also makes subnormal numbers right.
     const SCALE: f32 = f32::from_bits((127 + 112) << 23);
     let shifted = shift_left(and(bits, splat_word(0x7fff)), 13);
@@ -152,7 +158,7 @@ mod tests {
     #[test]
     fn every_half_is_what_it_stands_for() {
         for bits in 0..=u16::MAX {
-            let got = to_array(halves_to_f32(splat_word(bits.into())))[0];
+            let got = to_array(halves(splat_word(bits.into())))[0];
             let expected = half::f16::from_bits(bits).to_f32();
             match expected.is_finite() {
                 true => assert_eq!(got.to_bits(), expected.to_bits(), "{bits:#x}"),

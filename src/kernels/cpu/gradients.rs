@@ -10,8 +10,9 @@ use burn::tensor::{Shape, TensorData};
 use rayon::prelude::*;
 
 use super::functions::{self, exponentials, gelu_tanh, gelu_tanh_slope};
+use super::native::add;
+use crate::kernels::Activation;
 use crate::kernels::gradients::Derivatives;
-use crate::model::Activation;
 
 /// Rows that one core works on at a time.
 const BLOCK: usize = 64;
@@ -159,12 +160,6 @@ fn sum(values: &[f32], term: impl Fn(usize, f32) -> f32) -> f32 {
         lanes[i] += term(start + i, *value);
     }
     lanes.iter().sum()
-}
-
-fn add(sums: &mut [f32], row: &[f32]) {
-    for (sum, value) in sums.iter_mut().zip(row) {
-        *sum += value;
-    }
 }
 
 /// The sum of each block's sums, in their order.

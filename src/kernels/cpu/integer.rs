@@ -7,29 +7,30 @@
 //! the smaller `n − c` and `q`, the less the rounding of `x` matters.
 //! Panels and tiles are those of [`product`](super::product).
 //!
-//! How fine `x` is rounded depends on the machine ([`Way`]): to 16 bits, or to 8 where four products of bytes take one instruction.
+//! How fine `x` is rounded depends on the machine ([`DotProduct`]): to 16 bits, or to 8 where four products of bytes take one instruction.
 
 use std::sync::Mutex;
 
+use super::epilogue::{LayerOutput, Sums};
 use super::functions::MIDDLE;
 use super::lanes::*;
-use super::layer::{Layer, Sums};
+use super::panel::{MatrixView, PANEL, VECTORS, columns};
 use super::parallel::{for_chunks, for_parts, for_threads};
-use super::product::{PANEL, ROWS, Rows, VECTORS, columns};
+use super::product::ROWS;
 use crate::kernels::packed::Dtype;
 
 /// Numbers that share a scale.
 const BLOCK: usize = Dtype::Q8.block();
 /// Words of the longest panel: 24 KiB, which leaves the first-level cache room for the rows of `x`.
 const PANEL_WORDS: usize = 6 << 10;
-/// Rows of `x` that pass by a panel.
+/// MatrixView of `x` that pass by a panel.
 const CHUNK: usize = 256;
 
-/// Rows of `x` that a thread rounds at a time.
+/// MatrixView of `x` that a thread rounds at a time.
 const SHARE: usize = 16;
 
 /// How integers are multiplied.
-pub trait Way {
+pub trait DotProduct {
     /// Numbers of `x` in a word.
     const PER_WORD: usize;
     /// The largest integer that stands for a number of `x`.
@@ -61,7 +62,7 @@ pub trait Way {
 /// Two products a word, on every machine: `x` in 16 bits, which loses nothing that a weight of 8 bits would show.
 pub struct Halves;
 
-impl Way for Halves {
+impl DotProduct for Halves {
     const PER_WORD: usize = 2;
     const LARGEST: f32 = 32767.0;
     const START: u32 = 0;
@@ -105,7 +106,7 @@ impl Way for Halves {
 pub struct Bytes<const SIGNED: bool>;
 
 #[cfg(any(test, target_feature = "relaxed-simd"))]
-impl<const SIGNED: bool> Way for Bytes<SIGNED> {
+impl<const SIGNED: bool> DotProduct for Bytes<SIGNED> {
     const PER_WORD: usize = 4;
     const LARGEST: f32 = 127.0;
     const SIGNED: bool = SIGNED;
@@ -144,15 +145,15 @@ impl<const SIGNED: bool> Way for Bytes<SIGNED> {
     }
 }
 
-/// A linear layer with a weight packed as `q8` or `q4`, in the way that is fastest here.
-pub fn linear(x: Rows, words: &[u32], dtype: Dtype, layer: &mut Layer) {
+/// A linear layer with a weight packed as `q8` or `q4`, with the product that is fastest here.
+pub fn linear(x: MatrixView, words: &[u32], dtype: Dtype, y: &mut LayerOutput) {
     #[cfg(target_feature = "relaxed-simd")]
     match byte_above_127() {
-        Some(200) => return linear_in::<Bytes<false>>(x, words, dtype, layer),
-        Some(-56) => return linear_in::<Bytes<true>>(x, words, dtype, layer),
+        Some(200) => return linear_in::<Bytes<false>>(x, words, dtype, y),
+        Some(-56) => return linear_in::<Bytes<true>>(x, words, dtype, y),
         _ => {}
     }
-    linear_in::<Halves>(x, words, dtype, layer);
+    linear_in::<Halves>(x, words, dtype, y);
 }
 
 /// What the byte 200 counts as on this machine; none where sums are cut to 16 bits on the way.
@@ -168,7 +169,7 @@ fn byte_above_127() -> Option<i32> {
 /// Memory that one layer after the other uses.
 static SUMS: Mutex<Vec<f32>> = Mutex::new(Vec::new());
 
-fn linear_in<W: Way>(x: Rows, words: &[u32], dtype: Dtype, layer: &mut Layer) {
+fn linear_in<W: DotProduct>(x: MatrixView, words: &[u32], dtype: Dtype, y: &mut LayerOutput) {
     let input = x.length;
     let weight = Packed {
         words,
@@ -193,7 +194,7 @@ fn linear_in<W: Way>(x: Rows, words: &[u32], dtype: Dtype, layer: &mut Layer) {
     let mut sums = SUMS.lock().expect("no product panics");
     for first in (0..x.rows).step_by(CHUNK) {
         let x = x.rows(first, CHUNK.min(x.rows - first));
-        let x = Rounded::new::<W>(x, if weight.is_shifted::<W>() { 0 } else { centre });
+        let x = Quantized::new::<W>(x, if weight.is_shifted::<W>() { 0 } else { centre });
         let sums = Sums::new(&mut sums, x.rows, columns(0..output).collect());
         for_parts(
             sums.values,
@@ -221,50 +222,50 @@ fn linear_in<W: Way>(x: Rows, words: &[u32], dtype: Dtype, layer: &mut Layer) {
                 }
             },
         );
-        layer.write(first, &sums);
+        y.write(first, &sums);
     }
 }
 
-/// Rows of numbers, rounded to integers.
-struct Rounded {
+/// MatrixView of numbers, rounded to integers.
+struct Quantized {
     rows: usize,
     blocks: usize,
     /// `[rows, blocks, STEPS]`
     words: Vec<u32>,
     /// `[rows, blocks]`
-    notes: Vec<Note>,
+    notes: Vec<BlockInfo>,
     /// What the integer 0 stands for, `[rows]`.
     middles: Vec<f32>,
 }
 
 /// What is known of a block.
 #[derive(Clone, Copy, Default)]
-struct Note {
-    /// The [`Way`]'s start, less what is taken from the sum of products because the weight's numbers are not about zero.
+struct BlockInfo {
+    /// The [`DotProduct`]'s start, less what is taken from the sum of products because the weight's numbers are not about zero.
     start: u32,
     /// What an integer stands for.
     scale: f32,
-    /// What the way's start stands for, negated.
+    /// What its start stands for, negated.
     shift: f32,
     /// Sum of the numbers themselves.
     sum: f32,
 }
 
-/// One of [`Rounded`]'s rows.
+/// One of [`Quantized`]'s rows.
 struct Row<'a> {
     words: &'a mut [u32],
-    notes: &'a mut [Note],
+    notes: &'a mut [BlockInfo],
     middle: &'a mut f32,
 }
 
-impl Rounded {
-    fn new<W: Way>(x: Rows, centre: i32) -> Self {
+impl Quantized {
+    fn new<W: DotProduct>(x: MatrixView, centre: i32) -> Self {
         let blocks = x.length.div_ceil(BLOCK);
         let mut rounded = Self {
             rows: x.rows,
             blocks,
             words: vec![0; x.rows * blocks * W::STEPS],
-            notes: vec![Note::default(); x.rows * blocks],
+            notes: vec![BlockInfo::default(); x.rows * blocks],
             middles: vec![0.0; x.rows],
         };
         let parts = (rounded.words.chunks_exact_mut(blocks * W::STEPS))
@@ -288,7 +289,7 @@ impl Rounded {
 
 impl Row<'_> {
     #[allow(unsafe_code)]
-    fn round<W: Way>(&mut self, x: &[f32], centre: i32) {
+    fn round<W: DotProduct>(&mut self, x: &[f32], centre: i32) {
         // Each block's lowest and highest number wait in the places of its scale and its sum.
         let mut middle = 0.0;
         for (b, numbers) in x.chunks(BLOCK).enumerate() {
@@ -356,7 +357,7 @@ fn range(block: [Lanes; BLOCK / WIDTH]) -> (f32, f32) {
     )
 }
 
-/// Rows of a packed weight.
+/// MatrixView of a packed weight.
 struct Packed<'a> {
     words: &'a [u32],
     dtype: Dtype,
@@ -366,8 +367,8 @@ struct Packed<'a> {
 }
 
 impl Packed<'_> {
-    /// Whether the middle of its numbers must be taken from them before they fit the way.
-    fn is_shifted<W: Way>(&self) -> bool {
+    /// Whether the middle of its numbers must be taken from them before they fit.
+    fn is_shifted<W: DotProduct>(&self) -> bool {
         W::SIGNED && self.dtype == Dtype::Q8
     }
 }
@@ -385,7 +386,7 @@ struct Panel {
 impl Panel {
     /// Takes rows from `first` on; rows that are missing repeat the last one.
     #[allow(unsafe_code)]
-    fn pack<W: Way>(
+    fn pack<W: DotProduct>(
         &mut self,
         weight: &Packed,
         centre: i32,
@@ -465,8 +466,8 @@ impl Panel {
 /// Adds what some blocks give to `sums [rows, PANEL]`, for `R` rows.
 #[inline(always)]
 #[allow(unsafe_code)]
-fn tile<W: Way, const R: usize>(
-    x: &Rounded,
+fn tile<W: DotProduct, const R: usize>(
+    x: &Quantized,
     first: usize,
     panel: &Panel,
     blocks: std::ops::Range<usize>,
@@ -477,13 +478,13 @@ fn tile<W: Way, const R: usize>(
     let words: [&[u32]; R] = std::array::from_fn(|r| {
         &x.words[((first + r) * per_row + blocks.start) * W::STEPS..][..count * W::STEPS]
     });
-    let notes: [&[Note]; R] =
+    let notes: [&[BlockInfo]; R] =
         std::array::from_fn(|r| &x.notes[(first + r) * per_row + blocks.start..][..count]);
     let sums = &mut sums[first * PANEL..][..R * PANEL];
     assert!(panel.numbers.len() >= count * W::STEPS * PANEL);
     assert!(panel.scales.len() >= count * 2 * PANEL);
     for b in 0..count {
-        let notes: [&Note; R] = std::array::from_fn(|r| &notes[r][b]);
+        let notes: [&BlockInfo; R] = std::array::from_fn(|r| &notes[r][b]);
         let mut integers: [[Words; VECTORS]; R] =
             std::array::from_fn(|r| [splat_word(notes[r].start); VECTORS]);
         // In the order of `product::tile`.
@@ -528,7 +529,7 @@ fn tile<W: Way, const R: usize>(
 mod tests {
     use super::*;
     use crate::kernels::PackedMatrix;
-    use crate::kernels::cpu::layer;
+    use crate::kernels::cpu::epilogue::{self, EpilogueRef};
 
     /// Adds the products of bytes, as machines do it in one instruction.
     pub fn dot_bytes(x: Words, weight: Words, c: Words, signed: bool) -> Words {
@@ -545,15 +546,15 @@ mod tests {
     }
 
     /// The largest error of `W`'s product in units of a block's typical contribution.
-    fn error<W: Way>(dtype: Dtype, rows: usize, input: usize, outputs: usize) -> f64 {
+    fn error<W: DotProduct>(dtype: Dtype, rows: usize, input: usize, outputs: usize) -> f64 {
         let number = |i: usize| ((i * 7919) % 1009) as f32 / 504.5 - 1.0;
         // On one side of zero, mostly.
         let x: Vec<f32> = (0..rows * input).map(|i| number(i) * 3.0 + 2.0).collect();
         let weight: Vec<f32> = (0..outputs * input).map(|i| number(i + 31)).collect();
         let packed = PackedMatrix::pack(dtype, input, &weight);
         let weight = packed.unpack();
-        let y = layer::output(rows, &vec![0.5; outputs], None, None, |layer| {
-            linear_in::<W>(Rows::of(&x, input), packed.words(), dtype, layer);
+        let y = epilogue::output(rows, &vec![0.5; outputs], EpilogueRef::None, |y| {
+            linear_in::<W>(MatrixView::of(&x, input), packed.words(), dtype, y);
         });
         let mut worst = 0.0_f64;
         for row in 0..rows {
@@ -576,6 +577,8 @@ mod tests {
                 (3, 36, 13),
                 (4, 2080, 24),
                 (7, 64, 12),
+                (5, 37, 7),
+                (2, 3, 5),
                 (259, 32, 25),
             ] {
                 let halves = error::<Halves>(dtype, rows, input, outputs);
@@ -601,8 +604,8 @@ mod tests {
         for bad in [f32::NAN, f32::INFINITY] {
             let mut x = [1.0; 128];
             x[70] = bad;
-            let y = layer::output(2, &[0.0; 12], None, None, |layer| {
-                linear(Rows::of(&x, 64), packed.words(), Dtype::Q8, layer);
+            let y = epilogue::output(2, &[0.0; 12], EpilogueRef::None, |y| {
+                linear(MatrixView::of(&x, 64), packed.words(), Dtype::Q8, y);
             });
             assert!(y[..12].iter().all(|v| (v - 16.0).abs() < 1e-3), "{y:?}");
             assert!(y[12..].iter().all(|v| !v.is_finite()), "{y:?}");

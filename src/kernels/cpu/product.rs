@@ -1,135 +1,45 @@
 //! The matrix product of a linear layer, `x · weightᵀ`, on 128-bit SIMD: what WebAssembly has.
 //!
-//! Rows of the weight, 24 at a time, are laid out as a *panel*, summed dimension first, so that a tile of 2 × 24 outputs
+//! MatrixView of the weight, 24 at a time, are laid out as a *panel*, summed dimension first, so that a tile of 2 × 24 outputs
 //! grows by twelve vector multiply-adds for each number of the two rows of `x`: sums and operands fill the fifteen vector registers
 //! that browsers have for them on x86. Large products save an eighth of the multiplications with one step of Strassen's algorithm
 //! ("Gaussian elimination is not optimal", 1969), panel by panel, so that its sums of weights never leave the cache. Natively
 //! burn-flex's product, with wider vectors, is faster.
 
-use std::ops::Range;
 use std::sync::Mutex;
 
-use super::functions::halves_to_f32;
-use super::lanes::{
-    Lanes, WIDTH, load, load_halves, load_unchecked, multiply_add, splat, store, store_unchecked,
-    to_array, transpose,
-};
-use super::layer::{Layer, Sums, room};
+use super::epilogue::{LayerOutput, Sums, room};
+use super::lanes::{Lanes, WIDTH, load, load_unchecked, multiply_add, splat, store};
+use super::panel::{MatrixView, PANEL, VECTORS, columns, columns_of_halves, pack};
 use super::parallel::{for_chunks, for_parts, for_threads};
 use crate::kernels::packed::Dtype;
 
-/// Rows of a tile.
+/// MatrixView of a tile.
 pub const ROWS: usize = 2;
-/// Vectors of a row of a tile.
-pub const VECTORS: usize = 6;
-/// Columns of a panel, which are rows of the weight.
-pub const PANEL: usize = VECTORS * WIDTH;
 /// Longest panel: 36 KiB. (A smaller one, with room in the first-level cache for the rows of `x`, is no faster.)
 const LENGTH: usize = 384;
-/// Rows of `x` that pass by a panel: with `LENGTH` numbers each they stay in the second-level cache.
+/// MatrixView of `x` that pass by a panel: with `LENGTH` numbers each they stay in the second-level cache.
 const CHUNK: usize = 256;
-/// Rows of an operand that a thread adds at a time.
+/// MatrixView of an operand that a thread adds at a time.
 const SHARE: usize = 16;
-
-/// Rows of a matrix within a larger one, of f32 or of what [`Number`] says.
-#[derive(Clone, Copy)]
-pub struct Rows<'a, T = f32> {
-    /// From the first number of the first row on.
-    pub values: &'a [T],
-    /// From a row to the next.
-    pub stride: usize,
-    pub rows: usize,
-    /// Numbers of each row.
-    pub length: usize,
-}
-
-impl<'a> Rows<'a> {
-    /// All of a matrix `[rows, length]`.
-    pub fn of(values: &'a [f32], length: usize) -> Self {
-        Self {
-            values,
-            stride: length,
-            rows: values.len() / length,
-            length,
-        }
-    }
-}
-
-impl<'a, T: Copy> Rows<'a, T> {
-    pub fn row(self, row: usize) -> &'a [T] {
-        debug_assert!(row < self.rows);
-        &self.values[row * self.stride..][..self.length]
-    }
-
-    /// Some of its rows.
-    pub fn rows(self, first: usize, rows: usize) -> Self {
-        debug_assert!(first + rows <= self.rows);
-        let values = &self.values[(first * self.stride).min(self.values.len())..];
-        Self {
-            values,
-            rows,
-            ..self
-        }
-    }
-
-    /// Some of its columns.
-    fn columns(self, first: usize, length: usize) -> Self {
-        debug_assert!(first + length <= self.length);
-        let values = &self.values[first.min(self.values.len())..];
-        Self {
-            values,
-            length,
-            ..self
-        }
-    }
-}
-
-/// What a matrix holds.
-pub trait Number: Copy {
-    /// Four of them.
-    ///
-    /// # Safety
-    /// There must be four from `i` on.
-    #[allow(unsafe_code)]
-    unsafe fn four(numbers: &[Self], i: usize) -> Lanes;
-}
-
-impl Number for f32 {
-    #[inline(always)]
-    #[allow(unsafe_code)]
-    unsafe fn four(numbers: &[Self], i: usize) -> Lanes {
-        // SAFETY: promised.
-        unsafe { load_unchecked(numbers, i) }
-    }
-}
-
-/// The bits of an f16.
-impl Number for u16 {
-    #[inline(always)]
-    #[allow(unsafe_code)]
-    unsafe fn four(numbers: &[Self], i: usize) -> Lanes {
-        // SAFETY: promised.
-        halves_to_f32(unsafe { load_halves(numbers, i) })
-    }
-}
 
 /// The weight of a linear layer.
 #[derive(Clone, Copy)]
-pub enum Weight<'a> {
-    F32(Rows<'a>),
-    F16(Rows<'a, u16>),
+pub enum WeightView<'a> {
+    F32(MatrixView<'a>),
+    F16(MatrixView<'a, u16>),
 }
 
-impl<'a> Weight<'a> {
+impl<'a> WeightView<'a> {
     /// `[rows, length]` in f32.
     pub fn of(values: &'a [f32], length: usize) -> Self {
-        Self::F32(Rows::of(values, length))
+        Self::F32(MatrixView::of(values, length))
     }
 
     /// `[rows, words]`, packed as `f16` with `length` numbers a row.
     pub fn of_halves(words: &'a [u32], length: usize) -> Self {
         let row_words = Dtype::F16.row_words(length);
-        Self::F16(Rows {
+        Self::F16(MatrixView {
             values: bytemuck::cast_slice(words),
             stride: 2 * row_words,
             rows: words.len() / row_words,
@@ -175,8 +85,8 @@ static WORKSPACE: Mutex<Workspace> = Mutex::new(Workspace {
     panels: Vec::new(),
 });
 
-/// A linear layer.
-pub fn linear(x: Rows, weight: Weight, layer: &mut Layer) {
+/// A linear layer with a weight in f32 or f16.
+pub fn linear(x: MatrixView, weight: WeightView, y: &mut LayerOutput) {
     let mut workspace = WORKSPACE.lock().expect("no product panics");
     let Workspace {
         operands,
@@ -216,29 +126,14 @@ pub fn linear(x: Rows, weight: Weight, layer: &mut Layer) {
                 add_plain(x, weight, 0, afresh, sums.values, panels);
             }
         }
-        layer.write(row, &sums);
+        y.write(row, &sums);
     }
-}
-
-/// Some weight rows as panels.
-pub fn columns(rows: Range<usize>) -> impl Iterator<Item = Range<usize>> {
-    let panels = rows.clone().step_by(PANEL);
-    panels.map(move |first| first..rows.end.min(first + PANEL))
-}
-
-/// A weight's rows as panels: one of each half after the other, then the row that is left over.
-fn columns_of_halves(rows: usize) -> Vec<Range<usize>> {
-    let half = rows / 2;
-    let both = columns(0..half).zip(columns(half..2 * half));
-    both.flat_map(|(left, right)| [left, right])
-        .chain(columns(2 * half..rows))
-        .collect()
 }
 
 /// Adds the product with the weight's rows from `first` on to `sums`, panel by panel, or begins them `afresh`.
 fn add_plain(
-    x: Rows,
-    weight: Weight,
+    x: MatrixView,
+    weight: WeightView,
     first: usize,
     afresh: bool,
     sums: &mut [f32],
@@ -264,8 +159,8 @@ fn add_plain(
 /// c₁₁ = m₁ + m₄ − m₅ + m₇   c₁₂ = m₃ + m₅   c₂₁ = m₂ + m₄   c₂₂ = m₁ − m₂ + m₃ + m₆
 /// ```
 fn add_strassen(
-    x: Rows,
-    weight: Weight,
+    x: MatrixView,
+    weight: WeightView,
     afresh: bool,
     sums: &mut Sums,
     operands: &mut Vec<f32>,
@@ -291,7 +186,7 @@ fn add_strassen(
             combine(a.row(row % rows), sign, b.row(row % rows), sums);
         }
     });
-    let operand = |i: usize| Rows::of(&operands[i * size..][..size], length);
+    let operand = |i: usize| MatrixView::of(&operands[i * size..][..size], length);
     let lefts = [
         operand(0),
         operand(1),
@@ -361,7 +256,7 @@ fn combine<'a>(a: &[f32], sign: f32, b: &[f32], sum: &'a mut [f32]) -> &'a [f32]
 ///
 /// By itself: within a larger function its loops would have to share the registers.
 #[inline(never)]
-fn add_product<const N: usize>(x: Rows, panel: &[f32], mut blocks: [(&mut [f32], f32); N]) {
+fn add_product<const N: usize>(x: MatrixView, panel: &[f32], mut blocks: [(&mut [f32], f32); N]) {
     for_tiles::<ROWS, VECTORS>(x, panel, |row, vector, lanes| {
         let at = row * PANEL + vector * WIDTH;
         for (block, sign) in &mut blocks {
@@ -371,41 +266,10 @@ fn add_product<const N: usize>(x: Rows, panel: &[f32], mut blocks: [(&mut [f32],
     });
 }
 
-/// Rows of a weight, at most as many as some vectors have numbers, as a panel `[length, vectors · WIDTH]`; where rows are missing,
-/// the last one is repeated.
-#[allow(unsafe_code)]
-pub fn pack<const VECTORS: usize, T: Number>(weight: Rows<T>, panel: &mut [f32]) {
-    let width = VECTORS * WIDTH;
-    assert!(panel.len() >= weight.length * width);
-    let whole = weight.length / WIDTH * WIDTH;
-    for vector in 0..VECTORS {
-        let first = vector * WIDTH;
-        let rows: [&[T]; WIDTH] =
-            std::array::from_fn(|i| weight.row((first + i).min(weight.rows - 1)));
-        assert!(rows.iter().all(|row| row.len() == weight.length));
-        for k in (0..whole).step_by(WIDTH) {
-            // SAFETY: `whole` is a multiple of `WIDTH` within the rows and, times `width`, within the panel.
-            unsafe {
-                let columns = transpose(rows.map(|row| T::four(row, k)));
-                for (i, lanes) in columns.into_iter().enumerate() {
-                    store_unchecked(panel, (k + i) * width + first, lanes);
-                }
-            }
-        }
-        for k in whole..weight.length {
-            for (i, row) in rows.iter().enumerate() {
-                // SAFETY: four copies.
-                let lanes = unsafe { T::four(&[row[k]; WIDTH], 0) };
-                panel[k * width + first + i] = to_array(lanes)[0];
-            }
-        }
-    }
-}
-
 /// The product of `x` with a panel, in tiles of `ROWS` rows and, where fewer are left, of two and one: `put` gets row, vector and sums.
 #[inline(always)]
 pub fn for_tiles<const ROWS: usize, const VECTORS: usize>(
-    x: Rows,
+    x: MatrixView,
     panel: &[f32],
     mut put: impl FnMut(usize, usize, Lanes),
 ) {
@@ -425,7 +289,7 @@ pub fn for_tiles<const ROWS: usize, const VECTORS: usize>(
 
 #[inline(always)]
 fn put_tile<const R: usize, const V: usize>(
-    x: Rows,
+    x: MatrixView,
     first: usize,
     panel: &[f32],
     put: &mut impl FnMut(usize, usize, Lanes),
@@ -443,7 +307,11 @@ fn put_tile<const R: usize, const V: usize>(
 /// than the lesser of `R` and `V` live at once. `build.sh` has the compiler keep this order.
 #[inline(always)]
 #[allow(unsafe_code)]
-fn tile<const R: usize, const V: usize>(x: Rows, first: usize, panel: &[f32]) -> [[Lanes; V]; R] {
+fn tile<const R: usize, const V: usize>(
+    x: MatrixView,
+    first: usize,
+    panel: &[f32],
+) -> [[Lanes; V]; R] {
     let rows: [&[f32]; R] = std::array::from_fn(|r| x.row(first + r));
     let (length, width) = (x.length, V * WIDTH);
     assert!(panel.len() >= length * width && rows.iter().all(|row| row.len() == length));
@@ -477,7 +345,7 @@ fn tile<const R: usize, const V: usize>(x: Rows, first: usize, panel: &[f32]) ->
 mod tests {
     use super::*;
     use crate::kernels::PackedMatrix;
-    use crate::kernels::cpu::layer;
+    use crate::kernels::cpu::epilogue::{self, EpilogueRef};
 
     #[test]
     fn equals_the_definition_on_sizes_that_no_tile_panel_or_half_divides() {
@@ -499,16 +367,18 @@ mod tests {
             let weight: Vec<f32> = (0..output * input).map(|i| number(i + 31)).collect();
             let bias: Vec<f32> = (0..output).map(|i| number(i + 5)).collect();
             let residual: Vec<f32> = (0..rows * output).map(|i| number(i + 9)).collect();
-            let x = Rows::of(&x, input);
+            let x = MatrixView::of(&x, input);
             let halves = PackedMatrix::pack(Dtype::F16, input, &weight);
             let cases = [
-                (Weight::of(&weight, input), weight.clone()),
-                (Weight::of_halves(halves.words(), input), halves.unpack()),
+                (WeightView::of(&weight, input), weight.clone()),
+                (
+                    WeightView::of_halves(halves.words(), input),
+                    halves.unpack(),
+                ),
             ];
             for (given, weight) in cases {
-                let y = layer::output(rows, &bias, Some(&residual), None, |layer| {
-                    linear(x, given, layer);
-                });
+                let added = EpilogueRef::Add(&residual);
+                let y = epilogue::output(rows, &bias, added, |y| linear(x, given, y));
                 for row in 0..rows {
                     for column in 0..output {
                         let products = (x.row(row).iter().zip(&weight[column * input..]))

@@ -56,6 +56,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use half::{bf16, f16};
 
+use super::cpu::halves_to_f32;
 pub use calibrated::InputMoments;
 
 /// How weights are held.
@@ -450,13 +451,10 @@ pub(crate) fn unpack_row(dtype: Dtype, row: &[u32], values: &mut [f32]) {
             }
         }
         Dtype::F16 => {
-            // Whole pairs without a branch, which the compiler turns into SIMD.
-            let (pairs, last) = values.as_chunks_mut::<2>();
-            for (pair, word) in pairs.iter_mut().zip(numbers) {
-                *pair = [half_to_f32(*word & 0xffff), half_to_f32(*word >> 16)];
-            }
-            if let ([last], Some(word)) = (last, numbers.get(pairs.len())) {
-                *last = half_to_f32(*word & 0xffff);
+            // Rows are filled up to whole vectors.
+            let (fours, _) = bytemuck::cast_slice::<u32, u16>(numbers).as_chunks();
+            for (values, halves) in values.chunks_mut(4).zip(fours) {
+                values.copy_from_slice(&halves_to_f32(halves)[..values.len()]);
             }
         }
         Dtype::Q8 => {
@@ -485,19 +483,10 @@ pub(crate) fn unpack_row(dtype: Dtype, row: &[u32], values: &mut [f32]) {
     }
 }
 
-/// An f16 in the low half of a word. By shifts and a product, which the compiler turns into SIMD; infinities don't occur.
-#[inline(always)]
-fn half_to_f32(bits: u32) -> f32 {
-    // The exponent's bias differs by 112; multiplying by 2¹¹² also makes subnormal numbers right.
-    const SCALE: f32 = f32::from_bits((127 + 112) << 23);
-    let magnitude = f32::from_bits((bits & 0x7fff) << 13) * SCALE;
-    // 0x7c00 and above: NaN.
-    let magnitude = if bits & 0x7c00 == 0x7c00 {
-        f32::NAN
-    } else {
-        magnitude
-    };
-    f32::from_bits(magnitude.to_bits() | (bits & 0x8000) << 16)
+/// Whether loaders pack a weight `[output, input]`: the GPU reads sizes that are no multiples of four one number at a time, and no
+/// published checkpoint has such.
+pub fn takes_packed(dims: [usize; 2]) -> bool {
+    dims.iter().all(|size| size.is_multiple_of(4))
 }
 
 /// A packed weight on its device.
@@ -541,7 +530,7 @@ impl PackedWeight {
         }
     }
 
-    /// As f32 `[output, input]`, on the same device, through the host's memory: for tests, and where no fast form takes the shape.
+    /// As f32 `[output, input]`, on the same device, through the host's memory: for tests.
     #[cfg(not(target_family = "wasm"))]
     pub fn unpack(&self) -> Tensor<2> {
         let device = self.words.device();
@@ -558,11 +547,11 @@ impl PackedWeight {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::check::pseudo_random;
+    use crate::kernels::Numbers;
 
     /// Numbers in −1…1 without a pattern.
-    pub fn numbers(count: usize, mut seed: u32) -> Vec<f32> {
-        pseudo_random(&mut seed, count)
+    pub fn numbers(count: usize, seed: u32) -> Vec<f32> {
+        Numbers(seed).values(count)
     }
 
     /// Fails unless every number of every block keeps the bound that the module promises.

@@ -1,4 +1,4 @@
-// What both forms of the linear layer share: y [rows, output] = x [rows, input] · weightᵀ + bias, then the finish.
+// What all forms of the linear layer share: y [rows, output] = x [rows, input] · weightᵀ + bias, then the epilogue.
 // The form's own text follows. Everything is four numbers at a time; where a size is not a multiple of four, the functions
 // that read and write do so one by one and know where a row ends.
 

@@ -9,6 +9,7 @@
 mod shader;
 
 use std::cell::{Cell, RefCell};
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use burn::backend::wgpu::{CubeDim, CubeTensor, KernelSource, SourceKernel};
@@ -17,10 +18,9 @@ use burn::cubecl::prelude::CubeCount;
 use burn::cubecl::server::{Handle, KernelArguments, MetadataBindingInfo};
 use burn::tensor::{DType, Shape};
 
-use super::packed::Dtype;
-use super::{Kernels, takes_packed};
-use crate::model::Activation;
-use shader::{Attention, Finish, LayerNorm, Linear, LinearForm, Map, Shader, Value};
+use super::backend::Kernels;
+use super::{Activation, Epilogue, Matrix};
+use shader::{Attention, EpilogueKind, LayerNorm, Linear, LinearForm, Map, Shader, Value};
 
 /// How the kernels divide their work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -180,7 +180,11 @@ struct Operand {
 }
 
 impl Operand {
-    fn new(weight: CubeTensor, bias: CubeTensor) -> Self {
+    fn new(weight: Matrix<Cube>, bias: CubeTensor) -> Self {
+        let weight = match weight {
+            Matrix::F32(weight) => weight,
+            Matrix::Packed { words, .. } => words,
+        };
         Self {
             weight: contiguous(weight),
             bias: contiguous(bias),
@@ -188,19 +192,25 @@ impl Operand {
     }
 }
 
-/// `x` with each of the operands, whose weights have the same shape and hold their numbers as `dtype`. With one operand it may be
-/// `outputs` of its rows from `first` on, and there may be a finish.
+/// `x` with each of the weights and biases, which have the same shape and hold their numbers alike. With one of them it may be some
+/// of its rows only, and there may be an epilogue.
 fn linear<const N: usize>(
-    dtype: Dtype,
     x: CubeTensor,
-    operands: [Operand; N],
-    [first, outputs]: [usize; 2],
-    finish: Finish,
-    residual: Option<CubeTensor>,
+    operands: [(Matrix<Cube>, CubeTensor); N],
+    outputs: Range<usize>,
+    epilogue: Epilogue<Cube>,
 ) -> [CubeTensor; N] {
-    let (x, residual) = (contiguous(x), residual.map(contiguous));
+    let (kind, residual) = match epilogue {
+        Epilogue::None => (EpilogueKind::None, None),
+        Epilogue::Activation(Activation::GeluTanh) => (EpilogueKind::GeluTanh, None),
+        Epilogue::Add(residual) => (EpilogueKind::Add, Some(contiguous(residual))),
+    };
+    let dtype = operands[0].0.dtype();
+    let operands = operands.map(|(weight, bias)| Operand::new(weight, bias));
+    let x = contiguous(x);
     let [rows, input] = x.shape().dims();
-    let aligned = takes_packed([input, outputs]) && first.is_multiple_of(4);
+    let (first, outputs) = (outputs.start, outputs.len());
+    let aligned = [input, outputs, first].iter().all(|n| n.is_multiple_of(4));
     let shader = Linear {
         form: LinearForm::new(form(), rows),
         dtype,
@@ -208,7 +218,7 @@ fn linear<const N: usize>(
         output: outputs,
         aligned,
         parts: N,
-        finish,
+        epilogue: kind,
     };
     let bytes = rows * outputs * size_of::<f32>();
     let stride = bytes.next_multiple_of(ALIGNMENT);
@@ -233,53 +243,6 @@ fn linear<const N: usize>(
         let part = part.offset_start(before as u64).offset_end(behind as u64);
         tensor(&x, part, Shape::new([rows, outputs]))
     })
-}
-
-/// The one result of [`linear`] with all rows of one operand.
-fn product(
-    dtype: Dtype,
-    x: CubeTensor,
-    weight: CubeTensor,
-    bias: CubeTensor,
-    activation: Option<Activation>,
-) -> CubeTensor {
-    let finish = match activation {
-        None => Finish::Nothing,
-        Some(Activation::GeluTanh) => Finish::GeluTanh,
-    };
-    let all = [0, weight.shape()[0]];
-    let [y] = linear(dtype, x, [Operand::new(weight, bias)], all, finish, None);
-    y
-}
-
-fn product_residual(
-    dtype: Dtype,
-    x: CubeTensor,
-    weight: CubeTensor,
-    bias: CubeTensor,
-    residual: CubeTensor,
-) -> CubeTensor {
-    let all = [0, weight.shape()[0]];
-    let operand = [Operand::new(weight, bias)];
-    let [y] = linear(dtype, x, operand, all, Finish::Residual, Some(residual));
-    y
-}
-
-fn attend(query: CubeTensor, key: CubeTensor, value: CubeTensor, heads: usize) -> CubeTensor {
-    let [batch, queries, hidden] = query.shape().dims();
-    let keys = key.shape()[1];
-    let [query, key, value] = [query, key, value].map(contiguous);
-    let shader = Attention::new(form(), heads, hidden / heads);
-    let shape = Shape::new([batch, queries, hidden]);
-    let y = allocate(&query, shape.num_elements() * size_of::<f32>());
-    launch(
-        Shader::Attention(shader),
-        [queries.div_ceil(shader.queries()), heads, batch],
-        &[&query, &key, &value],
-        &y,
-        [queries, keys, 0, 0],
-    );
-    tensor(&query, y, shape)
 }
 
 /// A result of which each number is found by itself; the other sizes are what `value` makes of them.
@@ -314,112 +277,42 @@ impl super::gradients::Derivatives for Cube {}
 impl Kernels for Cube {
     fn siglip_linear(
         x: CubeTensor,
-        weight: CubeTensor,
+        weight: Matrix<Self>,
         bias: CubeTensor,
-        activation: Option<Activation>,
+        epilogue: Epilogue<Self>,
     ) -> CubeTensor {
-        product(Dtype::F32, x, weight, bias, activation)
-    }
-
-    fn siglip_linear_odd(
-        x: CubeTensor,
-        weight: CubeTensor,
-        bias: CubeTensor,
-        activation: Option<Activation>,
-    ) -> CubeTensor {
-        product(Dtype::F32, x, weight, bias, activation)
-    }
-
-    fn siglip_linear_residual(
-        x: CubeTensor,
-        weight: CubeTensor,
-        bias: CubeTensor,
-        residual: CubeTensor,
-    ) -> CubeTensor {
-        product_residual(Dtype::F32, x, weight, bias, residual)
-    }
-
-    fn siglip_linear_packed(
-        x: CubeTensor,
-        words: CubeTensor,
-        bias: CubeTensor,
-        dtype: Dtype,
-        activation: Option<Activation>,
-    ) -> CubeTensor {
-        product(dtype, x, words, bias, activation)
-    }
-
-    fn siglip_linear_packed_residual(
-        x: CubeTensor,
-        words: CubeTensor,
-        bias: CubeTensor,
-        residual: CubeTensor,
-        dtype: Dtype,
-    ) -> CubeTensor {
-        product_residual(dtype, x, words, bias, residual)
+        let [outputs, _] = weight.dims();
+        let [y] = linear(x, [(weight, bias)], 0..outputs, epilogue);
+        y
     }
 
     fn siglip_linear_part(
         x: CubeTensor,
-        weight: CubeTensor,
+        weight: Matrix<Self>,
         bias: CubeTensor,
-        first: usize,
-        outputs: usize,
+        outputs: Range<usize>,
     ) -> CubeTensor {
-        Self::siglip_linear_packed_part(x, weight, bias, Dtype::F32, first, outputs)
-    }
-
-    fn siglip_linear_packed_part(
-        x: CubeTensor,
-        words: CubeTensor,
-        bias: CubeTensor,
-        dtype: Dtype,
-        first: usize,
-        outputs: usize,
-    ) -> CubeTensor {
-        let operand = [Operand::new(words, bias)];
-        let [y] = linear(dtype, x, operand, [first, outputs], Finish::Nothing, None);
+        let [y] = linear(x, [(weight, bias)], outputs, Epilogue::None);
         y
     }
 
     fn siglip_projections(
         x: CubeTensor,
-        query: CubeTensor,
+        query: Matrix<Self>,
         query_bias: CubeTensor,
-        key: CubeTensor,
+        key: Matrix<Self>,
         key_bias: CubeTensor,
-        value: CubeTensor,
+        value: Matrix<Self>,
         value_bias: CubeTensor,
     ) -> (CubeTensor, CubeTensor, CubeTensor) {
-        Self::siglip_projections_packed(
-            x,
-            query,
-            query_bias,
-            key,
-            key_bias,
-            value,
-            value_bias,
-            Dtype::F32,
-        )
-    }
-
-    fn siglip_projections_packed(
-        x: CubeTensor,
-        query: CubeTensor,
-        query_bias: CubeTensor,
-        key: CubeTensor,
-        key_bias: CubeTensor,
-        value: CubeTensor,
-        value_bias: CubeTensor,
-        dtype: Dtype,
-    ) -> (CubeTensor, CubeTensor, CubeTensor) {
-        let all = [0, query.shape()[0]];
-        let operands = [
-            Operand::new(query, query_bias),
-            Operand::new(key, key_bias),
-            Operand::new(value, value_bias),
-        ];
-        let [query, key, value] = linear(dtype, x, operands, all, Finish::Nothing, None);
+        let ([outputs, _], dtype) = (query.dims(), query.dtype());
+        let alike = key.dtype() == dtype && value.dtype() == dtype;
+        let operands = [(query, query_bias), (key, key_bias), (value, value_bias)];
+        let [query, key, value] = match alike {
+            true => linear(x, operands, 0..outputs, Epilogue::None),
+            false => operands
+                .map(|(weight, bias)| Self::siglip_linear(x.clone(), weight, bias, Epilogue::None)),
+        };
         (query, key, value)
     }
 
@@ -429,16 +322,20 @@ impl Kernels for Cube {
         value: CubeTensor,
         heads: usize,
     ) -> CubeTensor {
-        attend(query, key, value, heads)
-    }
-
-    fn siglip_attention_odd(
-        query: CubeTensor,
-        key: CubeTensor,
-        value: CubeTensor,
-        heads: usize,
-    ) -> CubeTensor {
-        attend(query, key, value, heads)
+        let [batch, queries, hidden] = query.shape().dims();
+        let keys = key.shape()[1];
+        let [query, key, value] = [query, key, value].map(contiguous);
+        let shader = Attention::new(form(), heads, hidden / heads);
+        let shape = Shape::new([batch, queries, hidden]);
+        let y = allocate(&query, shape.num_elements() * size_of::<f32>());
+        launch(
+            Shader::Attention(shader),
+            [queries.div_ceil(shader.queries()), heads, batch],
+            &[&query, &key, &value],
+            &y,
+            [queries, keys, 0, 0],
+        );
+        tensor(&query, y, shape)
     }
 
     fn siglip_layer_norm(
@@ -467,15 +364,6 @@ impl Kernels for Cube {
             [rows, 0, 0, 0],
         );
         tensor(&x, y, Shape::new([rows, hidden]))
-    }
-
-    fn siglip_layer_norm_odd(
-        x: CubeTensor,
-        gamma: CubeTensor,
-        beta: CubeTensor,
-        epsilon: f64,
-    ) -> CubeTensor {
-        Self::siglip_layer_norm(x, gamma, beta, epsilon)
     }
 
     fn siglip_patches(pixels: CubeTensor, patch: usize) -> CubeTensor {

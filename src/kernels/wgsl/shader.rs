@@ -89,13 +89,13 @@ fn buffer(binding: usize, name: &str, element: &str) -> String {
     format!("@group(0) @binding({binding}) var<storage, read_write> {name}: array<{element}>;\n")
 }
 
-/// What a linear layer ends with.
+/// Which [`Epilogue`](crate::kernels::Epilogue) a linear layer has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Finish {
-    Nothing,
+pub enum EpilogueKind {
+    None,
     GeluTanh,
-    /// Added to a buffer that is bound behind the biases.
-    Residual,
+    /// Adds a buffer that is bound behind the biases.
+    Add,
 }
 
 /// How a linear layer is divided.
@@ -138,7 +138,7 @@ pub struct Linear {
     pub aligned: bool,
     /// How many weights there are.
     pub parts: usize,
-    pub finish: Finish,
+    pub epilogue: EpilogueKind,
 }
 
 impl Linear {
@@ -153,7 +153,7 @@ impl Linear {
         let mut buffers = vec![("x".to_owned(), element)];
         buffers.extend((0..self.parts).map(|part| (format!("weight_{part}"), words)));
         buffers.extend((0..self.parts).map(|part| (format!("bias_{part}"), element)));
-        if self.finish == Finish::Residual {
+        if self.epilogue == EpilogueKind::Add {
             buffers.push(("residual".into(), element));
         }
         buffers.push(("y".into(), element));
@@ -221,17 +221,17 @@ impl Linear {
                     },
                 ),
                 (
-                    "finish",
-                    match self.finish {
-                        Finish::GeluTanh => "gelu_tanh(sum)",
-                        Finish::Nothing | Finish::Residual => "sum",
+                    "epilogue",
+                    match self.epilogue {
+                        EpilogueKind::GeluTanh => "gelu_tanh(sum)",
+                        EpilogueKind::None | EpilogueKind::Add => "sum",
                     },
                 ),
                 (
                     "residual",
-                    match (self.finish, self.aligned) {
-                        (Finish::Residual, true) => "residual[row * OUTPUTS + column] + ",
-                        (Finish::Residual, false) => "residual[at + i] + ",
+                    match (self.epilogue, self.aligned) {
+                        (EpilogueKind::Add, true) => "residual[row * OUTPUTS + column] + ",
+                        (EpilogueKind::Add, false) => "residual[at + i] + ",
                         _ => "",
                     },
                 ),
@@ -241,9 +241,9 @@ impl Linear {
 
     fn store(&self) -> &'static str {
         match self.aligned {
-            true => "y[part * sizes.z + row * OUTPUTS + column] = {{ residual }}{{ finish }};",
+            true => "y[part * sizes.z + row * OUTPUTS + column] = {{ residual }}{{ epilogue }};",
             false => {
-                "var finished = {{ finish }};
+                "var finished = {{ epilogue }};
         let at = row * OUTPUT + 4u * column;
         for (var i = 0u; i < 4u && 4u * column + i < OUTPUT; i++) {
             y[part * sizes.z + at + i] = {{ residual }}finished[i];

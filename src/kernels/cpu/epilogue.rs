@@ -1,19 +1,19 @@
-//! What a linear layer does to its sums, in one pass over them: bias, residual and activation.
+//! What a linear layer does to its sums, in one pass over them: bias, activation or residual.
 
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use super::functions::gelu_tanh;
 use super::lanes::{Lanes, WIDTH, add, load, to_array};
+use super::panel::PANEL;
 use super::parallel::for_chunks;
-use super::product::PANEL;
-use crate::model::Activation;
+use crate::kernels::Activation;
 
 const VECTORS: usize = PANEL / WIDTH;
 /// Rows that a thread finishes at a time.
 const ROWS: usize = 16;
 
-/// Outputs while they are summed: those of twelve weight rows after the other, `[rows, PANEL]` each, so that what threads write
+/// Outputs while they are summed: those of `PANEL` weight rows after the other, `[rows, PANEL]` each, so that what threads write
 /// lies together.
 pub struct Sums<'a> {
     pub values: &'a mut [f32],
@@ -45,54 +45,59 @@ pub fn room(memory: &mut Vec<f32>, length: usize) -> &mut [f32] {
     &mut memory[start..][..length]
 }
 
+/// What is done to each output, see [`Epilogue`](crate::kernels::Epilogue).
+#[derive(Clone, Copy)]
+pub enum EpilogueRef<'a> {
+    None,
+    #[cfg_attr(not(target_family = "wasm"), expect(dead_code))] // The browser's.
+    Activation(Activation),
+    /// `[rows, output]`
+    Add(&'a [f32]),
+}
+
 /// A linear layer's output, and what makes it of the sums.
-pub struct Layer<'a> {
+pub struct LayerOutput<'a> {
     /// `[rows, output]`
     y: &'a mut [MaybeUninit<f32>],
     /// How many numbers were written.
     written: usize,
     /// `[output]`
     bias: &'a [f32],
-    /// `[rows, output]`
-    residual: Option<&'a [f32]>,
-    activation: Option<Activation>,
+    epilogue: EpilogueRef<'a>,
 }
 
-/// The output `[rows, output]` of a layer with `bias [output]`, added to `residual [rows, output]` or through `activation`, if `sum`
-/// writes the sums for all of it.
+/// The output `[rows, output]` of a layer with `bias [output]` and `epilogue`, if `sum` writes the sums for all of it.
 #[allow(unsafe_code)]
 pub fn output(
     rows: usize,
     bias: &[f32],
-    residual: Option<&[f32]>,
-    activation: Option<Activation>,
-    sum: impl FnOnce(&mut Layer),
+    epilogue: EpilogueRef,
+    sum: impl FnOnce(&mut LayerOutput),
 ) -> Vec<f32> {
     let length = rows * bias.len();
     let mut y = Vec::with_capacity(length);
-    let mut layer = Layer {
+    let mut output = LayerOutput {
         y: &mut y.spare_capacity_mut()[..length],
         written: 0,
         bias,
-        residual,
-        activation,
+        epilogue,
     };
-    sum(&mut layer);
-    assert_eq!(layer.written, length, "each output is written once");
+    sum(&mut output);
+    assert_eq!(output.written, length, "each output is written once");
     // SAFETY: all numbers were written.
     unsafe { y.set_len(length) };
     y
 }
 
-impl Layer<'_> {
+impl LayerOutput<'_> {
     /// Writes the outputs whose sums are there: rows from `first_row` on.
     pub fn write(&mut self, first_row: usize, sums: &Sums) {
-        match (self.residual, self.activation) {
-            (Some(_), _) => self.write_as(first_row, sums, add),
-            (None, Some(Activation::GeluTanh)) => {
-                self.write_as(first_row, sums, |sum, _| gelu_tanh(sum));
+        match self.epilogue {
+            EpilogueRef::None => self.write_as(first_row, sums, None, |sum, _| sum),
+            EpilogueRef::Activation(Activation::GeluTanh) => {
+                self.write_as(first_row, sums, None, |sum, _| gelu_tanh(sum));
             }
-            (None, None) => self.write_as(first_row, sums, |sum, _| sum),
+            EpilogueRef::Add(residual) => self.write_as(first_row, sums, Some(residual), add),
         }
     }
 
@@ -102,13 +107,14 @@ impl Layer<'_> {
         &mut self,
         first_row: usize,
         sums: &Sums,
+        residual: Option<&[f32]>,
         output: impl Fn(Lanes, Lanes) -> Lanes + Sync,
     ) {
         self.written += sums.rows * sums.columns.iter().map(Range::len).sum::<usize>();
         let width = self.bias.len();
         let start = first_row * width;
         let y = &mut self.y[start..][..sums.rows * width];
-        let residual = self.residual.map(|residual| &residual[start..][..y.len()]);
+        let residual = residual.map(|residual| &residual[start..][..y.len()]);
         for_chunks(y, ROWS * width, |chunk, y| {
             // A few rows of one panel after the other: what is read and what is written stay in the first-level cache.
             let panels = sums.values.chunks_exact(sums.rows * PANEL);

@@ -1,8 +1,8 @@
 //! Pipelines before they are needed.
 //!
 //! The runtime makes a pipeline when its kernel first runs, one after the other. A browser makes many side by side, and while a
-//! model's weights are on their way: who can ask it to ([`set_compiler`]) is told of the kernels that are to come, as soon as they
-//! are known. Natively nobody asks, and the runtime's way is all there is.
+//! model's weights are on their way: a compiler hook ([`set_compiler`]) receives the WGSL of all kernels that the model will run.
+//! Natively no hook is set, and pipelines are made at first use.
 
 use std::cell::RefCell;
 use std::future::ready;
@@ -16,10 +16,10 @@ use super::packed::{Dtype, PackedWeight};
 use super::{from_vec, wgsl};
 
 /// Pipelines in the making. They are there when it ends, or are made by the runtime, which then reports what is wrong with them.
-pub type Begun = Pin<Box<dyn Future<Output = ()>>>;
+pub type Compiling = Pin<Box<dyn Future<Output = ()>>>;
 
 /// Begins to make the pipelines of kernels given by their WGSL.
-pub type Compiler = Rc<dyn Fn(Vec<String>) -> Begun>;
+pub type Compiler = Rc<dyn Fn(Vec<String>) -> Compiling>;
 
 thread_local! {
     static COMPILER: RefCell<Option<Compiler>> = const { RefCell::new(None) };
@@ -30,8 +30,8 @@ pub fn set_compiler(compiler: Compiler) {
     COMPILER.set(Some(compiler));
 }
 
-/// Begins with the pipelines of the kernels that `work` would start on `device`, if that is a GPU; it may work on [`Outlines`].
-pub fn begin(device: &Device, work: impl FnOnce()) -> Begun {
+/// Begins with the pipelines of the kernels that `work` would start on `device`, if that is a GPU; it may work on [`MetaTensors`].
+pub fn begin(device: &Device, work: impl FnOnce()) -> Compiling {
     match COMPILER.with_borrow(Clone::clone) {
         Some(compiler) if *device != Device::flex() => compiler(wgsl::texts(work)),
         _ => Box::pin(ready(())),
@@ -39,9 +39,9 @@ pub fn begin(device: &Device, work: impl FnOnce()) -> Begun {
 }
 
 /// Tensors of which there is nothing but the shape.
-pub struct Outlines(<Cube as burn::backend::BackendTypes>::FloatTensorPrimitive);
+pub struct MetaTensors(<Cube as burn::backend::BackendTypes>::FloatTensorPrimitive);
 
-impl Outlines {
+impl MetaTensors {
     /// For work on `device`, a GPU.
     pub fn new(device: &Device) -> Self {
         let tensor = from_vec(vec![0.0], [1], device);

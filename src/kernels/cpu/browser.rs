@@ -1,0 +1,140 @@
+//! What runs in the browser: our own products on 128-bit SIMD.
+
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Flex, TensorMetadata};
+
+use super::epilogue::{EpilogueRef, LayerOutput};
+use super::lanes::WIDTH;
+use super::panel::MatrixView;
+use super::product::WeightView;
+use super::{attention, epilogue, functions, integer, parallel, product, tensor};
+use crate::kernels::{Activation, Dtype, Epilogue, Matrix, plain};
+
+/// Calls each kernel until the browser thinks it worth compiling well, which it does on another thread while the model loads: a
+/// call that has begun in quickly compiled code stays in it, and the first picture would take three times as long as the next.
+pub fn warm_up() {
+    const ROWS: usize = 48;
+    const INPUT: usize = 512;
+    const OUTPUT: usize = 96;
+    let x = vec![0.0; ROWS * INPUT];
+    let weight = vec![0.0; OUTPUT * INPUT];
+    let (rows, weight) = (MatrixView::of(&x, INPUT), WeightView::of(&weight, INPUT));
+    fn output(epilogue: EpilogueRef, sum: impl Fn(&mut LayerOutput)) -> Vec<f32> {
+        epilogue::output(ROWS, &[0.0; OUTPUT], epilogue, sum)
+    }
+    for _ in 0..4 {
+        let gelu = EpilogueRef::Activation(Activation::GeluTanh);
+        let residual = output(gelu, |y| product::linear(rows, weight, y));
+        output(EpilogueRef::Add(&residual), |y| {
+            product::linear(rows, weight, y)
+        });
+        // Their loops are shorter.
+        for dtype in [Dtype::Q8, Dtype::Q4].repeat(4) {
+            let words = vec![0; OUTPUT * dtype.row_words(INPUT)];
+            output(EpilogueRef::None, |y| {
+                integer::linear(rows, &words, dtype, y)
+            });
+        }
+        let halves = vec![0; OUTPUT * Dtype::F16.row_words(INPUT)];
+        output(EpilogueRef::None, |y| {
+            product::linear(rows, WeightView::of_halves(&halves, INPUT), y)
+        });
+        let sizes = attention::Sizes {
+            batch: 1,
+            queries: ROWS,
+            keys: ROWS,
+            hidden: INPUT,
+            heads: 8,
+        };
+        attention::attention(&x, &x, &x, sizes);
+    }
+}
+
+/// `x [rows, input] · weightᵀ + bias`, then `epilogue`.
+pub fn linear(
+    x: FloatTensor<Flex>,
+    weight: Matrix<Flex>,
+    bias: FloatTensor<Flex>,
+    epilogue: Epilogue<Flex>,
+) -> FloatTensor<Flex> {
+    let (x, bias) = (x.to_contiguous(), bias.to_contiguous());
+    let bias: &[f32] = bias.storage();
+    let residual;
+    let epilogue = match epilogue {
+        Epilogue::None => EpilogueRef::None,
+        Epilogue::Activation(activation) => EpilogueRef::Activation(activation),
+        Epilogue::Add(addend) => {
+            residual = addend.to_contiguous();
+            EpilogueRef::Add(residual.storage())
+        }
+    };
+    let [rows, input] = x.shape().dims();
+    let x = MatrixView::of(x.storage(), input);
+    let y = epilogue::output(rows, bias, epilogue, |y| match weight {
+        Matrix::F32(weight) => {
+            let weight = weight.to_contiguous();
+            product::linear(x, WeightView::of(weight.storage(), input), y);
+        }
+        Matrix::Packed { words, dtype, .. } => {
+            let words = words.to_contiguous();
+            let words: &[u32] = words.storage();
+            match dtype {
+                Dtype::F32 => {
+                    let weight = bytemuck::cast_slice(words);
+                    product::linear(x, WeightView::of(weight, input), y);
+                }
+                Dtype::F16 => product::linear(x, WeightView::of_halves(words, input), y),
+                Dtype::Q8 | Dtype::Q4 => integer::linear(x, words, dtype, y),
+            }
+        }
+    });
+    tensor(y, [rows, bias.len()])
+}
+
+/// `query [batch, queries, hidden]`, `key` and `value [batch, keys, hidden]` → `[batch, queries, hidden]`.
+pub fn attention(
+    query: FloatTensor<Flex>,
+    key: FloatTensor<Flex>,
+    value: FloatTensor<Flex>,
+    heads: usize,
+) -> FloatTensor<Flex> {
+    let [batch, queries, hidden] = query.shape().dims();
+    // No published model has such heads.
+    if !(hidden / heads).is_multiple_of(WIDTH) {
+        return plain::attention::<Flex>(query, key, value, heads);
+    }
+    let [_, keys, _] = key.shape().dims();
+    let [query, key, value] = [query, key, value].map(|x| x.to_contiguous());
+    let sizes = attention::Sizes {
+        batch,
+        queries,
+        keys,
+        hidden,
+        heads,
+    };
+    let y = attention::attention(query.storage(), key.storage(), value.storage(), sizes);
+    tensor(y, [batch, queries, hidden])
+}
+
+/// `x [rows, hidden]`, `gamma` and `beta [hidden]` → `[rows, hidden]`.
+pub fn layer_norm(
+    x: FloatTensor<Flex>,
+    gamma: FloatTensor<Flex>,
+    beta: FloatTensor<Flex>,
+    epsilon: f64,
+) -> FloatTensor<Flex> {
+    /// Rows that a thread takes at a time.
+    const ROWS: usize = 16;
+    let [rows, hidden] = x.shape().dims();
+    let [x, gamma, beta] = [x, gamma, beta].map(|x| x.to_contiguous());
+    let (gamma, beta) = (gamma.storage(), beta.storage());
+    let x: &[f32] = x.storage();
+    let mut y = vec![0.0; rows * hidden];
+    parallel::for_chunks(&mut y, ROWS * hidden, |i, y| {
+        let x = x[i * ROWS * hidden..].chunks_exact(hidden);
+        for (x, y) in x.zip(y.chunks_exact_mut(hidden)) {
+            functions::layer_norm(x, gamma, beta, epsilon as f32, y);
+        }
+    });
+    tensor(y, [rows, hidden])
+}
