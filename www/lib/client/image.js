@@ -272,7 +272,7 @@ async function decode(blob, bytes, refusal) {
   } catch (error) {
     if (error instanceof SiglipError) throw error;
     if (refusal.code === "bad-image") throw refusal;
-    throw new SiglipError("bad-image", "Neither the library nor this browser can decode the picture: it is damaged, or of a format that this browser doesn't know. Save it as JPEG, PNG or WebP.", { cause: error });
+    throw new SiglipError("bad-image", `Neither the library nor this browser can decode the picture: it is damaged, or of a format that this browser doesn't know (${refusal.message}). Save it as JPEG, PNG or WebP.`, { cause: error });
   }
   try {
     return draw(bitmap, bitmap.width, bitmap.height);
@@ -289,7 +289,10 @@ function sizeOf(bytes) {
   /** @param {number} at */
   const u24 = (at) => view.getUint16(at, true) + 65536 * view.getUint8(at + 2);
   try {
-    if (is("\x89PNG")) return [view.getUint32(16), view.getUint32(20)];
+    if (is("\x89PNG")) {
+      const header = is("CgBI", 12) ? 32 : 16; // Apple's variant has a chunk before it
+      return [view.getUint32(header), view.getUint32(header + 4)];
+    }
     if (is("GIF8")) return [view.getUint16(6, true), view.getUint16(8, true)];
     if (is("BM")) return view.getUint32(14, true) === 12 ? [view.getUint16(18, true), view.getUint16(20, true)] : [view.getInt32(18, true), Math.abs(view.getInt32(22, true))];
     if (is("RIFF") && is("VP8X", 12)) return [1 + u24(24), 1 + u24(27)];

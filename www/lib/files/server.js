@@ -16,6 +16,8 @@ import { Ranges } from "./ranges.js";
 
 /** Files that a model needn't have: some servers answer with a web page where there is none. */
 const OPTIONAL = ["model.safetensors", "tokenizer_config.json"];
+/** Of weights in several files. */
+const INDEX = "model.safetensors.index.json";
 
 /** A folder of a server, or a model of the Hub; with what is kept of it. */
 export class RemoteFiles {
@@ -33,6 +35,8 @@ export class RemoteFiles {
   #parsing = new Map();
   /** @type {Promise<Map<string, Listed>> | undefined} what the Hub lists */
   #listing;
+  /** The weights of one file, where the server answered with a web page. @type {SiglipError | undefined} */
+  #page;
   /** What the engine has of the weights that are being read, and what arrived since. @type {Map<string, {loaded: number, total: number, ahead: number, told: number}>} */
   #weights = new Map();
 
@@ -57,6 +61,8 @@ export class RemoteFiles {
     }
     // What was damaged on the way comes right the second time.
     const { bytes, version } = await this.#fetch(file, limit).catch((error) => (error instanceof Damaged ? this.#fetch(file, limit) : Promise.reject(error)));
+    // Neither in one file nor in several: then the page is why.
+    if (!bytes && this.#page && file === INDEX) throw this.#page;
     if (!bytes || this.#place.hub || provable(version)) this.#parsing.set(file, { bytes, version });
     return bytes;
   }
@@ -111,6 +117,7 @@ export class RemoteFiles {
     const reader = await Ranges.open(download);
     if (!reader) {
       await this.#refusePage(download);
+      this.#page = download.page;
       return undefined;
     }
     await this.#compare(file, { ...reader.version, sha256: reader.sha256, ranges: reader.ranges });

@@ -107,12 +107,19 @@ async function compile(name, report, context) {
   const response = await new Download({ ...context, name: "the library", hub: false }, address.href, file).first();
   if (!response) throw new SiglipError("network", `The library's file ${address.href} is not there. Serve the whole folder that siglip-web.js is in.`);
   // Under its own media type: some servers don't know application/wasm, and compiling while loading insists on it.
-  const body = counted(response, file, report.progress);
-  return WebAssembly.compileStreaming(new Response(body, { headers: { "content-type": "application/wasm" } }));
+  const begun = { wasm: false };
+  const body = counted(response, file, report.progress, begun);
+  try {
+    return await WebAssembly.compileStreaming(new Response(body, { headers: { "content-type": "application/wasm" } }));
+  } catch (error) {
+    // No browser compiles that: another module would only hide it.
+    if (!begun.wasm) throw new SiglipError("unsupported", `This page can't run the library's WebAssembly: ${file} is something else, such as a web page (${error.message}). Serve the whole folder that siglip-web.js is in.`);
+    throw error;
+  }
 }
 
-/** The body with its bytes reported as they arrive. @param {Response} response @param {string} file @param {(progress: Progress) => void} report */
-function counted(response, file, report) {
+/** The body with its bytes reported as they arrive. @param {Response} response @param {string} file @param {(progress: Progress) => void} report @param {{wasm: boolean}} begun told whether it begins as WebAssembly does */
+function counted(response, file, report, begun) {
   const total = Number(response.headers.get("content-length")) || 0;
   let loaded = 0;
   let reported = -Infinity;
@@ -125,6 +132,7 @@ function counted(response, file, report) {
   tell(false);
   return (response.body ?? new Blob([]).stream()).pipeThrough(new TransformStream({
     transform(bytes, controller) {
+      if (loaded === 0) begun.wasm = bytes[0] === 0 && bytes[1] === 0x61; // "\0a", of "\0asm"
       loaded += bytes.length;
       tell(false);
       controller.enqueue(bytes);
