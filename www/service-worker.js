@@ -23,8 +23,9 @@ self.addEventListener("activate", (event) => {
   })());
 });
 
-/** A page names the module that it took before there was a worker. */
+/** A page names the module that it took before there was a worker, or asks the newer version to take over. */
 self.addEventListener("message", (event) => {
+  if (event.data?.takeOver) event.waitUntil(takeOver());
   const names = (event.data?.keep ?? []).filter((name) => name in FILES);
   if (names.length > 0) event.waitUntil(keepAll(names));
 });
@@ -37,6 +38,12 @@ self.addEventListener("fetch", (event) => {
   const name = nameOf(request.url);
   if (name !== undefined) event.respondWith(answer(name, request));
 });
+
+/** Not while another page of the older version is open: it may still want its files. */
+async function takeOver() {
+  const open = await self.clients.matchAll({ type: "window", includeUncontrolled: true });
+  if (open.length <= 1) await self.skipWaiting();
+}
 
 /** The page's file that an address is of. @param {string} address */
 function nameOf(address) {

@@ -202,7 +202,7 @@ def small_tokenizer(context):
         "version": "1.0", "truncation": None, "padding": None,
         "added_tokens": [dict(id=1, content="</s>", **special), dict(id=2, content="<unk>", **special)],
         "normalizer": {"type": "Sequence", "normalizers": [
-            {"type": "NFKC"}, {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "}]},
+            {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "}]},
         "pre_tokenizer": metaspace, "decoder": metaspace,
         "post_processor": {"type": "TemplateProcessing",
                            "single": [{"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": end}],

@@ -13,13 +13,20 @@ export async function connectApp(take) {
   });
   if (!('serviceWorker' in navigator)) return false;
   // A page without it works as long as there is a network.
-  navigator.serviceWorker.register('service-worker.js').catch(() => {});
+  navigator.serviceWorker.register('service-worker.js').then(renew).catch(() => {});
   if (!new URLSearchParams(location.search).has('shared')) return false;
   history.replaceState(null, '', location.pathname + location.hash);
   const response = await fetch('shared-picture');
   if (!response.ok) return false;
   take({ blob: await response.blob(), name: decodeURIComponent(response.headers.get('x-name') ?? '') || 'Shared picture' });
   return true;
+}
+
+/** A newer page that was fetched during the last visit is taken now, before anything is begun. @param {ServiceWorkerRegistration} registration */
+function renew({ waiting }) {
+  if (!waiting || !navigator.serviceWorker.controller) return;
+  navigator.serviceWorker.addEventListener('controllerchange', () => location.reload(), { once: true });
+  waiting.postMessage({ takeOver: true });
 }
 
 /** The WebAssembly that suits this browser is kept with the page, and no other. @param {string | undefined} file of a progress event */
