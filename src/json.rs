@@ -51,7 +51,11 @@ pub(crate) fn check_not_a_stand_in(file: &str, start: &[u8]) -> Result<()> {
         #[serde(rename = "error")]
         _error: IgnoredAny,
     }
-    if text.len() <= LONGEST_ANSWER && serde_json::from_slice::<Answer>(without_mark(text)).is_ok()
+    let json = without_mark(text);
+    // An object: serde takes a list of one for the structure as well.
+    if json.starts_with(b"{")
+        && json.len() <= LONGEST_ANSWER
+        && serde_json::from_slice::<Answer>(json).is_ok()
     {
         return Err(Error::bad_model(format!(
             "{file} is an error that a server answered with, not the file itself: {}",
@@ -84,7 +88,12 @@ mod tests {
                     .contains("preprocessor_config.json is an error that a server answered with")
             );
         }
-        for file in ["{}", r#"{"size": {"height": 224}}"#, r#"{"errors": 0}"#] {
+        for file in [
+            "{}",
+            "[1]",
+            r#"{"size": {"height": 224}}"#,
+            r#"{"errors": 0}"#,
+        ] {
             assert!(check_not_a_stand_in("preprocessor_config.json", file.as_bytes()).is_ok());
         }
     }

@@ -97,6 +97,7 @@ pub fn gelu_tanh_slope(x: Lanes) -> Lanes {
 }
 
 /// Replaces scores by `exp(scale · (score − largest))`; the sum of these.
+#[cfg(any(target_family = "wasm", test, feature = "train"))]
 #[inline(always)]
 pub fn exponentials(scores: &mut [f32], scale: f32) -> f32 {
     let whole = scores.len() / WIDTH * WIDTH;
@@ -131,12 +132,14 @@ pub fn layer_norm(x: &[f32], gamma: &[f32], beta: &[f32], epsilon: f32, y: &mut 
 }
 
 /// Their sum.
+#[cfg(any(target_family = "wasm", test, feature = "train"))]
 #[inline(always)]
 pub fn sum(values: &[f32]) -> f32 {
     sum_of(values, |lanes| lanes)
 }
 
 /// The sum of what `f` makes of them; of zero it makes zero.
+#[cfg(any(target_family = "wasm", test, feature = "train"))]
 #[inline(always)]
 fn sum_of(values: &[f32], f: impl Fn(Lanes) -> Lanes) -> f32 {
     let mut eights = values.chunks_exact(2 * WIDTH);
