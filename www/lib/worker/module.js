@@ -107,18 +107,19 @@ async function compile(name, report, context) {
   const response = await new Download({ ...context, name: "the library", hub: false }, address.href, file).first();
   if (!response) throw new SiglipError("network", `The library's file ${address.href} is not there. Serve the whole folder that siglip-web.js is in.`);
   // Under its own media type: some servers don't know application/wasm, and compiling while loading insists on it.
-  const begun = { wasm: false };
+  /** @type {{wasm?: boolean}} */
+  const begun = {};
   const body = counted(response, file, report.progress, begun);
   try {
     return await WebAssembly.compileStreaming(new Response(body, { headers: { "content-type": "application/wasm" } }));
   } catch (error) {
     // No browser compiles that: another module would only hide it.
-    if (!begun.wasm) throw new SiglipError("unsupported", `This page can't run the library's WebAssembly: ${file} is something else, such as a web page (${error.message}). Serve the whole folder that siglip-web.js is in.`);
+    if (begun.wasm === false) throw new SiglipError("unsupported", `This page can't run the library's WebAssembly: ${file} is something else, such as a web page (${error.message}). Serve the whole folder that siglip-web.js is in.`);
     throw error;
   }
 }
 
-/** The body with its bytes reported as they arrive. @param {Response} response @param {string} file @param {(progress: Progress) => void} report @param {{wasm: boolean}} begun told whether it begins as WebAssembly does */
+/** The body with its bytes reported as they arrive. @param {Response} response @param {string} file @param {(progress: Progress) => void} report @param {{wasm?: boolean}} begun told whether it begins as WebAssembly does */
 function counted(response, file, report, begun) {
   const total = Number(response.headers.get("content-length")) || 0;
   let loaded = 0;
@@ -138,6 +139,7 @@ function counted(response, file, report, begun) {
       controller.enqueue(bytes);
     },
     flush() {
+      begun.wasm ??= false;
       tell(true);
     },
   }));
