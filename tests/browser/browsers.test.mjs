@@ -115,10 +115,10 @@ for (const browser of BROWSERS) {
 
     test("on a cross-origin isolated page, threads that every load gets", async () => {
       // As many as people's machines have, whatever this one has.
-      const script = await readFile(new URL("../../www/lib/worker/threads.js", import.meta.url), "utf8");
-      const eight = script.replace("navigator.hardwareConcurrency", "8");
+      const script = await readFile(new URL("../../www/lib/platform.js", import.meta.url), "utf8");
+      const eight = script.replace("globalThis.navigator?.hardwareConcurrency", "8");
       assert.notEqual(eight, script);
-      const isolated = await openSite(hooks, { browser, overlay: { ...overlay, "/lib/worker/threads.js": eight }, isolated: true });
+      const isolated = await openSite(hooks, { browser, overlay: { ...overlay, "/lib/platform.js": eight }, isolated: true });
       // Firefox starts workers within workers only now and then.
       const loads = browser === "firefox" ? Number(process.env.FIREFOX_LOADS ?? 20) : 3;
       for (let i = 0; i < loads; i++) {
