@@ -1,6 +1,6 @@
 //! The handful of operations that the towers are made of, each with a fast form per device.
 //!
-//! [`reference`] has the plain burn form of each: it is what the fast forms are tested against. The fast forms are a burn backend
+//! [`mod@reference`] has the plain burn form of each: it is what the fast forms are tested against. The fast forms are a burn backend
 //! extension (`backend`): hand-written WGSL on the GPU (`wgsl`), fused loops on the CPU (`cpu`), and their derivatives for training
 //! (`gradients`). The towers call nothing else: an operation of burn's that a GPU tensor can reach brings burn's own kernels for
 //! it, and their compiler's library, into a page's module.

@@ -1,7 +1,7 @@
 //! Everything that JavaScript sees of this crate, and nothing else sees of JavaScript.
 //!
-//! `www/lib/worker/host.js` is the one caller: it reads files, decides on the backend and queues calls. [`ports`] are what it hands
-//! over to be called back, [`values`] the plain values of both worlds.
+//! `www/lib/worker/host.js` is the one caller: it reads files, decides on the backend and queues calls. `ports` are what it hands
+//! over to be called back, `values` the plain values of both worlds.
 
 mod ports;
 #[cfg(target_feature = "atomics")]

@@ -66,15 +66,15 @@ describe("downloads and what is kept of them", { timeout: 600_000 }, () => {
   async function open() {
     const page = await importLibrary(await site.page(), site.library);
     await page.evaluate(() => {
-      window.load = async (source, options = {}) => {
+      window.load = async (source, { keep, retryPolicy: own, ...options } = {}) => {
         const events = [];
-        const retryPolicy = { hurry: true, stall: 20_000, ...options.retryPolicy };
+        const retryPolicy = { hurry: true, stall: 20_000, ...own };
         const result = await outcome(async () => {
           const classifier = await SiglipClassifier.load(source, {
             backend: "cpu", ...options, [Symbol.for("siglip-web.retryPolicy")]: retryPolicy,
             onProgress: (event) => { events.push(event); options.onProgress?.(event); },
           });
-          if (options.keep) window.kept = classifier;
+          if (keep) window.kept = classifier;
           else await classifier.dispose();
           return classifier.info;
         });
