@@ -375,14 +375,19 @@ fn bad_options_are_named() {
     }
     let same = place.options("model", &[]);
     assert_eq!(run(&same).unwrap_err().code(), Code::BadInput);
-    // What has no finite gradient is neither trained further nor saved.
+    // Weights that are no numbers aren't trained; what has no finite gradient is neither trained further nor saved.
     let weights = place.path("model").join("model.safetensors");
     let mut bytes = std::fs::read(&weights).unwrap();
-    let end = bytes.len();
-    bytes[end - 4..].copy_from_slice(&f32::NAN.to_le_bytes());
-    std::fs::write(&weights, bytes).unwrap();
-    place.fails(&["--steps", "2"], Code::BadInput, &["step 1", "diverged"]);
-    assert!(!place.path("fails").join("model.safetensors").exists());
+    let last = bytes.len() - 4;
+    for (value, code, words) in [
+        (f32::NAN, Code::BadModel, &["post_layernorm", "not a number"][..]),
+        (f32::MAX, Code::BadInput, &["step 1", "diverged"]),
+    ] {
+        bytes[last..].copy_from_slice(&value.to_le_bytes());
+        std::fs::write(&weights, &bytes).unwrap();
+        place.fails(&["--steps", "2"], code, words);
+        assert!(!place.path("fails").join("model.safetensors").exists());
+    }
     std::fs::remove_file(weights).unwrap();
     place.fails(&["--steps", "1"], Code::BadModel, &["model.safetensors"]);
 }
