@@ -71,7 +71,7 @@ check_dependencies() {
   else
     echo "skipped: licences of crates and advisories, because cargo-deny is missing: cargo install cargo-deny takes longer than these checks are worth at every run"
   fi
-  for folder in tools tests/browser; do
+  for folder in tools tests/browser tests/places; do
     report=$(cd "$folder" && npm audit --audit-level=high 2>&1) ||
       if [[ $report == *"audit endpoint returned an error"* || $report == *"network"* ]]; then
         echo "skipped: advisories about $folder/package-lock.json, because the registry doesn't answer npm audit"
@@ -141,6 +141,7 @@ run_tests() {
   need_webkit
   need_wasm_std
   need_wasm_bindgen
+  need_npm_tools tests/places
 
   step "Formatting" check_format
   step "Lints" check_lints

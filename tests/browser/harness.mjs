@@ -34,13 +34,15 @@ export const BROWSERS = /** @type {const} */ (["chromium", "firefox", "webkit"])
 /**
  * Starts a browser with a fresh profile. `context` is Playwright's, where it drives the browser. Service workers are blocked in Chromium unless
  * `serviceWorkers` is "allow": the page's own would answer before the test's server.
- * @param {{browser?: "chromium" | "firefox" | "webkit", args?: string[], preferences?: Record<string, any>, serviceWorkers?: "allow" | "block"}} [options] preferences: Firefox's
+ * @param {{browser?: "chromium" | "firefox" | "webkit", args?: string[], preferences?: Record<string, any>, serviceWorkers?: "allow" | "block", extension?: string}} [options]
+ *   preferences: Firefox's; extension: a folder, for Chromium
  */
-export async function launch({ browser = "chromium", args = [], preferences, serviceWorkers = "block" } = {}) {
+export async function launch({ browser = "chromium", args = [], preferences, serviceWorkers = "block", extension } = {}) {
   if (browser === "webkit") return launchWebKit({ args });
   const profile = await mkdtemp(join(tmpdir(), "siglip-web-"));
+  const extending = extension ? { args: [`--load-extension=${extension}`], ignoreDefaultArgs: ["--disable-extensions"] } : { args: [] };
   const context = browser === "chromium"
-    ? await chromium.launchPersistentContext(profile, { executablePath: process.env.CHROME_BIN ?? "/usr/bin/chromium", headless: true, args: [...ARGUMENTS, ...args], serviceWorkers })
+    ? await chromium.launchPersistentContext(profile, { executablePath: process.env.CHROME_BIN ?? "/usr/bin/chromium", headless: true, ...extending, args: [...ARGUMENTS, ...args, ...extending.args], serviceWorkers })
     : await firefox.launchPersistentContext(profile, { channel: "moz-firefox", executablePath: process.env.FIREFOX_BIN ?? "/usr/bin/firefox-esr", headless: true, args, firefoxUserPrefs: preferences });
   return {
     context,

@@ -1,24 +1,28 @@
 // The library in Node.js: the demo model from its folder and over HTTP, in a worker and on the calling thread.
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
+import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { serve } from "../../tools/serve.mjs";
-import { SiglipClassifier, SiglipError } from "../../www/lib/siglip-web.js";
+import { place } from "./harness.mjs";
+import { library } from "./prepare.mjs";
+
+const { SiglipClassifier, SiglipError } = await import("siglip-web");
 
 const picture = new URL("../../www/samples/ladybug.png", import.meta.url);
 const LABELS = /** @type {const} */ (["a ladybug", "a teapot"]);
 
 describe("Node.js", { timeout: 600_000 }, () => {
   let server;
-  before(async () => { server = await serve(fileURLToPath(new URL("../../www/lib/models/", import.meta.url))); });
+  before(async () => { server = await serve(join(library, "models")); });
   after(() => server.close());
 
-  test("a model by name, path and address gives the same scores in a worker and on the calling thread", async () => {
+  place({ group: "Other places", place: "Node.js 20 and newer", how: "a model by name, path and address; in a worker and on the calling thread" }, async () => {
     const answers = [];
     for (const [model, image, worker] of [
       ["demo", picture.href, true],
-      [fileURLToPath(new URL("../../www/lib/models/demo", import.meta.url)), await readFile(picture), false],
+      [join(library, "models", "demo"), await readFile(picture), false],
       [`${server.url}demo/`, fileURLToPath(picture).replace(process.cwd(), "."), true],
     ]) {
       const classifier = await SiglipClassifier.load(model, { worker, onProgress() {} });
@@ -30,6 +34,7 @@ describe("Node.js", { timeout: 600_000 }, () => {
     assert.equal(answers[0][0].label, "a ladybug");
     assert.deepEqual(answers[1], answers[0]);
     assert.deepEqual(answers[2], answers[0]);
+    return { worker: true };
   });
 
   test("what is missing is told as a SiglipError", async () => {
