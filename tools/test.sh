@@ -116,7 +116,10 @@ wasm_pack() {
     await start({ module_or_path: await readFile(`${folder}siglip_web_bg.wasm`) });
     if (typeof Engine.load !== "function") throw new Error("the package has no Engine.load");' "$pkg"
 }
-check_types() { "$node_bin/tsc" --project tests/browser; }
+check_types() {
+  "$node_bin/tsc" --project tests/browser
+  "$node_bin/tsc" --project tests/browser/tsconfig.worker.json
+}
 script_tests() { tests/build.sh; }
 browser_tests() {
   compgen -G "tests/browser/*.test.mjs" >/dev/null || die "tests/browser holds no *.test.mjs: restore it with git checkout tests"

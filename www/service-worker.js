@@ -3,34 +3,41 @@
 // from an older one: what the server has replaced meanwhile is refused by its hash.
 importScripts("offline.js");
 
-const { FILES, VERSION } = self;
+/**
+ * What offline.js brings: the page's files, each with its hash (as `integrity` takes it) and whether it is kept at once; and their version.
+ * @typedef {{FILES: Record<string, [integrity: string, atOnce: boolean]>, VERSION: string}} Offline
+ */
+const worker = /** @type {ServiceWorkerGlobalScope & Offline} */ (/** @type {unknown} */ (self));
+const { FILES, VERSION } = worker;
 const PREFIX = "siglip-web-page-";
 const CACHE = PREFIX + VERSION;
-const SCOPE = self.registration.scope;
+const SCOPE = worker.registration.scope;
 /** Where a picture waits that another app has shared with the page. */
 const SHARED = new URL("shared-picture", SCOPE).href;
 
-self.addEventListener("install", (event) => {
-  event.waitUntil(keepAll(Object.keys(FILES).filter((name) => FILES[name][1])));
+worker.addEventListener("install", (event) => {
+  event.waitUntil(keepAll(Object.keys(FILES).filter((name) => FILES[name]?.[1])));
 });
 
-self.addEventListener("activate", (event) => {
+worker.addEventListener("activate", (event) => {
   event.waitUntil((async () => {
     const old = (await caches.keys()).filter((name) => name.startsWith(PREFIX) && name !== CACHE);
     await Promise.all(old.map((name) => caches.delete(name)));
     // A first visit's page goes on without having been loaded again.
-    if (old.length === 0) await self.clients.claim();
+    if (old.length === 0) await worker.clients.claim();
   })());
 });
 
 /** A page names the module that it took before there was a worker, or asks the newer version to take over. */
-self.addEventListener("message", (event) => {
-  if (event.data?.takeOver) event.waitUntil(takeOver());
-  const names = (event.data?.keep ?? []).filter((name) => name in FILES);
+worker.addEventListener("message", (event) => {
+  /** @type {{takeOver?: boolean, keep?: string[]} | null} */
+  const data = event.data;
+  if (data?.takeOver) event.waitUntil(takeOver());
+  const names = (data?.keep ?? []).filter((name) => name in FILES);
   if (names.length > 0) event.waitUntil(keepAll(names));
 });
 
-self.addEventListener("fetch", (event) => {
+worker.addEventListener("fetch", (event) => {
   const { request } = event;
   if (request.method === "POST" && request.url === new URL("share", SCOPE).href) return event.respondWith(receive(request));
   if (request.method !== "GET") return;
@@ -41,8 +48,8 @@ self.addEventListener("fetch", (event) => {
 
 /** Not while another page of the older version is open: it may still want its files. */
 async function takeOver() {
-  const open = await self.clients.matchAll({ type: "window", includeUncontrolled: true });
-  if (open.length <= 1) await self.skipWaiting();
+  const open = await worker.clients.matchAll({ type: "window", includeUncontrolled: true });
+  if (open.length <= 1) await worker.skipWaiting();
 }
 
 /** The page's file that an address is of. @param {string} address */
@@ -53,11 +60,12 @@ function nameOf(address) {
   return name in FILES ? name : undefined;
 }
 
+/** The page's file, as this version has it. @param {string} name @param {Request} request */
 async function answer(name, request) {
   const cache = await caches.open(CACHE);
   const kept = await cache.match(name);
   if (kept) return withRange(kept, request);
-  const response = await fetch(address(name), { integrity: FILES[name][0], cache: "no-cache" });
+  const response = await get(name);
   if (!response.ok) return response;
   await cache.put(name, response.clone()).catch(() => {}); // without room the page works as long as there is a network
   return withRange(response, request);
@@ -65,7 +73,7 @@ async function answer(name, request) {
 
 /** A part, where one was asked for. @param {Response} response @param {Request} request */
 async function withRange(response, request) {
-  const [, first, last] = /^bytes=(\d+)-(\d*)$/.exec(request.headers.get("range") ?? "") ?? [];
+  const [, first, last = ""] = /^bytes=(\d+)-(\d*)$/.exec(request.headers.get("range") ?? "") ?? [];
   if (first === undefined) return response;
   const whole = await response.blob();
   const headers = new Headers(response.headers);
@@ -84,15 +92,16 @@ async function keepAll(names) {
   const cache = await caches.open(CACHE);
   await Promise.all(names.map(async (name) => {
     if (await cache.match(name)) return;
-    const response = await fetch(address(name), { integrity: FILES[name][0], cache: "no-cache" });
+    const response = await get(name);
     if (!response.ok) throw new Error(`${name} answered ${response.status}`);
     await cache.put(name, response);
   }));
 }
 
-/** index.html is asked for as the folder: some servers send its name there. */
-function address(name) {
-  return new URL(name === "index.html" ? "./" : name, SCOPE);
+/** A file of the page from its server, and nothing else under its name. @param {string} name */
+function get(name) {
+  // Some servers send who asks for index.html to the folder.
+  return fetch(new URL(name === "index.html" ? "./" : name, SCOPE), { integrity: FILES[name]?.[0], cache: "no-cache" });
 }
 
 /** A picture from another app's share menu waits until the page that is opened asks for it. @param {Request} request */

@@ -1,26 +1,31 @@
 // Results as files.
 
-/** A field of CSV (RFC 4180). A leading = + - or @ would be a formula to spreadsheets. */
+/** A field of CSV (RFC 4180). A leading = + - or @ would be a formula to spreadsheets. @param {string | number | undefined} value */
 function field(value) {
   const text = typeof value === 'string' && /^[=+\-@\t\r]/.test(value) ? `'${value}` : String(value ?? '');
   return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 }
 
+/** @typedef {{image: string, results?: import('../lib/siglip-web.js').LabelScore[], error?: string}} Line what came of a picture */
+
 /**
- * @param {{image: string, results?: {label: string, score: number, logit: number}[], error?: string}[]} pictures
+ * @param {Line[]} pictures
  * @returns {string}
  */
 export function toCsv(pictures) {
-  const lines = pictures.flatMap(({ image, results, error }) => (results
-    ? results.map(({ label, score, logit }) => [image, label, score, logit, ''])
-    : [[image, '', '', '', error]]));
-  return [['image', 'label', 'probability', 'logit', 'error'], ...lines].map((line) => `${line.map(field).join(',')}\r\n`).join('');
+  /** @type {(string | number | undefined)[][]} */
+  const lines = [['image', 'label', 'probability', 'logit', 'error']];
+  for (const { image, results, error } of pictures) {
+    if (results) lines.push(...results.map(({ label, score, logit }) => [image, label, score, logit, '']));
+    else lines.push([image, '', '', '', error]);
+  }
+  return lines.map((line) => `${line.map(field).join(',')}\r\n`).join('');
 }
 
-/** @param {object} about the model and the question @param {Parameters<typeof toCsv>[0]} pictures */
+/** @param {object} about the model and the question @param {Line[]} pictures */
 export const toJson = (about, pictures) => `${JSON.stringify({ ...about, pictures }, null, 2)}\n`;
 
-/** Hands a file to the browser's downloads. */
+/** Hands a file to the browser's downloads. @param {string} name @param {string} type @param {string} text */
 export function download(name, type, text) {
   const link = document.createElement('a');
   link.href = URL.createObjectURL(new Blob([text], { type }));

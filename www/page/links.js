@@ -10,7 +10,10 @@ export function linked() {
   return { labels: fragment.get('labels') ?? undefined, template: fragment.get('template') ?? undefined };
 }
 
-/** A link to this page with these labels; undefined if it would be too long. */
+/**
+ * A link to this page with these labels; undefined if it would be too long.
+ * @param {string} labels @param {string} template @param {string} usual the template that needs no mention
+ */
 export function linkTo(labels, template, usual) {
   const fragment = new URLSearchParams({ labels, ...(template !== usual && { template }) });
   const url = new URL(location.href);
@@ -27,6 +30,7 @@ export function remembered() {
   }
 }
 
+/** @param {string} labels */
 export function remember(labels) {
   try {
     if (labels.trim()) localStorage.setItem(KEY, labels);

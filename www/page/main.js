@@ -1,13 +1,24 @@
 // The page: holds what is chosen, asks the classifier, and says what happens. How pictures arrive is in
-// page-pictures.js, which models there are in page-models.js, how results read in page-results.js; the model itself is behind
-// siglip-web.js.
+// pictures.js, which models there are in models.js, how results read in results.js; the model itself is behind siglip-web.js.
 
+import { $ } from './elements.js';
 import { download, toCsv, toJson } from './export.js';
 import { linkTo, linked, remember, remembered } from './links.js';
 import { ModelList, askToKeep, roomLeft, showKept } from './models.js';
 import { connectApp, keepModule } from './offline.js';
 import { connect, markSample, markStrip, showSamples, showStrip } from './pictures.js';
 import { bytes, duration, parseLabels, quote, Rate, remaining, ResultList, softmax, softmaxVerdict, verdict } from './results.js';
+
+/** @typedef {import('./page.d.ts').Answer} Answer */
+/** @typedef {import('./page.d.ts').Choice} Choice */
+/** @typedef {import('./page.d.ts').Job} Job */
+/** @typedef {import('./page.d.ts').Picture} Picture */
+/** @typedef {import('./page.d.ts').Subject} Subject */
+/** @typedef {import('../lib/siglip-web.js').SiglipClassifier} SiglipClassifier */
+/** @typedef {import('../lib/siglip-web.js').ModelInfo} ModelInfo */
+/** @typedef {import('../lib/siglip-web.js').ProgressEvent} Progress */
+/** @typedef {import('./models.js').Wish} Wish */
+/** @typedef {import('./models.js').Backend} Backend */
 
 // The page's policy asks for Trusted Types: a worker's script may only come from this origin.
 window.trustedTypes?.createPolicy('default', {
@@ -21,123 +32,154 @@ window.trustedTypes?.createPolicy('default', {
   },
 });
 
-const $ = (id) => document.getElementById(id);
-const list = new ResultList($('results'));
+const list = new ResultList($.results);
 
+/** @type {Choice} */
 const demo = { id: 'demo', source: 'demo', title: 'the demo model' };
 // A site made by `./build.sh site --model` names its own model in the page's head.
+/** @type {HTMLMetaElement | null} */
 const named = document.querySelector('meta[name="siglip-model"]');
-const first = named ? { id: 'site', source: new URL(named.content, document.baseURI).href, title: named.dataset.title } : demo;
-const model = { classifier: undefined, choice: first, backend: 'auto', dtype: 'auto', whole: false, loading: undefined };
-const models = new ModelList(() => ({ dtype: $('dtype').value, backend: $('backend').value }));
-const picture = { now: undefined, next: undefined, fetching: undefined }; // `next` is shown, but not yet accepted by the model
-const strip = []; // pictures that came together
-const labels = { list: [], own: false }; // own: typed by the person, so a sample must not overwrite them
-let shown; // the answer on the page: {classifier, picture, labels, template, scores, pictureTime, labelsTime}
-let running; // AbortController of the classification under way
-let timer; // of the pause after typing
+/** @type {Choice} */
+const first = named ? { id: 'site', source: new URL(named.content, document.baseURI).href, title: named.dataset.title ?? named.content } : demo;
+/** What is loaded, as it was chosen, and what is being loaded. */
+const model = {
+  /** @type {SiglipClassifier | undefined} */
+  classifier: undefined,
+  choice: first,
+  /** @type {Backend} */
+  backend: 'auto',
+  /** @type {Wish} */
+  dtype: 'auto',
+  whole: false,
+  /** @type {AbortController | undefined} */
+  loading: undefined,
+  /** What the browser said of keeping it. */
+  keeping: '',
+};
+const wishes = () => ({ dtype: /** @type {Wish} */ ($.dtype.value), backend: /** @type {Backend} */ ($.backend.value) });
+const models = new ModelList(wishes);
+/** `next` is shown, but not yet accepted by the model. @type {{now?: Subject, next?: Subject, fetching?: AbortController}} */
+const picture = {};
+/** Pictures that came together. @type {Picture[]} */
+const strip = [];
+const labels = {
+  /** @type {string[]} */
+  list: [],
+  /** Typed by the person, so a sample must not overwrite them. */
+  own: false,
+};
+/** The answer on the page. @type {Answer | undefined} */
+let shown;
+/** The classification under way. @type {Job | undefined} */
+let running;
+/** Of the pause after typing. @type {number | undefined} */
+let timer;
 
 // ---- What the page says ------------------------------------------------------------------------------------------
 
+/** @param {'good' | 'unsure' | 'none' | 'hint' | 'busy' | 'error'} state @param {string} text */
 function say(state, text) {
-  $('answer').dataset.state = state;
-  if ($('status').textContent !== text) $('status').textContent = text;
+  $.answer.dataset.state = state;
+  if ($.status.textContent !== text) $.status.textContent = text;
 }
 
-/** Offers one button beside the message, or takes it away. */
+/** Offers one button beside the message, or takes it away. @param {() => void} [action] */
 function offer(action, text = 'Try again') {
-  $('retry').hidden = !action;
-  $('retry').textContent = text;
-  $('retry').onclick = action ?? null;
+  $.retry.hidden = !action;
+  $.retry.textContent = text;
+  $.retry.onclick = action ?? null;
 }
 
-/** Shows progress with a Cancel button; without arguments, hides both, unless a model is still loading. */
+/** Shows progress with a Cancel button; without arguments, hides both, unless a model is still loading. @param {string} [text] @param {() => void} [cancel] */
 function busy(text, cancel) {
-  const panel = $('busy');
+  const panel = $.busy;
   if (!text && model.loading) {
     const { loading } = model;
-    $('cancel').onclick = () => loading.abort();
+    $.cancel.onclick = () => loading.abort();
     return;
   }
   if (!text) {
-    if (panel.contains(document.activeElement)) $('labels').focus(); // the Cancel button had the focus and goes away
+    if (panel.contains(document.activeElement)) $.labels.focus(); // the Cancel button had the focus and goes away
     panel.hidden = true;
     return;
   }
   offer();
   say('busy', text);
-  $('progress').removeAttribute('value');
-  $('bytes').textContent = '';
-  $('cancel').onclick = cancel;
+  $.progress.removeAttribute('value');
+  $.bytes.textContent = '';
+  $.cancel.onclick = cancel ?? null;
   panel.hidden = false;
 }
 
-/** An error is said where it can't be overlooked, also on a small screen. */
+/** An error is said where it can't be overlooked, also on a small screen. @param {string} text @param {() => void} [retry] @param {string} [retryText] */
 function fail(text, retry, retryText) {
   busy();
   say('error', text);
   offer(retry, retryText);
-  $('answer').scrollIntoView({ block: 'nearest' });
+  $.answer.scrollIntoView({ block: 'nearest' });
 }
 
-const capital = (text) => text[0].toUpperCase() + text.slice(1);
-const sentence = (text) => (/[.!?…]$/.test(text) ? text : `${text}.`);
-const reason = (error) => sentence(capital(String(error?.message || error)));
+const capital = (/** @type {string} */ text) => text.charAt(0).toUpperCase() + text.slice(1);
+const sentence = (/** @type {string} */ text) => (/[.!?…]$/.test(text) ? text : `${text}.`);
+const reason = (/** @type {unknown} */ error) => sentence(capital(error instanceof Error && error.message ? error.message : String(error)));
 
 // ---- The answer --------------------------------------------------------------------------------------------------
 
-const template = () => $('template').value;
+const template = () => $.template.value;
 
 /** The demo model has never seen a photograph, and what a visitor brings mostly is one. */
-const isGuess = () => model.choice.id === 'demo' && Boolean(picture.next ?? picture.now) && !(picture.next ?? picture.now).sample;
+function isGuess() {
+  const subject = picture.next ?? picture.now;
+  return model.choice.id === 'demo' && subject !== undefined && !subject.sample;
+}
 
 /** Says so beside the answer, with a way out. */
 function offerPhotographs() {
-  $('drawings').hidden = !isGuess() || Boolean(model.loading);
-  if ($('drawings').hidden) return;
+  $.drawings.hidden = !isGuess() || Boolean(model.loading);
+  if ($.drawings.hidden) return;
   const { id, title, download: size, kept } = models.forPhotographs();
-  $('photographs').textContent = `Use ${title}, for photographs (${kept ? 'kept here' : `${bytes(size)} download`})`;
-  $('photographs').onclick = () => {
-    $('model').value = id;
+  $.photographs.textContent = `Use ${title}, for photographs (${kept ? 'kept here' : `${bytes(size)} download`})`;
+  $.photographs.onclick = () => {
+    $.model.value = id;
     load({ id, source: id, title });
   };
 }
 
+/** Whether the answer is to what is asked now. */
 function isCurrent() {
-  return Boolean(shown) && shown.classifier === model.classifier && shown.picture === (picture.next ?? picture.now)
+  return shown !== undefined && shown.classifier === model.classifier && shown.picture === (picture.next ?? picture.now)
     && shown.template === template() && shown.labels.join('\n') === labels.list.join('\n');
 }
 
 /** Results that answer an earlier question are dimmed and say so. */
 function mark() {
-  const stale = Boolean(shown) && (!isCurrent() || Boolean(model.loading));
-  $('results-card').dataset.stale = String(stale);
-  $('stale-note').hidden = !stale;
-  $('results').setAttribute('aria-busy', String(Boolean(running || model.loading)));
-  $('export').hidden = !shown;
+  const stale = shown !== undefined && (!isCurrent() || Boolean(model.loading));
+  $.resultsCard.dataset.stale = String(stale);
+  $.staleNote.hidden = !stale;
+  $.results.setAttribute('aria-busy', String(Boolean(running || model.loading)));
+  $.export.hidden = !shown;
   offerPhotographs();
 }
 
+/** Shows the answer, if there is one. @param {string} [notice] said before it, as an error */
 function show(notice) {
-  const forced = $('softmax').checked;
-  $('softmax-note').hidden = !forced;
+  const forced = $.softmax.checked;
+  $.softmaxNote.hidden = !forced;
   if (!shown) {
     list.clear();
-    $('timing').textContent = '';
+    $.timing.textContent = '';
     mark();
     return;
   }
-  let rows = shown.scores;
-  if (forced) {
-    const shares = softmax(rows.map(({ logit }) => logit));
-    rows = rows.map((row, i) => ({ label: row.label, score: shares[i], alone: row.score }));
-  }
-  list.show(rows, isGuess());
-  const remembered = (known) => (known ? ' (remembered)' : '');
-  $('timing').textContent = `Picture ${duration(shown.pictureTime)}${remembered(shown.pictureKnown)}, labels ${duration(shown.labelsTime)}${remembered(shown.labelsKnown)}, on the ${device(shown.classifier.info)}`;
+  const { scores } = shown;
+  const shares = softmax(scores.map(({ logit }) => logit));
+  const rows = scores.map(({ label, score }, i) => ({ label, score: shares[i] ?? 0, alone: score }));
+  list.show(forced ? rows : scores, isGuess());
+  const remembered = (/** @type {boolean} */ known) => (known ? ' (remembered)' : '');
+  $.timing.textContent = `Picture ${duration(shown.pictureTime)}${remembered(shown.pictureKnown)}, labels ${duration(shown.labelsTime)}${remembered(shown.labelsKnown)}, on the ${device(shown.classifier.info)}`;
   mark();
   if (!isCurrent()) return; // the switch was used while these are earlier results
-  const { state, text } = forced ? softmaxVerdict(rows, isGuess()) : verdict(rows, isGuess());
+  const { state, text } = forced ? softmaxVerdict(rows, isGuess()) : verdict(scores, isGuess());
   if (notice) say('error', `${notice} ${text}`);
   else say(state, text);
 }
@@ -146,14 +188,14 @@ function show(notice) {
 async function run(notice = '') {
   clearTimeout(timer);
   running?.abort();
+  /** @type {Job} */
   const job = running = new AbortController();
   const { classifier } = model;
   const subject = picture.next ?? picture.now;
-  const question = { classifier, picture: subject, labels: [...labels.list], template: template() };
   const done = () => {
     clearTimeout(slow);
     running = undefined;
-    $('progress').removeAttribute('value');
+    $.progress.removeAttribute('value');
   };
   let phase = 'Looking at the picture…';
   const stop = () => {
@@ -176,6 +218,7 @@ async function run(notice = '') {
     return;
   }
   if (!notice) offer();
+  const question = { classifier, picture: subject, labels: [...labels.list], template: template() };
   try {
     const start = performance.now();
     let middle = start;
@@ -202,9 +245,9 @@ async function run(notice = '') {
         if (stage === 'images') seen();
         if (job !== running) return;
         phase = total === 1 || stage === 'images' ? 'Reading the labels…' : `Reading ${total} labels…`;
-        if ($('busy').hidden) return;
+        if ($.busy.hidden) return;
         say('busy', phase);
-        if (stage === 'labels') $('progress').value = loaded / total;
+        if (stage === 'labels') $.progress.value = loaded / total;
       },
     });
     if (job !== running) return;
@@ -212,7 +255,7 @@ async function run(notice = '') {
     shown = {
       ...question, scores, pictureTime: middle - start, labelsTime: performance.now() - middle,
       pictureKnown: known?.picture === subject,
-      labelsKnown: known?.template === question.template && question.labels.every((label) => known.labels.includes(label)),
+      labelsKnown: known?.template === question.template && question.labels.every((label) => known?.labels.includes(label)),
     };
     done();
     busy();
@@ -241,51 +284,54 @@ async function run(notice = '') {
   }
 }
 
+/** @param {ModelInfo} info */
 const device = ({ backend }) => (backend === 'webgpu' ? 'graphics card (WebGPU)' : 'CPU');
 
 // ---- The picture -------------------------------------------------------------------------------------------------
 
-/** Shows a picture, if this browser can; the model may be able to read what the browser can't. */
+/** Shows a picture, if this browser can; the model may be able to read what the browser can't. @param {Subject} [subject] */
 function display(subject) {
-  $('preview').hidden = !subject?.viewable;
-  $('blank').hidden = Boolean(subject?.viewable);
-  $('blank').lastChild.textContent = subject ? 'This browser can’t show this kind of picture' : 'No picture yet';
+  $.preview.hidden = !subject?.viewable;
+  $.blank.hidden = Boolean(subject?.viewable);
+  $.blankText.textContent = subject ? 'This browser can’t show this kind of picture' : 'No picture yet';
   if (subject?.viewable) {
-    $('preview').src = subject.url;
-    $('stage').toggleAttribute('data-wide', subject.viewable.wide);
+    $.preview.src = subject.url;
+    $.stage.toggleAttribute('data-wide', subject.viewable.wide);
   }
-  $('preview').alt = subject ? `The chosen picture: ${subject.name}` : '';
-  $('caption').textContent = subject?.name ?? '';
+  $.preview.alt = subject ? `The chosen picture: ${subject.name}` : '';
+  $.caption.textContent = subject?.name ?? '';
   markSample(subject);
 }
 
+/** @param {Subject} [subject] */
 function release(subject) {
   if (subject) URL.revokeObjectURL(subject.url);
 }
 
+/** The model can read it. @param {Subject} subject */
 function accept(subject) {
   if (subject !== picture.next) return;
   if (picture.now !== subject) release(picture.now);
   picture.now = subject;
   picture.next = undefined;
-  delete $('stage').dataset.pending;
+  delete $.stage.dataset.pending;
   display(subject);
 }
 
-/** The picture before comes back. */
+/** The picture before comes back. @param {Subject} subject */
 function drop(subject) {
   if (subject !== picture.next) return;
   picture.next = undefined;
   release(subject);
-  delete $('stage').dataset.pending;
-  if (subject.forgotten && !$('labels').value) {
-    $('labels').value = subject.forgotten;
+  delete $.stage.dataset.pending;
+  if (subject.forgotten && !$.labels.value) {
+    $.labels.value = subject.forgotten;
     readLabels();
   }
   display(picture.now);
 }
 
-/** A picture that can't be used: the one before comes back, with its results. */
+/** A picture that can't be used: the one before comes back, with its results. @param {Subject} subject @param {string} why */
 function refuse(subject, why) {
   const had = picture.now;
   drop(subject);
@@ -295,7 +341,7 @@ function refuse(subject, why) {
   if (had && !isCurrent() && !model.loading) run(text);
 }
 
-/** How this browser can show a picture: whether it is wider than its stage (4:3); false if it can't. */
+/** How this browser can show a picture: whether it is wider than its stage (4:3); false if it can't. @param {string} url */
 async function viewable(url) {
   const image = new Image();
   image.src = url;
@@ -307,18 +353,21 @@ async function viewable(url) {
   }
 }
 
-/** Takes pictures from any of the page's doors: the first is shown, the others wait in a strip. */
+/** Takes pictures from any of the page's doors: the first is shown, the others wait in a strip. @param {Picture[]} pictures at least one */
 function takeAll(pictures) {
   strip.splice(0, Infinity, ...pictures);
   showStrip(strip, take);
-  take(strip[0]);
+  const [one] = strip;
+  if (one) take(one);
 }
 
+/** @param {Picture} given */
 async function take(given) {
   const { blob, name, sample, labels: suggested } = given;
   picture.fetching?.abort();
   running?.abort();
   running = undefined;
+  /** @type {Subject} */
   const subject = { blob, name, sample, url: URL.createObjectURL(blob) };
   const before = picture.next;
   release(before);
@@ -327,7 +376,7 @@ async function take(given) {
   if (sample) suggest(suggested);
   else subject.forgotten = forget() || before?.forgotten;
   if (blob.size === 0) return refuse(subject, 'The file is empty. Choose another one.');
-  $('stage').dataset.pending = 'true';
+  $.stage.dataset.pending = 'true';
   mark();
   const view = await viewable(subject.url);
   if (picture.next !== subject) return;
@@ -337,7 +386,7 @@ async function take(given) {
   run();
 }
 
-/** Fetches a picture first; `work` gets the signal of the Cancel button. */
+/** Fetches a picture first; `work` gets the signal of the Cancel button. @param {string} address @param {(signal: AbortSignal) => Promise<Picture>} work */
 async function fetching(address, work) {
   picture.fetching?.abort();
   const job = picture.fetching = new AbortController();
@@ -358,52 +407,52 @@ async function fetching(address, work) {
 // ---- The labels --------------------------------------------------------------------------------------------------
 
 function readLabels() {
-  const { labels: found, repeated, empty } = parseLabels($('labels').value);
+  const { labels: found, repeated, empty } = parseLabels($.labels.value);
   labels.list = found;
-  const some = (list) => list.slice(0, 3).map(quote).join(', ') + (list.length > 3 ? '…' : '');
-  $('labels-note').textContent = [
+  const some = (/** @type {string[]} */ list) => list.slice(0, 3).map(quote).join(', ') + (list.length > 3 ? '…' : '');
+  $.labelsNote.textContent = [
     repeated.length > 0 && `Listed more than once, counted once: ${some(repeated)}`,
     empty.length > 0 && `Left out, for want of a word: ${some(empty)}`,
   ].filter(Boolean).join('. ');
-  $('labels-note').hidden = !$('labels-note').textContent;
+  $.labelsNote.hidden = !$.labelsNote.textContent;
   mark();
 }
 
-/** A model converted for fixed labels takes no others. */
+/** A model converted for fixed labels takes no others. @param {ModelInfo} info */
 function takeFixedLabels({ labels: fixed }) {
   if (!fixed || (labels.list.length > 0 && labels.list.every((label) => fixed.includes(label)))) return;
-  $('labels').value = fixed.join('\n');
+  $.labels.value = fixed.join('\n');
   labels.own = true;
   readLabels();
 }
 
-/** A sample's labels go into the box, unless the person has typed some; then they are only offered. */
+/** A sample's labels go into the box, unless the person has typed some; then they are only offered. @param {string[]} [suggested] */
 function suggest(suggested) {
-  $('suggestion').hidden = true;
+  $.suggestion.hidden = true;
   if (!suggested) return;
   const use = () => {
-    $('labels').value = suggested.join(', ');
+    $.labels.value = suggested.join(', ');
     labels.own = false;
-    $('suggestion').hidden = true;
+    $.suggestion.hidden = true;
     readLabels();
   };
-  if (!labels.own || !$('labels').value.trim()) return use();
+  if (!labels.own || !$.labels.value.trim()) return use();
   if (suggested.join('\n') === labels.list.join('\n')) return;
-  $('suggest').textContent = `Use ${suggested.join(', ')}`;
-  $('suggest').onclick = () => {
+  $.suggest.textContent = `Use ${suggested.join(', ')}`;
+  $.suggest.onclick = () => {
     use();
-    $('labels').focus();
+    $.labels.focus();
     run();
   };
-  $('suggestion').hidden = false;
+  $.suggestion.hidden = false;
 }
 
 /** A sample's labels say nothing about one's own picture. @returns {string} what was taken out of the box */
 function forget() {
-  $('suggestion').hidden = true;
-  const text = $('labels').value;
+  $.suggestion.hidden = true;
+  const text = $.labels.value;
   if (labels.own || !text) return '';
-  $('labels').value = '';
+  $.labels.value = '';
   readLabels();
   return text;
 }
@@ -412,15 +461,15 @@ function forget() {
 function recall() {
   const { labels: wanted, template: sentence } = linked();
   const text = wanted ?? remembered();
-  if (sentence) $('template').value = sentence;
+  if (sentence) $.template.value = sentence;
   if (!text) return;
-  $('labels').value = text;
+  $.labels.value = text;
   labels.own = true;
 }
 
 async function share() {
-  const link = linkTo($('labels').value, template(), $('template').defaultValue);
-  const note = $('share-note');
+  const link = linkTo($.labels.value, template(), $.template.defaultValue);
+  const note = $.shareNote;
   note.hidden = false;
   if (!link) return void (note.textContent = 'These are too many labels for a link.');
   history.replaceState(null, '', link);
@@ -432,10 +481,12 @@ async function share() {
   }
 }
 
-/** What is shown, as a file; of several pictures all of them, which are looked at for it. */
+/** What is shown, as a file; of several pictures all of them, which are looked at for it. @param {'csv' | 'json'} kind */
 async function save(kind) {
+  if (!shown) return;
   const { classifier, labels: words, template: sentence } = shown;
   const pictures = strip.length > 1 ? strip : [shown.picture];
+  /** @type {import('./export.js').Line[]} */
   const rows = [];
   if (pictures.length === 1) rows.push({ image: shown.picture.name, results: shown.scores });
   else {
@@ -444,9 +495,9 @@ async function save(kind) {
     busy(`Looking at ${pictures.length} pictures…`, () => job.abort());
     mark();
     try {
-      const onProgress = ({ stage, loaded, total }) => { if (stage === 'images' && job === running) $('progress').value = loaded / total; };
+      const onProgress = (/** @type {import('../lib/siglip-web.js').CallProgress} */ { stage, loaded, total }) => { if (stage === 'images' && job === running) $.progress.value = loaded / total; };
       for await (const { index, results, error } of classifier.classifyMany(pictures.map(({ blob }) => blob), words, { template: sentence, signal: job.signal, onProgress })) {
-        rows.push({ image: pictures[index].name, ...(error ? { error: error.message } : { results }) });
+        rows.push({ image: pictures[index]?.name ?? '', ...(error ? { error: error.message } : { results }) });
       }
     } catch (error) {
       if (job !== running) return;
@@ -479,14 +530,15 @@ function unload() {
 
 function describe() {
   const info = model.classifier?.info;
-  $('about').textContent = model.choice.id === 'demo'
+  $.about.textContent = model.choice.id === 'demo'
     ? 'The demo model is small, came with this page and errs often. It learned from clip-art drawings only: try it on simple drawings of everyday things. Photographs, writing and fine distinctions are beyond it; for those, choose one of the larger models above.'
     : `The model was fetched from ${model.choice.id === 'other' ? model.choice.source : 'the Hugging Face Hub'}. ${model.whole
       ? 'Your picture and your labels were not sent anywhere.'
       : 'Your picture was not sent anywhere. For words that are new, their parts of the model’s word table are fetched from there, from which that server could tell the words; Advanced has a switch to fetch all of it.'}`;
-  if (model.choice.id === 'folder') $('about').textContent = 'The model was read from a folder on this computer. Nothing was sent anywhere.';
-  $('facts').replaceChildren();
+  if (model.choice.id === 'folder') $.about.textContent = 'The model was read from a folder on this computer. Nothing was sent anywhere.';
+  $.facts.replaceChildren();
   if (!info) return;
+  /** @type {[term: string, text: string][]} */
   const facts = [
     ['Model', info.name],
     ['Runs on', `${device(info)}${info.adapter ? `: ${info.adapter}` : ''}`],
@@ -504,33 +556,37 @@ function describe() {
     name.textContent = term;
     value.textContent = text;
     group.append(name, value);
-    $('facts').append(group);
+    $.facts.append(group);
   }
 }
 
+/** Says what a load tells. @param {string} title of the model */
 function progressOf(title) {
-  let said;
-  let arriving; // the file whose download is under way; what has arrived of it is loaded at the same time
+  let said = '';
+  /** The file whose download is under way; what has arrived of it is loaded at the same time. @type {string | undefined} */
+  let arriving;
   const pace = new Rate();
   const verbs = { download: 'Downloading', load: 'Loading', warmup: 'Warming up', ready: 'Starting' };
-  const speak = (text) => text !== said && say('busy', said = text);
-  return ({ stage, file, loaded, total, fromCache, waiting }) => {
-    if (waiting) return void speak(waiting);
+  const speak = (/** @type {string} */ text) => {
+    if (text !== said) say('busy', said = text);
+  };
+  return (/** @type {Progress} */ { stage, file, loaded, total, fromCache, waiting }) => {
+    if (waiting) return speak(waiting);
     const known = total > 0;
     if (total < 1e5 && stage === 'download') return; // too quick to read
     if (stage === 'download') arriving = known && loaded >= total ? undefined : file;
     else if (stage === 'load' && arriving) return;
     const verb = fromCache ? 'Reading from the cache' : verbs[stage] ?? 'Loading';
-    if (known) $('progress').value = Math.min(1, loaded / total);
-    else $('progress').removeAttribute('value');
+    if (known) $.progress.value = Math.min(1, loaded / total);
+    else $.progress.removeAttribute('value');
     const isBytes = stage === 'download' || stage === 'load';
     const { rate, left } = stage === 'download' && !fromCache ? pace.add(performance.now(), loaded, total) : {};
     const parts = [`${bytes(loaded)}${known ? ` of ${bytes(total)}` : ''}`, rate && `${bytes(rate)}/s`, known && left && `${remaining(left)} left`, file];
-    $('bytes').textContent = isBytes ? parts.filter(Boolean).join(' · ') : '';
+    $.bytes.textContent = isBytes ? parts.filter(Boolean).join(' · ') : '';
     // Spoken rarely: at each tenth of a large file.
     const tenth = known && isBytes && total > 3e7 ? Math.floor((loaded / total) * 10) * 10 : undefined;
-    if (tenth !== undefined && said?.startsWith(`${verb} ${title}, ${tenth}%`)) return;
-    const rest = tenth !== undefined && left > 20 ? `, about ${remaining(left)} left` : '';
+    if (tenth !== undefined && said.startsWith(`${verb} ${title}, ${tenth}%`)) return;
+    const rest = tenth !== undefined && left !== undefined && left > 20 ? `, about ${remaining(left)} left` : '';
     speak(`${verb} ${title}${tenth === undefined ? '' : `, ${tenth}%`}${rest}…`);
   };
 }
@@ -543,16 +599,19 @@ async function showCaches() {
   showKept(caches, async (name) => {
     try {
       const freed = await SiglipClassifier.clearCache(name);
-      if ($('kept').contains(document.activeElement) || document.activeElement === $('clear')) $('storage').querySelector('summary').focus();
+      if ($.kept.contains(document.activeElement) || document.activeElement === $.clear) $.storage.querySelector('summary')?.focus();
       await showCaches();
-      $('kept-note').textContent = `${bytes(freed)} freed. ${$('kept-note').textContent}`;
+      $.keptNote.textContent = `${bytes(freed)} freed. ${$.keptNote.textContent}`;
     } catch (error) {
-      $('kept-note').textContent = reason(error);
+      $.keptNote.textContent = reason(error);
     }
   });
 }
 
-/** Loads a model. The one before stays until the new one is ready if it is the small demo; a large one makes room first. */
+/** A download that this browser has no room to keep. */
+class NoRoom extends Error {}
+
+/** Loads a model. The one before stays until the new one is ready if it is the small demo; a large one makes room first. @param {Choice} choice */
 async function load(choice) {
   model.loading?.abort();
   running?.abort();
@@ -560,10 +619,9 @@ async function load(choice) {
   clearTimeout(timer);
   const job = model.loading = new AbortController();
   const { backend, dtype } = model;
-  const wanted = $('backend').value;
-  const precision = $('dtype').value;
+  const { backend: wanted, dtype: precision } = wishes();
   const { whole } = model;
-  const wholeTable = $('whole').checked;
+  const wholeTable = $.whole.checked;
   const found = models.find(choice.id);
   if (model.choice.id !== 'demo') unload();
   busy(`Loading ${choice.title}…`, () => job.abort());
@@ -571,8 +629,8 @@ async function load(choice) {
   const room = found && !found.kept && !choice.anyway ? await roomLeft() : undefined;
   if (model.loading !== job) return;
   try {
-    if (room < found?.disk) {
-      throw Object.assign(new Error(`It takes ${bytes(found.disk)} to keep, and this browser has ${bytes(room)} left for this page: it would be downloaded again at each visit (${bytes(found.download)}). Remove a kept model, free some of the disk, or load it all the same.`), { room });
+    if (found && room !== undefined && room < found.disk) {
+      throw new NoRoom(`It takes ${bytes(found.disk)} to keep, and this browser has ${bytes(room)} left for this page: it would be downloaded again at each visit (${bytes(found.download)}). Remove a kept model, free some of the disk, or load it all the same.`);
     }
     const { SiglipClassifier } = await import('../lib/siglip-web.js');
     const progress = progressOf(choice.title);
@@ -597,23 +655,24 @@ async function load(choice) {
   } catch (error) {
     if (model.loading !== job) return;
     model.loading = undefined;
+    const noRoom = error instanceof NoRoom;
     const text = job.signal.aborted ? `Stopped loading ${choice.title}.` : `${capital(choice.title)} could not be loaded. ${reason(error)}`;
     const retry = () => {
-      choice.anyway ||= error.room !== undefined;
-      $('model').value = choice.id;
-      $('backend').value = wanted;
-      $('dtype').value = precision;
-      $('whole').checked = wholeTable;
+      choice.anyway ||= noRoom;
+      $.model.value = choice.id;
+      $.backend.value = wanted;
+      $.dtype.value = precision;
+      $.whole.checked = wholeTable;
       load({ ...choice, notice: undefined });
     };
-    $('model').value = model.classifier ? model.choice.id : 'demo';
-    $('backend').value = backend;
-    $('dtype').value = dtype;
-    $('whole').checked = whole;
+    $.model.value = model.classifier ? model.choice.id : 'demo';
+    $.backend.value = backend;
+    $.dtype.value = dtype;
+    $.whole.checked = whole;
     showCaches();
     if (model.classifier) {
       const still = `${text} ${model.choice.id === choice.id ? 'It goes on as before' : `${capital(model.choice.title)} is still in use`}.`;
-      fail(still, retry, error.room === undefined ? undefined : 'Load it all the same');
+      fail(still, retry, noRoom ? 'Load it all the same' : undefined);
       mark();
       if (!isCurrent()) run(still); // something was changed meanwhile
     } else if (choice.id !== 'demo') {
@@ -626,58 +685,61 @@ async function load(choice) {
   }
 }
 
+/** Until a chosen model is loaded. @type {number | undefined} */
+let choosing;
+
 function chooseModel() {
-  const { value } = $('model');
-  clearTimeout(chooseModel.timer);
+  const { value } = $.model;
+  clearTimeout(choosing);
   if (value === 'folder' || value === 'other') {
-    const back = () => ($('model').value = model.choice.id);
     if (value === 'folder') {
-      $('folder').oncancel = back;
-      $('folder').click();
+      $.folder.oncancel = () => {
+        $.model.value = model.choice.id;
+      };
+      $.folder.click();
     } else {
-      $('other-dialog').showModal();
+      $.otherDialog.showModal();
     }
     return;
   }
   if (value === 'demo') return void load(demo);
   if (value === 'site') return void load(first);
-  const choice = { id: value, source: value, title: models.find(value).title };
-  chooseModel.timer = setTimeout(() => load(choice), 600); // arrow keys may only be passing by a large download
+  const choice = { id: value, source: value, title: models.find(value)?.title ?? value };
+  choosing = setTimeout(() => load(choice), 600); // arrow keys may only be passing by a large download
 }
 
 function connectModel() {
-  $('model').addEventListener('change', chooseModel);
-  $('folder').addEventListener('change', () => {
-    const files = [...$('folder').files];
-    $('folder').value = '';
-    if (files.length > 0) takeFolder(files, files[0].webkitRelativePath.split('/')[0]);
+  $.model.addEventListener('change', chooseModel);
+  $.folder.addEventListener('change', () => {
+    const files = [...($.folder.files ?? [])];
+    $.folder.value = '';
+    if (files[0]) takeFolder(files, files[0].webkitRelativePath.split('/')[0]);
   });
-  $('other-form').addEventListener('submit', (event) => {
+  $.otherForm.addEventListener('submit', (event) => {
     event.preventDefault();
-    const name = $('other').value.trim();
-    if (!name) return $('other').focus();
-    $('other-dialog').chosen = true;
-    $('other-dialog').close();
+    const name = $.other.value.trim();
+    if (!name) return $.other.focus();
+    $.otherDialog.close('load');
     load({ id: 'other', source: name, title: name });
   });
-  $('other-close').addEventListener('click', () => $('other-dialog').close());
-  $('other-dialog').addEventListener('close', () => {
-    if (!$('other-dialog').chosen) $('model').value = model.choice.id;
-    $('other-dialog').chosen = false;
+  $.otherClose.addEventListener('click', () => $.otherDialog.close());
+  $.otherDialog.addEventListener('close', () => {
+    if ($.otherDialog.returnValue !== 'load') $.model.value = model.choice.id;
+    $.otherDialog.returnValue = '';
   });
-  for (const control of [$('backend'), $('dtype'), $('whole')]) {
+  for (const control of [$.backend, $.dtype, $.whole]) {
     control.addEventListener('change', () => {
       models.show();
       load({ ...model.choice, notice: undefined });
     });
   }
-  $('storage').addEventListener('toggle', () => $('storage').open && showCaches());
+  $.storage.addEventListener('toggle', () => $.storage.open && showCaches());
 }
 
-/** A model's files, from the picker or dropped. */
+/** A model's files, from the picker or dropped. @param {File[]} files @param {string} [name] */
 function takeFolder(files, name) {
-  clearTimeout(chooseModel.timer);
-  $('model').value = 'folder';
+  clearTimeout(choosing);
+  $.model.value = 'folder';
   load({ id: 'folder', source: files, title: `the model in ${quote(name || 'your folder')}` });
 }
 
@@ -685,40 +747,42 @@ function takeFolder(files, name) {
 
 connect({ take: takeAll, fail: (text) => fail(text), fetching, takeFolder });
 connectModel();
-$('labels').addEventListener('input', () => {
+$.labels.addEventListener('input', () => {
   labels.own = true;
-  $('suggestion').hidden = true;
-  remember($('labels').value);
+  $.suggestion.hidden = true;
+  remember($.labels.value);
   readLabels();
   later();
 });
-$('share').addEventListener('click', share);
-$('csv').addEventListener('click', () => save('csv'));
-$('json').addEventListener('click', () => save('json'));
+$.share.addEventListener('click', share);
+$.csv.addEventListener('click', () => save('csv'));
+$.json.addEventListener('click', () => save('json'));
 addEventListener('hashchange', () => {
   recall();
   readLabels();
   run();
 });
-$('template').addEventListener('input', () => {
+$.template.addEventListener('input', () => {
   mark();
   later();
 });
-$('softmax').addEventListener('change', () => show());
+$.softmax.addEventListener('change', () => show());
 addEventListener('keydown', (event) => {
-  if (event.key === 'Escape' && !$('busy').hidden && !document.querySelector('dialog[open]')) $('cancel').click();
+  if (event.key === 'Escape' && !$.busy.hidden && !document.querySelector('dialog[open]')) $.cancel.click();
 });
 
-if (named) $('model').prepend(new Option(first.title, first.id, true, true));
+if (named) $.model.prepend(new Option(first.title, first.id, true, true));
 recall();
 describe();
 readLabels();
 load(first);
-const sharing = connectApp((shared) => takeAll([shared].flat()));
+const sharing = connectApp((shared) => takeAll([shared]));
 showSamples(takeAll).then(
-  async ([first]) => (await sharing) || picture.now || picture.next || takeAll([first]),
+  async ([sample]) => {
+    if (sample && !(await sharing) && !picture.now && !picture.next) takeAll([sample]);
+  },
   () => {
-    $('samples-title').hidden = true;
+    $.samplesTitle.hidden = true;
     if (!picture.now && !picture.next) run();
   },
 );

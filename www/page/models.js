@@ -1,11 +1,25 @@
 // The models that the page offers: how large they are in each form, what this device can hold, and what is kept of them here.
 
 import { isSoftware } from '../lib/worker/backend.js';
+import { $ } from './elements.js';
 import { bytes } from './results.js';
 
-const $ = (id) => document.getElementById(id);
 
-// Parameters in millions, without the token table: of that only the rows of the labels' tokens are fetched.
+/** @typedef {import('../lib/siglip-web.js').CachedModel} CachedModel */
+/** @typedef {'f32' | 'f16' | 'q8' | 'q4'} Form how weights are held */
+/** @typedef {Form | 'auto'} Wish */
+/** @typedef {'auto' | 'webgpu' | 'cpu'} Backend */
+/** @typedef {{gpu: boolean, memory: number}} Device memory in bytes */
+/**
+ * @typedef {object} Model
+ * @property {string} family
+ * @property {string} id on the Hub
+ * @property {string} title
+ * @property {number} parameters in millions, without the token table: of that only the rows of the labels' tokens are fetched
+ * @property {number} tokenizer its file, in MB
+ */
+
+/** @type {Model[]} */
 const MODELS = [
   { family: 'SigLIP', id: 'google/siglip-base-patch16-224', title: 'SigLIP B/16, 224 px', parameters: 178.6, tokenizer: 2.4 },
   { family: 'SigLIP', id: 'google/siglip-base-patch16-256-multilingual', title: 'SigLIP B/16, 256 px, multilingual', parameters: 178.6, tokenizer: 16 },
@@ -16,38 +30,43 @@ const MODELS = [
   { family: 'SigLIP 2', id: 'google/siglip2-so400m-patch14-384', title: 'SigLIP 2 So400m/14, 384 px', parameters: 841.1, tokenizer: 34 },
 ];
 
-/** Bytes that a parameter takes, as measured on the whole models: some weights are held finer than the rest. */
+/** Bytes that a parameter takes, as measured on the whole models: some weights are held finer than the rest. @type {Record<Form, number>} */
 const HELD = { f32: 4, f16: 2, q8: 1.28, q4: 0.93 };
 /** As the Hub has them: whatever they are held as here, they arrive as f32. */
 const ARRIVING = 4;
 /** For pictures on their way, the tokenizer and the browser itself. */
 const BESIDES = 4e8;
 
-/** @returns {number} bytes */
+/** @param {Model} model @returns {number} bytes */
 export const downloadOf = ({ parameters, tokenizer }) => 1e6 * (parameters * ARRIVING + tokenizer);
-/** @returns {number} bytes */
+/** @param {Pick<Model, 'parameters'>} model @param {Form} dtype @returns {number} bytes */
 export const memoryOf = ({ parameters }, dtype) => 1e6 * parameters * HELD[dtype];
 
-/** What a tab may take of this device. Browsers tell of memory only roughly, some not at all, and none of a GPU's. */
+/** What a tab may take of this device. Browsers tell of memory only roughly, some not at all, and none of a GPU's. @returns {Promise<Device>} */
 export async function lookAtDevice() {
   const phone = matchMedia('(hover: none) and (pointer: coarse)').matches;
   const memory = navigator.deviceMemory ? navigator.deviceMemory * 5e8 : phone ? 1.2e9 : 4e9;
   const adapter = await navigator.gpu?.requestAdapter({ powerPreference: 'high-performance' }).catch(() => null);
-  const gpu = Boolean(adapter) && !isSoftware(adapter);
+  const gpu = Boolean(adapter && !isSoftware(adapter));
   // WebAssembly addresses 4 GB. What WebGPU promises of buffers is many times the largest matrix of these models, so its limits decide nothing.
   return { gpu, memory: Math.min(memory, gpu ? Infinity : 3.6e9) };
 }
 
-/** The largest form that fits; undefined if none does. @param {{gpu: boolean, memory: number}} device */
+/**
+ * The largest form that fits; undefined if none does.
+ * @param {Pick<Model, 'parameters'>} model @param {Device} device @param {Wish} wish @param {Backend} backend @returns {Form | undefined}
+ */
 export function bestFor(model, device, wish = 'auto', backend = 'auto') {
-  const fits = (dtype) => memoryOf(model, dtype) + BESIDES <= device.memory;
+  const fits = (/** @type {Form} */ dtype) => memoryOf(model, dtype) + BESIDES <= device.memory;
   if (wish !== 'auto') return fits(wish) ? wish : undefined;
-  return (device.gpu && backend !== 'cpu' ? ['f16', 'q8', 'q4'] : ['q8', 'q4']).find(fits);
+  /** @type {Form[]} */
+  const forms = device.gpu && backend !== 'cpu' ? ['f16', 'q8', 'q4'] : ['q8', 'q4'];
+  return forms.find(fits);
 }
 
 /** Bytes that this browser lets the page keep still; undefined where it doesn't tell. @returns {Promise<number | undefined>} */
 export async function roomLeft() {
-  const { quota, usage = 0 } = await navigator.storage?.estimate?.().catch(() => ({})) ?? {};
+  const { quota, usage = 0 } = await navigator.storage?.estimate?.().catch(() => undefined) ?? {};
   return quota === undefined ? undefined : Math.max(0, quota - usage);
 }
 
@@ -62,23 +81,22 @@ export async function askToKeep() {
     : 'The browser may clear it away by itself, when room runs short or after weeks without a visit.';
 }
 
-/**
- * Fills the list of models, and tells of each what it takes.
- * @param {{choose: () => {dtype: string, backend: string}}} page
- */
+/** Fills the list of models, and tells of each what it takes. */
 export class ModelList {
   #choices;
+  /** @type {Device} */
   #device = { gpu: false, memory: 3.6e9 };
-  #kept = new Map();
+  /** @type {CachedModel[]} */
+  #kept = [];
 
-  /** @param {() => {dtype: string, backend: string}} choices what the person has chosen under Advanced */
+  /** @param {() => {dtype: Wish, backend: Backend}} choices what the person has chosen under Advanced */
   constructor(choices) {
     this.#choices = choices;
     for (const family of new Set(MODELS.map((model) => model.family))) {
       const group = document.createElement('optgroup');
       group.label = `${family}, from the Hugging Face Hub`;
       group.append(...MODELS.filter((model) => model.family === family).map(({ id, title }) => new Option(title, id)));
-      $('models-own').before(group);
+      $.modelsOwn.before(group);
     }
     this.show();
     lookAtDevice().then((device) => {
@@ -87,23 +105,30 @@ export class ModelList {
     });
   }
 
-  /** @param {string} id @returns {{id: string, title: string, dtype: string, download: number, disk: number, kept: boolean} | undefined} how to load it here; sizes in bytes */
+  /** How to load it here. @param {string} id */
   find(id) {
     const model = MODELS.find((candidate) => candidate.id === id);
-    if (!model) return undefined;
+    return model && this.#described(model);
+  }
+
+  /** @param {Model} model @returns {{id: string, title: string, dtype: Form, download: number, disk: number, kept: boolean}} sizes in bytes */
+  #described(model) {
+    const { id } = model;
     const dtype = this.#best(model) ?? this.#fallback();
     return { id, title: model.title, dtype, download: downloadOf(model), disk: memoryOf(model, dtype), kept: this.#keptAs(id, dtype) };
   }
 
   /** The first that knows photographs and fits this device. */
   forPhotographs() {
-    return this.find((MODELS.find((model) => this.#best(model)) ?? MODELS[0]).id);
+    return this.#described(MODELS.find((model) => this.#best(model)) ?? /** @type {Model} */ (MODELS[0]));
   }
 
+  /** @param {string} id @param {Form} wanted */
   #keptAs(id, wanted) {
-    return Boolean(this.#kept.get(id)?.some(({ dtype, complete }) => complete && dtype === wanted));
+    return this.#kept.some(({ name, dtype, complete }) => name === id && complete && dtype === wanted);
   }
 
+  /** @param {Model} model */
   #best(model) {
     const { dtype, backend } = this.#choices();
     return bestFor(model, this.#device, dtype, backend);
@@ -117,33 +142,33 @@ export class ModelList {
 
   show() {
     for (const model of MODELS) {
-      const option = [...$('model').options].find(({ value }) => value === model.id);
+      const option = [...$.model.options].find(({ value }) => value === model.id);
       const best = this.#best(model);
       const kept = this.#keptAs(model.id, best ?? this.#fallback());
       const size = kept ? 'kept here' : `${bytes(downloadOf(model))} download`;
       const memory = `${bytes(memoryOf(model, best ?? this.#fallback()))} in memory (${best ?? this.#fallback()})`;
-      option.textContent = `${model.title} · ${size}, ${memory}${best ? '' : ' · too large for this device'}`;
+      if (option) option.textContent = `${model.title} · ${size}, ${memory}${best ? '' : ' · too large for this device'}`;
     }
   }
 
-  /** @param {{name: string, dtype: string, bytes: number, complete: boolean}[]} caches */
+  /** @param {CachedModel[]} caches */
   know(caches) {
-    this.#kept = Map.groupBy ? Map.groupBy(caches, ({ name }) => name) : new Map(caches.map((cache) => [cache.name, caches.filter(({ name }) => name === cache.name)]));
+    this.#kept = caches;
     this.show();
   }
 }
 
 /**
  * Lists what is kept, each with a button to remove it.
- * @param {{name: string, dtype: string, bytes: number, complete: boolean}[]} caches
+ * @param {CachedModel[]} caches
  * @param {(name?: string) => void} remove all without a name
  */
 export function showKept(caches, remove) {
   const names = [...new Set(caches.map(({ name }) => name))];
-  $('kept-note').textContent = names.length > 0
+  $.keptNote.textContent = names.length > 0
     ? `${bytes(caches.reduce((sum, cache) => sum + cache.bytes, 0))} on this device. A model that is kept needs no download the next time.`
     : 'None so far. A model that you download is kept here for the next time; the demo comes with the page.';
-  $('kept').replaceChildren(...names.map((name) => {
+  $.kept.replaceChildren(...names.map((name) => {
     const forms = caches.filter((cache) => cache.name === name);
     const item = document.createElement('li');
     const text = document.createElement('span');
@@ -157,6 +182,6 @@ export function showKept(caches, remove) {
     item.append(text, button);
     return item;
   }));
-  $('clear').hidden = names.length < 2;
-  $('clear').onclick = () => remove();
+  $.clear.hidden = names.length < 2;
+  $.clear.onclick = () => remove();
 }

@@ -1,9 +1,10 @@
 // The page without a network, and as an app: its service worker, pictures that other apps share with it or open in it.
 
+/** @type {Set<string>} names of modules */
 const taken = new Set();
 
 /**
- * @param {(picture: {blob: Blob, name: string}) => void} take
+ * @param {(picture: import('./page.d.ts').Picture) => void} take
  * @returns {Promise<boolean>} whether a picture is on its way
  */
 export async function connectApp(take) {
@@ -31,9 +32,9 @@ function renew({ waiting }) {
 
 /** The WebAssembly that suits this browser is kept with the page, and no other. @param {string | undefined} file of a progress event */
 export async function keepModule(file) {
-  const [, module] = /^(siglip_web_\w+)_bg\.wasm$/.exec(file ?? '') ?? [];
+  const module = /^(siglip_web_\w+)_bg\.wasm$/.exec(file ?? '')?.[1];
   if (module === undefined || taken.has(module) || !('serviceWorker' in navigator)) return;
   taken.add(module);
   const { active } = await navigator.serviceWorker.ready;
-  active.postMessage({ keep: [`lib/pkg/${module}.js`, `lib/pkg/${module}_bg.wasm`] });
+  active?.postMessage({ keep: [`lib/pkg/${module}.js`, `lib/pkg/${module}_bg.wasm`] });
 }

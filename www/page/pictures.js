@@ -3,13 +3,24 @@
 
 import { download } from '../lib/client/image.js';
 import { addressIn, mayHoldPictures, picturesAmong } from '../lib/client/transfer.js';
+import { $ } from './elements.js';
 
-const $ = (id) => document.getElementById(id);
+
+/** @typedef {import('./page.d.ts').Picture} Picture */
+/** @typedef {(pictures: Picture[]) => void} Take */
+/**
+ * What the page does with what comes.
+ * @typedef {object} Page
+ * @property {Take} take
+ * @property {(message: string) => void} fail
+ * @property {(address: string, work: (signal: AbortSignal) => Promise<Picture>) => void} fetching
+ * @property {(files: File[], name: string) => void} takeFolder
+ */
 
 /** A reason the person at the page can act on. */
 export class Problem extends Error {}
 
-/** Fetches a picture from another site, if that site lets pages read it. */
+/** Fetches a picture from another site, if that site lets pages read it. @param {string} address @param {AbortSignal} signal @returns {Promise<Picture>} */
 export async function fetchPicture(address, signal) {
   let url;
   try {
@@ -25,14 +36,10 @@ export async function fetchPicture(address, signal) {
   return { blob, name: (url.host && url.pathname.split('/').pop()) || 'Picture from a link' };
 }
 
-/** @param {Iterable<File>} files @param {string} otherwise the name of one without */
+/** @param {Iterable<File>} files @param {string} otherwise the name of one without @returns {Picture[]} */
 const named = (files, otherwise) => picturesAmong(files).map((file) => ({ blob: file, name: file.name || otherwise }));
 
-/**
- * Connects all of the page's doors for pictures.
- * @param {{take: (pictures: object[]) => void, fail: (message: string) => void, fetching: (address: string, work: (signal: AbortSignal) => Promise<object>) => void,
- *   takeFolder: (files: File[], name: string) => void}} page
- */
+/** Connects all of the page's doors for pictures. @param {Page} page */
 export function connect(page) {
   connectFiles(page);
   connectDrop(page);
@@ -41,29 +48,39 @@ export function connect(page) {
   connectCamera(page);
 }
 
+/** @param {Page} page */
 function connectFiles({ take }) {
-  for (const input of [$('image'), $('capture')]) {
+  for (const input of [$.image, $.capture]) {
     input.addEventListener('change', () => {
-      const pictures = named(input.files, 'Picture');
+      const pictures = named(input.files ?? [], 'Picture');
       if (pictures.length > 0) take(pictures);
       input.value = ''; // so that the same file can be chosen again
     });
   }
 }
 
+/** @param {FileSystemEntry} entry @returns {entry is FileSystemFileEntry} */
+const isFile = (entry) => entry.isFile;
+
+/** @param {FileSystemEntry | null | undefined} entry @returns {entry is FileSystemDirectoryEntry} */
+const isFolder = (entry) => Boolean(entry?.isDirectory);
+
 /** The files of a folder, not of those in it. @param {FileSystemDirectoryEntry} folder @returns {Promise<File[]>} */
 async function filesOf(folder) {
   const reader = folder.createReader();
+  /** @type {File[]} */
   const files = [];
   for (;;) {
+    /** @type {FileSystemEntry[]} */
     const entries = await new Promise((resolve, reject) => reader.readEntries(resolve, reject)); // some at a time
     if (entries.length === 0) return files;
-    files.push(...(await Promise.all(entries.filter(({ isFile }) => isFile).map((entry) => new Promise((resolve, reject) => entry.file(resolve, reject))))));
+    files.push(...(await Promise.all(entries.filter(isFile).map((entry) => /** @type {Promise<File>} */ (new Promise((resolve, reject) => entry.file(resolve, reject)))))));
   }
 }
 
+/** @param {Page} page */
 function connectDrop({ take, fail, fetching, takeFolder }) {
-  const veil = $('drop');
+  const veil = $.drop;
   let depth = 0;
   const lower = () => {
     depth = 0;
@@ -78,7 +95,7 @@ function connectDrop({ take, fail, fetching, takeFolder }) {
   addEventListener('dragover', (event) => {
     if (!mayHoldPictures(event.dataTransfer)) return;
     event.preventDefault();
-    event.dataTransfer.dropEffect = 'copy';
+    if (event.dataTransfer) event.dataTransfer.dropEffect = 'copy';
   }, true);
   addEventListener('dragleave', () => {
     depth -= 1;
@@ -86,23 +103,25 @@ function connectDrop({ take, fail, fetching, takeFolder }) {
   }, true);
   addEventListener('dragend', lower, true);
   addEventListener('drop', (event) => {
-    if (!mayHoldPictures(event.dataTransfer)) return;
+    const data = event.dataTransfer;
+    if (!data || !mayHoldPictures(data)) return;
     event.preventDefault();
     lower();
-    const folder = [...event.dataTransfer.items].map((item) => item.webkitGetAsEntry?.()).find((entry) => entry?.isDirectory);
+    const folder = [...data.items].map((item) => item.webkitGetAsEntry?.()).find(isFolder);
     if (folder) {
       filesOf(folder).then((files) => takeFolder(files, folder.name), () => fail(`The folder “${folder.name}” could not be read. Choose it under Model instead.`));
       return;
     }
-    const files = [...event.dataTransfer.files];
+    const files = [...data.files];
     if (files.some(({ name }) => name === 'config.json')) return takeFolder(files, '');
     if (files.length > 0) return take(named(files, 'Dropped picture'));
-    const address = addressIn(event.dataTransfer);
+    const address = addressIn(data);
     if (address) return fetching(address, (signal) => fetchPicture(address, signal));
     fail('What you dropped holds no picture. Drop a picture file, or a picture from another page.');
   }, true);
 }
 
+/** @param {Page} page */
 function connectPaste({ take, fail, fetching }) {
   addEventListener('paste', (event) => {
     const typing = event.target instanceof Element && Boolean(event.target.closest('input, textarea'));
@@ -118,7 +137,7 @@ function connectPaste({ take, fail, fetching }) {
     else fail('The clipboard holds no picture. Copy one, then paste it here.');
   }, true);
 
-  const button = $('paste');
+  const button = $.paste;
   button.hidden = !navigator.clipboard?.read;
   button.addEventListener('click', async () => {
     try {
@@ -133,8 +152,9 @@ function connectPaste({ take, fail, fetching }) {
   });
 }
 
+/** @param {Page} page */
 function connectAddress({ fail, fetching }) {
-  const [button, form, input] = [$('link'), $('address-form'), $('address')];
+  const [button, form, input] = [$.link, $.addressForm, $.address];
   button.addEventListener('click', () => {
     form.hidden = !form.hidden;
     button.setAttribute('aria-expanded', String(!form.hidden));
@@ -148,8 +168,10 @@ function connectAddress({ fail, fetching }) {
   });
 }
 
+/** @param {Page} page */
 function connectCamera({ take, fail }) {
-  const [dialog, video, note, shutter, flip] = [$('camera-dialog'), $('video'), $('camera-note'), $('shutter'), $('flip')];
+  const [dialog, video, note, shutter, flip] = [$.cameraDialog, $.video, $.cameraNote, $.shutter, $.flip];
+  /** @type {MediaStream | undefined} */
   let stream;
   let facing = 'environment';
   let opening = 0;
@@ -190,9 +212,9 @@ function connectCamera({ take, fail }) {
     }
   };
 
-  $('camera').addEventListener('click', () => {
+  $.camera.addEventListener('click', () => {
     const phone = matchMedia('(hover: none) and (pointer: coarse)').matches; // its own camera app focuses better
-    if (phone || !navigator.mediaDevices?.getUserMedia) return $('capture').click();
+    if (phone || !navigator.mediaDevices?.getUserMedia) return $.capture.click();
     dialog.showModal();
     open();
   });
@@ -204,29 +226,31 @@ function connectCamera({ take, fail }) {
     const canvas = document.createElement('canvas');
     canvas.width = video.videoWidth;
     canvas.height = video.videoHeight;
-    canvas.getContext('2d').drawImage(video, 0, 0);
+    canvas.getContext('2d')?.drawImage(video, 0, 0);
     dialog.close();
     canvas.toBlob((blob) => (blob ? take([{ blob, name: 'Picture from the camera' }]) : fail('The camera gave no picture. Try once more.')), 'image/png');
   });
-  $('camera-close').addEventListener('click', () => dialog.close());
+  $.cameraClose.addEventListener('click', () => dialog.close());
   dialog.addEventListener('close', stop);
 }
 
 /**
  * Shows the samples as thumbnails. Their bytes are fetched once, here, so that choosing one later asks nobody for anything.
- * @param {(pictures: object[]) => void} take
- * @returns {Promise<object[]>} the samples, as pictures with `labels`
+ * @param {Take} take
+ * @returns {Promise<Picture[]>} the samples, with `labels`
  */
 export async function showSamples(take) {
   const response = await fetch(new URL('../samples/samples.json', import.meta.url));
   if (!response.ok) throw new Problem(`The samples answered ${response.status}.`);
-  const samples = await Promise.all((await response.json()).map(async ({ file, name, labels }) => {
+  /** @type {{file: string, name: string, labels: string[]}[]} */
+  const list = await response.json();
+  const samples = await Promise.all(list.map(async ({ file, name, labels }) => {
     const url = new URL(`../samples/${file}`, import.meta.url);
     const picture = await fetch(url);
     if (!picture.ok) throw new Problem(`${file} answered ${picture.status}.`);
     return { blob: await picture.blob(), name, labels, sample: file };
   }));
-  $('samples').replaceChildren(...samples.map((sample) => {
+  $.samples.replaceChildren(...samples.map((sample) => {
     const image = document.createElement('img');
     image.src = URL.createObjectURL(sample.blob);
     image.alt = sample.name;
@@ -246,12 +270,12 @@ export async function showSamples(take) {
 
 /**
  * Several pictures that came together, to choose from; one alone needs no list.
- * @param {{blob: Blob, name: string}[]} pictures @param {(picture: object) => void} choose
+ * @param {Picture[]} pictures @param {(picture: Picture) => void} choose
  */
 export function showStrip(pictures, choose) {
-  for (const image of $('strip').querySelectorAll('img')) URL.revokeObjectURL(image.src);
-  $('strip').hidden = pictures.length < 2;
-  $('strip').replaceChildren(...(pictures.length < 2 ? [] : pictures).map((picture) => {
+  for (const image of $.strip.querySelectorAll('img')) URL.revokeObjectURL(image.src);
+  $.strip.hidden = pictures.length < 2;
+  $.strip.replaceChildren(...(pictures.length < 2 ? [] : pictures).map((picture) => {
     const image = document.createElement('img');
     image.loading = 'lazy';
     image.decoding = 'async';
@@ -270,12 +294,12 @@ export function showStrip(pictures, choose) {
 
 /** Marks the picture in use in the strip. @param {number} index */
 export function markStrip(index) {
-  [...$('strip').querySelectorAll('button')].forEach((button, i) => button.setAttribute('aria-pressed', String(i === index)));
+  [...$.strip.querySelectorAll('button')].forEach((button, i) => button.setAttribute('aria-pressed', String(i === index)));
 }
 
-/** Marks the thumbnail of the sample in use, if one is. */
+/** Marks the thumbnail of the sample in use, if one is. @param {Picture | undefined} picture */
 export function markSample(picture) {
-  for (const button of $('samples').querySelectorAll('button')) {
+  for (const button of $.samples.querySelectorAll('button')) {
     button.setAttribute('aria-pressed', String(button.dataset.sample === picture?.sample));
   }
 }

@@ -30,7 +30,7 @@ export function parseLabels(text) {
   return { labels: [...seen.values()], repeated: [...repeated], empty: [...empty] };
 }
 
-/** The same logits as CLIP would read them: shares that add up to one. */
+/** The same logits as CLIP would read them: shares that add up to one. @param {number[]} logits */
 export function softmax(logits) {
   const top = Math.max(...logits);
   const powers = logits.map((logit) => Math.exp(logit - top));
@@ -38,6 +38,7 @@ export function softmax(logits) {
   return powers.map((power) => power / sum);
 }
 
+/** 98600000 → "99 MB". @param {number} count */
 export function bytes(count) {
   if (count >= 1e9) return `${(count / 1e9).toFixed(1)} GB`;
   if (count >= 1e7) return `${Math.round(count / 1e6)} MB`;
@@ -45,13 +46,14 @@ export function bytes(count) {
   return `${Math.max(count > 0 ? 1 : 0, Math.round(count / 1e3))} kB`;
 }
 
+/** 1234 → "1.23 s". @param {number} ms */
 export function duration(ms) {
   if (ms < 1) return '<1 ms';
   if (ms < 1000) return `${Math.round(ms)} ms`;
   return `${(ms / 1000).toFixed(ms < 10000 ? 2 : 1)} s`;
 }
 
-/** 95 → "2 minutes". */
+/** 95 → "2 minutes". @param {number} seconds */
 export function remaining(seconds) {
   if (seconds < 55) return `${Math.max(5, 5 * Math.round(seconds / 5))} seconds`;
   const minutes = Math.round(seconds / 60);
@@ -62,6 +64,7 @@ export function remaining(seconds) {
 
 /** How fast something arrives, of late, and how long the rest will take. */
 export class Rate {
+  /** @type {{time: number, loaded: number}[]} oldest first */
   #marks = [];
 
   /**
@@ -71,31 +74,40 @@ export class Rate {
    * @returns {{rate?: number, left?: number}} bytes a second, and seconds; once there is something to go by
    */
   add(time, loaded, total) {
-    if (this.#marks.length > 0 && loaded < this.#marks.at(-1).loaded) this.#marks = []; // another file
-    if (this.#marks.length === 0 || time - this.#marks.at(-1).time >= 250) this.#marks.push({ time, loaded });
-    while (time - this.#marks[0].time > 10_000 && this.#marks.length > 2) this.#marks.shift();
-    const past = time - this.#marks[0].time;
+    const last = this.#marks.at(-1);
+    if (last && loaded < last.loaded) this.#marks = []; // another file
+    if (!last || this.#marks.length === 0 || time - last.time >= 250) this.#marks.push({ time, loaded });
+    while (this.#marks.length > 2 && time - this.#first.time > 10_000) this.#marks.shift();
+    const past = time - this.#first.time;
     if (past < 1000) return {};
-    const rate = (1000 * (loaded - this.#marks[0].loaded)) / past;
+    const rate = (1000 * (loaded - this.#first.loaded)) / past;
     return rate > 0 ? { rate, left: total > loaded ? (total - loaded) / rate : 0 } : {};
+  }
+
+  get #first() {
+    return /** @type {{time: number, loaded: number}} */ (this.#marks[0]);
   }
 }
 
-/** A label short enough for a sentence, in quotation marks. */
+/** A label short enough for a sentence, in quotation marks. @param {string} label */
 export const quote = (label) => `“${label.length > 60 ? `${label.slice(0, 59).trimEnd()}…` : label}”`;
 
+/** @param {string[]} parts */
 function join(parts) {
   return parts.length < 2 ? parts.join('') : `${parts.slice(0, -1).join(', ')} and ${parts.at(-1)}`;
 }
 
+/** @template T @param {T[]} list */
+const first = (list) => /** @type {T} */ (list[0]);
+
 /**
  * One honest sentence about sigmoid probabilities, best first.
- * @param {{label: string, score: number}[]} scores
+ * @param {{label: string, score: number}[]} scores at least one
  * @param {boolean} guess from a model that knows nothing of such pictures: nothing "fits"
  * @returns {{state: "good" | "unsure" | "none", text: string}}
  */
 export function verdict(scores, guess = false) {
-  const [best] = scores;
+  const best = first(scores);
   const fitting = scores.filter(({ score }) => fits(score) === 'yes');
   if (guess) {
     return fits(best.score) === 'no'
@@ -115,9 +127,12 @@ export function verdict(scores, guess = false) {
   return { state: 'none', text: `None of these fits. Even the closest, ${quote(best.label)}, gets only ${percent(best.score)}.` };
 }
 
-/** The same for softmax: it names the forced winner, then what the winner is worth on its own. */
+/**
+ * The same for softmax: it names the forced winner, then what the winner is worth on its own.
+ * @param {{label: string, score: number, alone: number}[]} rows @returns {ReturnType<typeof verdict>}
+ */
 export function softmaxVerdict(rows, guess = false) {
-  const [best] = rows;
+  const best = first(rows);
   const alone = verdict(rows.map(({ label, alone: score }) => ({ label, score })).sort((a, b) => b.score - a.score), guess);
   const winner = `Softmax picks ${quote(best.label)}, ${percent(best.score)}.`;
   if (alone.state === 'good') return { state: 'good', text: winner };
@@ -126,20 +141,18 @@ export function softmaxVerdict(rows, guess = false) {
   return { state: alone.state, text: `${winner} ${truth} on its own that label gets ${percent(best.alone)}.` };
 }
 
-function element(name, className, text) {
-  const node = document.createElement(name);
-  if (className) node.className = className;
-  if (text !== undefined) node.textContent = text;
-  return node;
+/** @template {keyof HTMLElementTagNameMap} T @param {T} name @param {string} className */
+function make(name, className) {
+  return Object.assign(document.createElement(name), { className });
 }
 
 function row() {
-  const item = element('li');
-  const fill = element('span', 'fill');
-  const bar = element('span', 'bar');
+  const item = document.createElement('li');
+  const fill = make('span', 'fill');
+  const bar = make('span', 'bar');
   bar.setAttribute('aria-hidden', 'true');
   bar.append(fill);
-  const parts = { item, name: element('span', 'name'), value: element('span', 'value'), fill, alone: element('span', 'alone') };
+  const parts = { item, name: make('span', 'name'), value: make('span', 'value'), fill, alone: make('span', 'alone') };
   item.append(parts.name, ' ', parts.value, bar, parts.alone);
   return parts;
 }
@@ -147,15 +160,17 @@ function row() {
 /** The list of results. Items live on from one answer to the next, so bars grow and rows change places smoothly. */
 export class ResultList {
   #list;
+  /** @type {Map<string, ReturnType<typeof row>>} */
   #rows = new Map();
   #calm = matchMedia('(prefers-reduced-motion: reduce)');
 
+  /** @param {HTMLOListElement} list */
   constructor(list) {
     this.#list = list;
   }
 
   /**
-   * @param {{label: string, score: number, alone?: number}[]} results best first; `alone` is shown beside a softmax share
+   * @param {import('./page.d.ts').Row[]} results best first
    * @param {boolean} guess see `verdict`
    */
   show(results, guess = false) {
@@ -164,6 +179,7 @@ export class ResultList {
     if (moving) for (const [label, { item }] of this.#rows) before.set(label, item.offsetTop);
 
     const rows = new Map();
+    /** @type {[ReturnType<typeof row>, number][]} */
     const fresh = [];
     for (const { label, score, alone } of results) {
       let parts = this.#rows.get(label);
