@@ -4,14 +4,13 @@ import assert from "node:assert/strict";
 import { createCipheriv, createHash } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import { after, before, beforeEach, describe, test } from "node:test";
-import { importLibrary, mockEngine, openSite } from "./harness.mjs";
+import { assertError, digest, importLibrary, loadOn, mockEngine, openLoader, openSite } from "./harness.mjs";
 import { startHub } from "./hub.mjs";
 
 const WEIGHTS = "model.safetensors";
 const tiny = await readFile(new URL(`../fixtures/model/tiny/${WEIGHTS}`, import.meta.url));
 const headerEnd = 8 + Number(tiny.readBigUInt64LE(0));
 const tensors = Object.keys(JSON.parse(tiny.subarray(8, headerEnd))).filter((name) => name !== "__metadata__").length;
-const digest = (file) => createHash("sha256").update(file.subarray(8 + Number(file.readBigUInt64LE(0)))).digest("hex");
 
 /** Numbers that are the same in every run. */
 function* random(seed) {
@@ -35,12 +34,6 @@ function weights(sizes, seed) {
   return file;
 }
 
-function assertError(outcome, code, message = /./) {
-  assert.equal(outcome.code, code, JSON.stringify({ ...outcome, value: undefined, events: undefined }));
-  assert.match(outcome.message, message);
-  assert.ok(outcome.ours, "rejects with a SiglipError");
-}
-
 describe("downloads and what is kept of them", { timeout: 600_000 }, () => {
   let site;
   let hub;
@@ -50,7 +43,7 @@ describe("downloads and what is kept of them", { timeout: 600_000 }, () => {
     const t = { after: (hook) => close.push(hook) };
     site = await openSite(t, { overlay: mockEngine });
     hub = await startHub(t, { "config.json": JSON.stringify({ weights: true }), [WEIGHTS]: tiny });
-    page = await open();
+    page = await openLoader(site);
   });
   after(async () => {
     for (const hook of close.reverse()) await hook();
@@ -62,29 +55,7 @@ describe("downloads and what is kept of them", { timeout: 600_000 }, () => {
     await page.evaluate(() => SiglipClassifier.clearCache());
   });
 
-  /** `load(source, options)` on the page gives the info and all progress, or the error. */
-  async function open() {
-    const page = await importLibrary(await site.page(), site.library);
-    await page.evaluate(() => {
-      window.load = async (source, { keep, retryPolicy: own, ...options } = {}) => {
-        const events = [];
-        const retryPolicy = { hurry: true, stall: 20_000, ...own };
-        const result = await outcome(async () => {
-          const classifier = await SiglipClassifier.load(source, {
-            backend: "cpu", ...options, [Symbol.for("siglip-web.retryPolicy")]: retryPolicy,
-            onProgress: (event) => { events.push(event); options.onProgress?.(event); },
-          });
-          if (keep) window.kept = classifier;
-          else await classifier.dispose();
-          return classifier.info;
-        });
-        return { ...result, ...result.value, events };
-      };
-    });
-    return page;
-  }
-
-  const load = (source, options, on = page) => on.evaluate(([source, options]) => load(source, options), [source, options]);
+  const load = (source, options, on = page) => loadOn(on, source, options);
   const asked = (file = WEIGHTS) => hub.requests.filter((request) => request.file === file);
   const whole = (result) => assert.equal(result.weights?.digest, digest(hub.files[WEIGHTS]), JSON.stringify({ ...result, events: undefined }));
 
@@ -109,7 +80,7 @@ describe("downloads and what is kept of them", { timeout: 600_000 }, () => {
     assert.equal(again.weights.fetched, 0);
     assert.ok(again.events.filter(({ stage, file }) => stage === "download" && !/wasm/.test(file)).every(({ fromCache }) => fromCache));
     assert.ok(again.events.some(({ file, fromCache }) => file === WEIGHTS && fromCache));
-    const reloaded = await open();
+    const reloaded = await openLoader(site);
     whole(await load(hub.model, {}, reloaded));
     assert.deepEqual(hub.requests, []);
     await reloaded.close();
@@ -206,7 +177,7 @@ describe("downloads and what is kept of them", { timeout: 600_000 }, () => {
   test("what arrived before the tab was closed is not fetched again", async () => {
     const sizes = Array.from({ length: 24 }, () => 2 ** 20);
     hub.files[WEIGHTS] = weights(sizes, 3);
-    const doomed = await open();
+    const doomed = await openLoader(site);
     hub.fault = ({ where, end }) => (where === "cdn" && end >= 20 * 2 ** 20 ? { stall: 20 * 2 ** 20 } : undefined);
     const kept = doomed.evaluate((source) => new Promise((resolve) => {
       load(source, { onProgress: ({ stage, loaded }) => stage === "load" && loaded === 16 && resolve() });
@@ -274,7 +245,7 @@ describe("downloads and what is kept of them", { timeout: 600_000 }, () => {
   test("a connection that gives nothing any more counts as broken", async () => {
     let stalls = 2;
     hub.fault = ({ where, start, end }) => (where === "cdn" && 400_000 >= start && 400_000 < end && stalls-- > 0 ? { stall: 400_000 } : undefined);
-    whole(await load(hub.model, { cache: false, retryPolicy: { stall: 150 } }));
+    whole(await load(hub.model, { cache: false, policy: { stall: 150 } }));
     assert.ok(stalls <= 0);
   });
 
@@ -388,7 +359,7 @@ describe("downloads and what is kept of them", { timeout: 600_000 }, () => {
       await gate;
       return undefined;
     };
-    const second = await open();
+    const second = await openLoader(site);
     const first = load(hub.model);
     await held;
     const waits = second.evaluate((source) => new Promise((resolve) => {
@@ -435,7 +406,7 @@ describe("downloads and what is kept of them", { timeout: 600_000 }, () => {
 
   test("without a private file system the model is in Cache Storage; without both it is told", async () => {
     for (const [broken, cached, reason] of [[["getDirectory"], true, /^Kept/], [["getDirectory", "caches"], false, /no storage/]]) {
-      const fresh = await open();
+      const fresh = await openLoader(site);
       await fresh.evaluate((broken) => {
         navigator.storage.getDirectory = () => Promise.reject(new DOMException("not in private windows", "SecurityError"));
         if (broken.includes("caches")) caches.keys = () => Promise.reject(new DOMException("no", "SecurityError"));
@@ -467,7 +438,7 @@ describe("downloads and what is kept of them", { timeout: 600_000 }, () => {
         hub.fault = ({ where }) => (where === "cdn" ? (reached(), fault) : undefined);
         await page.evaluate(([source, worker]) => {
           window.stop = new AbortController();
-          window.loading = load(source, { worker, signal: window.stop.signal, retryPolicy: { hurry: false } });
+          window.loading = load(source, { worker, signal: window.stop.signal, policy: { hurry: false } });
         }, [hub.model, worker]);
         await there;
         const result = await page.evaluate(() => {

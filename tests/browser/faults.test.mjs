@@ -1,21 +1,13 @@
 // What servers, networks, storage and visitors do wrong, each with its right end; and seeded combinations of all of it (faults.mjs).
 import assert from "node:assert/strict";
-import { createHash } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import { after, before, beforeEach, describe, test } from "node:test";
 import { openBench } from "./faults.mjs";
-import { importLibrary, mockEngine, openSite } from "./harness.mjs";
+import { assertError, digest, loadOn, mockEngine, openLoader, openSite } from "./harness.mjs";
 import { startHub } from "./hub.mjs";
 
 const WEIGHTS = "model.safetensors";
 const tiny = await readFile(new URL(`../fixtures/model/tiny/${WEIGHTS}`, import.meta.url));
-const digest = (file) => createHash("sha256").update(file.subarray(8 + Number(file.readBigUInt64LE(0)))).digest("hex");
-
-function assertError(outcome, code, message = /./) {
-  assert.equal(outcome.code, code, JSON.stringify({ ...outcome, value: undefined, events: undefined }));
-  assert.match(outcome.message, message);
-  assert.ok(outcome.ours, "rejects with a SiglipError");
-}
 
 describe("faults of servers and storage", { timeout: 600_000 }, () => {
   const CONFIG = JSON.stringify({ weights: true });
@@ -27,7 +19,7 @@ describe("faults of servers and storage", { timeout: 600_000 }, () => {
     const t = { after: (hook) => close.push(hook) };
     site = await openSite(t, { overlay: mockEngine });
     hub = await startHub(t, {});
-    page = await open();
+    page = await openLoader(site);
   });
   after(async () => {
     for (const hook of close.reverse()) await hook();
@@ -40,27 +32,7 @@ describe("faults of servers and storage", { timeout: 600_000 }, () => {
     await page.evaluate(() => SiglipClassifier.clearCache());
   });
 
-  async function open() {
-    const page = await importLibrary(await site.page(), site.library);
-    await page.evaluate(() => {
-      window.load = async (source, { policy, keep, ...options } = {}) => {
-        const events = [];
-        const result = await outcome(async () => {
-          const classifier = await SiglipClassifier.load(source, {
-            backend: "cpu", ...options, [Symbol.for("siglip-web.retryPolicy")]: { hurry: true, stall: 20_000, ...policy },
-            onProgress: (event) => events.push(event),
-          });
-          if (keep) window.kept = classifier;
-          else await classifier.dispose();
-          return classifier.info;
-        });
-        return { ...result, ...result.value, events };
-      };
-    });
-    return page;
-  }
-
-  const load = (source, options, on = page) => on.evaluate(([source, options]) => load(source, options), [source, options]);
+  const load = (source, options, on = page) => loadOn(on, source, options);
   const caches = (on = page) => on.evaluate(() => SiglipClassifier.caches());
   const whole = (result, weights = hub.files[WEIGHTS]) => assert.equal(result.weights?.digest, digest(weights), JSON.stringify({ ...result, events: undefined }));
   const waiting = ({ events }) => events.flatMap(({ waiting }) => waiting ?? []);
@@ -231,7 +203,7 @@ describe("faults of servers and storage", { timeout: 600_000 }, () => {
   });
 
   test("rows that an old tab asks for come from the version it has loaded, or not at all, and never into the newer one's store", async () => {
-    const tab = await open();
+    const tab = await openLoader(site);
     const first = await load(hub.folder, { keep: true }, tab);
     whole(first);
     const before = [...tiny.subarray(800_000, 800_064)];
@@ -253,7 +225,7 @@ describe("faults of servers and storage", { timeout: 600_000 }, () => {
   });
 
   test("storage that stops answering costs the copy, not the model", async () => {
-    const fresh = await open();
+    const fresh = await openLoader(site);
     await fresh.evaluate(() => {
       // As where a visitor clears the site's data: what was begun is never settled.
       const never = () => new Promise(() => {});

@@ -6,6 +6,8 @@
 //   await page.evaluate(async (url) => { const { SiglipClassifier } = await import(url); … }, site.library);
 //
 // `t` is a node:test context (or anything with `after`): all is closed when it ends.
+import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
 import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -147,4 +149,43 @@ export async function importLibrary(page, address) {
     });
   }, address);
   return page;
+}
+
+/**
+ * A page with the library, and with `load(source, options)` on its window and here: loads on the CPU and ends the classifier again, unless `keep`
+ * asks for it as `window.kept`. It gives `outcome`, the classifier's information beside it, and all `events` of progress. `policy` is of retries,
+ * which are made at once.
+ * @param {{page(): Promise<import("playwright-core").Page>, library: string}} site
+ */
+export async function openLoader(site) {
+  const page = await importLibrary(await site.page(), site.library);
+  await page.evaluate(() => {
+    window.load = async (source, { policy, keep, onProgress, ...options } = {}) => {
+      const events = [];
+      const result = await outcome(async () => {
+        const classifier = await SiglipClassifier.load(source, {
+          backend: "cpu", ...options, [Symbol.for("siglip-web.retryPolicy")]: { hurry: true, stall: 20_000, ...policy },
+          onProgress: (event) => { events.push(event); onProgress?.(event); },
+        });
+        if (keep) window.kept = classifier;
+        else await classifier.dispose();
+        return classifier.info;
+      });
+      return { ...result, ...result.value, events };
+    };
+  });
+  return page;
+}
+
+/** Calls `load` on a page of `openLoader`. */
+export const loadOn = (page, source, options) => page.evaluate(([source, options]) => load(source, options), [source, options]);
+
+/** The SHA-256 of a safetensors file's data, as the engine that fails on command tells it. @param {Buffer} file */
+export const digest = (file) => createHash("sha256").update(file.subarray(8 + Number(file.readBigUInt64LE(0)))).digest("hex");
+
+/** That an `outcome` is a SiglipError with this code, and a message that says so. */
+export function assertError(outcome, code, message = /./) {
+  assert.equal(outcome.code, code, JSON.stringify({ ...outcome, value: undefined, events: undefined }));
+  assert.match(outcome.message, message);
+  assert.ok(outcome.ours, "rejects with a SiglipError");
 }

@@ -3,17 +3,10 @@ import assert from "node:assert/strict";
 import { readFile, readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
-import { html, importLibrary, mockEngine, openSite, www } from "./harness.mjs";
+import { assertError, html, importLibrary, mockEngine, openSite, www } from "./harness.mjs";
 
 /** A model folder for the mock. */
 const folder = (name, config = {}) => ({ [`/${name}/config.json`]: JSON.stringify(config) });
-
-/** A SiglipError with this code, and a message that says so. */
-function assertError(outcome, code, message = /./) {
-  assert.equal(outcome.code, code, JSON.stringify(outcome));
-  assert.match(outcome.message, message);
-  assert.ok(outcome.ours, "rejects with a SiglipError");
-}
 
 const runs = ({ imageRuns, textRuns }) => ({ imageRuns, textRuns });
 

@@ -31,15 +31,21 @@ const kept = (page) => page.waitForFunction(async () => {
   return files.some(({ url }) => url.endsWith("_bg.wasm")) && files.some(({ url }) => url.endsWith("model.safetensors")) && navigator.serviceWorker.controller;
 });
 
+/** Opens the page, and waits until it can do without its server. */
+async function firstVisit(browser, { url }) {
+  const page = await browser.newPage();
+  await page.goto(url);
+  await answered(page);
+  await kept(page);
+  return page;
+}
+
 describe("the page offline", { timeout: 600_000 }, () => {
   test("after one visit it opens and answers without its server", async (t) => {
     const browser = await launch({ serviceWorkers: "allow" });
     t.after(browser.close);
     const server = await openServer(0);
-    const page = await browser.newPage();
-    await page.goto(server.url);
-    await answered(page);
-    await kept(page);
+    const page = await firstVisit(browser, server);
     const modules = await page.evaluate(async () => (await (await caches.open((await caches.keys())[0])).keys()).map(({ url }) => url).filter((url) => /_bg\.wasm$/.test(url)).length);
     assert.equal(modules, 1, "only the module that this browser takes is kept");
     await page.close();
@@ -57,10 +63,7 @@ describe("the page offline", { timeout: 600_000 }, () => {
     t.after(browser.close);
     const first = await openServer(0);
     t.after(() => first.close());
-    const page = await browser.newPage();
-    await page.goto(first.url);
-    await answered(page);
-    await kept(page);
+    const page = await firstVisit(browser, first);
     await page.close();
     await first.close();
 
@@ -103,10 +106,7 @@ describe("the page offline", { timeout: 600_000 }, () => {
     t.after(browser.close);
     const server = await openServer(0);
     t.after(() => server.close());
-    const page = await browser.newPage();
-    await page.goto(server.url);
-    await answered(page);
-    await kept(page);
+    const page = await firstVisit(browser, server);
     const penguin = [...(await readFile(`${www}samples/penguin.png`))];
     // As the system's share menu does it: a form that opens the page.
     await Promise.all([
