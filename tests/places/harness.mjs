@@ -139,6 +139,7 @@ export async function expectedAnswers(browser) {
 export function pictureAnd(page, headers = {}) {
   return (request, response) => {
     if (request.url === "/") response.writeHead(200, { "Content-Type": "text/html; charset=utf-8", ...headers }).end(page);
+    else if (request.url === "/favicon.ico") response.writeHead(204).end();
     else if (request.url === "/ladybug.png") response.writeHead(200, { "Content-Type": "image/png", "Access-Control-Allow-Origin": "*", "Cross-Origin-Resource-Policy": "cross-origin" }).end(readFileSync(join(samples, "ladybug.png")));
     else return false;
     return true;

@@ -132,6 +132,8 @@ export type LoadRequest = {
   method: "load";
   place: Place;
   name: string;
+  /** What to add to an error about the model's files. */
+  cure?: string;
   backend: NonNullable<LoadOptions["backend"]>;
   /** Why `backend` is the CPU, where the library chose it before. */
   reason?: string;

@@ -74,9 +74,7 @@ export class SiglipClassifier {
     checkFunction("onProgress", onProgress);
     if (timeout !== undefined && !(typeof timeout === "number" && timeout > 0)) throw badInput(`timeout is ${show(timeout)}; it must be a number of milliseconds, or be left out for no limit.`);
     const { place, name, cure } = locate(source);
-    const model = await Model.load({ method: "load", place, name, backend, dtype, cache, wholeTable, retryPolicy }, { worker, timeout, signal, onProgress: (progress) => tell(onProgress, progress) }).catch((error) => {
-      throw cure && ["network", "bad-model"].includes(error.code) ? new SiglipError(error.code, `${error.message} ${cure}`, { cause: error }) : error;
-    });
+    const model = await Model.load({ method: "load", place, name, cure, backend, dtype, cache, wholeTable, retryPolicy }, { worker, timeout, signal, onProgress: (progress) => tell(onProgress, progress) });
     tell(onProgress, { stage: "ready", loaded: model.info.bytes, total: model.info.bytes });
     return new SiglipClassifier(INSIDE, model, retryPolicy?.stall);
   }

@@ -157,6 +157,7 @@ function workerLink() {
 /** @param {URL} address @param {string} detail */
 function notStarted(address, detail) {
   const foreign = isForeign(address);
+  if (/TrustedScriptURL/.test(detail)) return new SiglipError("network", `The library's worker ${address.href} could not be started: this page demands Trusted Types. Allow the policy siglip-web in its Content-Security-Policy (trusted-types siglip-web), or load with worker: false.`);
   return new SiglipError("network", `The library's worker ${address.href} could not be started${detail ? ` (${detail})` : ""}. Serve the whole folder that siglip-web.js is in (a bundler may leave it behind: see Bundlers in the package's README)${foreign ? ", let other sites read it (CORS)," : ""} and allow it in the page's Content-Security-Policy (worker-src ${foreign ? "blob:" : "'self'"}); or load with worker: false.`);
 }
 

@@ -4,7 +4,7 @@ import { SiglipError } from "../error.js";
 import { baseAddress, isFile, node, readable } from "../platform.js";
 import { badInput, show, tagOf } from "./arguments.js";
 
-/** `cure`: what to add to the error when there are no files. @typedef {{place: import("../ports.d.ts").Place, name: string, cure?: string}} Located */
+/** `cure`: as in LoadRequest. @typedef {{place: import("../ports.d.ts").Place, name: string, cure?: string}} Located */
 /** @typedef {import("../siglip-web.d.ts").ModelFiles} ModelFiles */
 
 /** @type {ModelFiles | undefined} what siglip-web/demo gives */

@@ -28,7 +28,7 @@ import { pipelines } from "./pipelines.js";
  * @param {AbortSignal} signal
  * @returns {Promise<Loaded>}
  */
-export async function load({ place, name, backend, reason, dtype, cache, wholeTable, retryPolicy, note }, report, cancel, signal) {
+export async function load({ place, name, cure, backend, reason, dtype, cache, wholeTable, retryPolicy, note }, report, cancel, signal) {
   const choice = reason ? { ...CPU, reason } : await chooseBackend(backend);
   if (signal.aborted) throw aborted();
   const wait = (/** @type {string} */ waiting) => report.progress({ stage: "download", loaded: 0, total: 0, waiting });
@@ -54,7 +54,7 @@ export async function load({ place, name, backend, reason, dtype, cache, wholeTa
       return { wasm, engine, context, info: { ...engine.info, cached: stored.complete, cacheReason: stored.reason } };
     } catch (error) {
       // Parts of two versions of the model would have come together. The older ones are gone now.
-      if (!stored.stale || again || signal.aborted) throw error;
+      if (!stored.stale || again || signal.aborted) throw cure ? cured(error, cure) : error;
       stored.release();
       return attempt(choice, true);
     } finally {
@@ -70,6 +70,11 @@ export async function load({ place, name, backend, reason, dtype, cache, wholeTa
     if (!gpuFailed || (started && !["device-lost", "unsupported", "out-of-memory"].includes(error.code))) throw thrown;
     return await attempt({ ...CPU, reason: `The CPU is used because WebGPU on ${choice.adapter} failed: ${error.message}` });
   }
+}
+
+/** @param {any} error @param {string} cure what to do if the model's files are not there */
+function cured(error, cure) {
+  return ["network", "bad-model"].includes(error.code) ? new SiglipError(error.code, `${siglipError(error).message} ${cure}`, { cause: error }) : error;
 }
 
 /**

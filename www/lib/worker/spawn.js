@@ -5,7 +5,7 @@ import { trusted } from "../trusted.js";
 /** As much of a Worker as is needed here. @typedef {Pick<Worker, "postMessage" | "onmessage" | "onerror">} WorkerLike */
 
 /**
- * Starts a worker. Its script must be of the page's own origin: for a page of another site that is a script in a blob which
+ * Starts a worker. Its script must be of the page's own origin: for a page of another site that is a script in a blob, or in a data: address, which
  * imports ours; on our own site the plain address also passes a Content-Security-Policy with worker-src 'self'.
  * @param {() => Worker} start `new Worker(new URL(…, import.meta.url), {…})` and nothing else: bundlers know a worker by these words alone, and
  *   put the address of what they made of its script there. What the constructor is given is learned by standing in for it.
@@ -17,10 +17,11 @@ export function spawn(start) {
   if (node) return spawnInNode(address);
   const foreign = isForeign(address);
   const script = options?.type === "module" ? `import ${JSON.stringify(address.href)};` : `importScripts(${JSON.stringify(address.href)});`;
-  const blob = foreign ? URL.createObjectURL(new Blob([script], { type: "text/javascript" })) : "";
+  // A page without an origin of its own (a sandboxed frame) may start no worker from a blob in some browsers.
+  const blob = foreign && globalThis.origin !== "null" ? URL.createObjectURL(new Blob([script], { type: "text/javascript" })) : "";
   const revoke = () => { if (blob) URL.revokeObjectURL(blob); };
   try {
-    const worker = new Worker(trusted.script(blob || address.href), options);
+    const worker = new Worker(trusted.script(blob || (foreign ? `data:text/javascript,${encodeURIComponent(script)}` : address.href)), options);
     return { worker, address, end: () => { worker.terminate(); revoke(); } };
   } catch (error) {
     revoke();
