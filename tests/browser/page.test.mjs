@@ -1,130 +1,13 @@
-// The page, as people use it: mouse, touch, keyboard, screen reader. Every test also fails on a script error, on a
-// violation of the page's Content-Security-Policy and on a request that leaves this machine unasked.
+// The page, as people use it: mouse, touch, keyboard, screen reader.
 import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
-import { after, before, describe, test } from 'node:test';
-import { launch, www } from './harness.mjs';
-import { serve } from '../../tools/serve.mjs';
-
-const sample = (name) => readFile(`${www}samples/${name}.png`);
-const png = async (name, sampleName = name) => ({ name: `${name}.png`, mimeType: 'image/png', buffer: await sample(sampleName) });
-
-const PATIENCE = 120_000; // ms; nothing is timed, this only ends a test that hangs
+import { describe, test } from 'node:test';
+import { www } from './harness.mjs';
+import { sample, png, PATIENCE, site, browser, keepBack, onPage, image, labels, results, model, status, says, shows, answered, read, type, hand, stillWorks } from './visit.mjs';
 
 // What no sample shows, and what keeps the small model busy for long.
 const ABSENT = 'a hammer, a guitar, a telephone, a bus, a piano, a train, an octopus, a spoon';
 const SLOW = Array.from({ length: 4000 }, (_, i) => `slow thing number ${i}`).join(', '); // on lines, Chromium takes ages to type it
-
-let site;
-let browser;
-let hold; // {path, release}: requests that the server keeps waiting
-
-before(async () => {
-  site = await serve(www, { handle: async ({ url }) => { if (hold && hold.path.test(url)) await hold.gate; return false; } });
-  browser = await launch({ args: ['--use-fake-device-for-media-stream', '--use-fake-ui-for-media-stream'] });
-});
-
-after(async () => {
-  await browser?.close();
-  await site?.close();
-});
-
-/** Keeps matching files back until the function given back is called. */
-function keepBack(path) {
-  let release;
-  hold = { path, gate: new Promise((resolve) => (release = resolve)) };
-  return () => {
-    hold = undefined;
-    release();
-  };
-}
-
-/** A test with a page of its own. `wait: false` does not wait for the first answer. */
-function onPage(name, body, { wait = true, expected = /^$/, ...options } = {}) {
-  test(name, { timeout: 10 * PATIENCE }, async () => {
-    const context = await browser.context.browser().newContext({ viewport: { width: 1280, height: 900 }, ...options });
-    context.setDefaultTimeout(PATIENCE);
-    const page = await context.newPage();
-    const troubles = [];
-    const requests = [];
-    page.on('pageerror', (error) => troubles.push(`script error: ${error.message}`));
-    page.on('console', (message) => {
-      if (message.type() === 'error' && !expected.test(`${message.text()} ${message.location().url}`)) troubles.push(`console: ${message.text()}`);
-    });
-    context.on('request', (request) => requests.push(request.url()));
-    await context.route(/^https:\/\//, (route) => route.abort());
-    await page.addInitScript(() => {
-      window.violations = [];
-      document.addEventListener('securitypolicyviolation', (event) => window.violations.push(`${event.violatedDirective}: ${event.blockedURI} ${event.sample}`));
-    });
-    try {
-      await page.goto(site.url);
-      if (wait) await answered(page);
-      await body(page, requests);
-      assert.deepEqual(await page.evaluate(() => window.violations), [], 'the page keeps to its Content-Security-Policy');
-      assert.deepEqual(troubles, [], 'the browser reports no errors');
-    } catch (error) {
-      const status = await page.locator('#status').textContent().catch(() => '(no page)');
-      error.message += `\n  the status was: ${status}${troubles.length ? `\n  ${troubles.join('\n  ')}` : ''}`;
-      throw error;
-    } finally {
-      hold = undefined;
-      await context.close();
-    }
-  });
-}
-
-const image = (page) => page.getByLabel('Image');
-const labels = (page) => page.getByRole('textbox', { name: 'Labels' });
-const results = (page) => page.getByRole('list', { name: 'Results' });
-const model = (page) => page.getByRole('combobox', { name: 'Model' });
-const status = (page) => page.getByRole('status');
-const preview = (page) => page.getByRole('img', { name: 'The chosen picture' });
-
-const says = (page, pattern) => status(page).filter({ hasText: pattern }).waitFor();
-const shows = (page, name) => page.getByRole('img', { name: `The chosen picture: ${name}` }).waitFor();
-
-/** Waits until the results on the page answer what is asked now, and for these labels if given. */
-async function answered(page, wanted) {
-  await page.waitForFunction((labels) => {
-    const names = [...document.querySelectorAll('#results .name')].map((node) => node.textContent);
-    const fresh = document.querySelector('#results-card').dataset.stale === 'false' && document.querySelector('#results').ariaBusy === 'false';
-    return fresh && names.length > 0 && (!labels || [...labels].sort().join('\n') === names.sort().join('\n'));
-  }, wanted);
-  return read(page);
-}
-
-async function read(page) {
-  const items = await results(page).getByRole('listitem').all();
-  return Promise.all(items.map(async (item) => {
-    const text = (await item.innerText()).replace(/\s+/g, ' ').trim();
-    const [, label, , value, alone] = /^(.*?) (<?)([\d.]+)%(?: on its own <?([\d.]+)%)?$/.exec(text) ?? assert.fail(`no label and percentage in “${text}”`);
-    return { label, percent: Number(value), alone: alone === undefined ? undefined : Number(alone) };
-  }));
-}
-
-const type = async (page, text) => {
-  await labels(page).fill(text);
-  return answered(page, [...new Set(text.split(/[,;\n]/).map((label) => label.trim()).filter(Boolean))]);
-};
-
-/** Drops or pastes files as the browser would hand them over. */
-const hand = (page, kind, { name, mimeType, buffer }) => page.evaluate(({ kind, name, mimeType, bytes }) => {
-  const transfer = new DataTransfer();
-  transfer.items.add(new File([new Uint8Array(bytes)], name, { type: mimeType }));
-  const options = { bubbles: true, cancelable: true };
-  if (kind === 'paste') document.body.dispatchEvent(new ClipboardEvent('paste', { ...options, clipboardData: transfer }));
-  else for (const type of kind) document.body.dispatchEvent(new DragEvent(type, { ...options, dataTransfer: transfer }));
-}, { kind, name, mimeType, bytes: [...buffer] });
-
-/** The page works: it takes a new picture and new labels and answers. */
-async function stillWorks(page) {
-  await image(page).setInputFiles(await png('afterwards', 'balloon'));
-  await shows(page, 'afterwards.png');
-  const rows = await type(page, 'a balloon, a spoon');
-  assert.equal(rows.length, 2);
-  await says(page, /balloon|spoon/);
-}
 
 describe('first sight', () => {
   onPage('opens with a sample already classified, from its own origin alone', async (page, requests) => {
@@ -424,7 +307,7 @@ describe('keyboard only', () => {
       await page.keyboard.press('Tab');
       order.push(await focused());
     }
-    assert.deepEqual(order.filter((name) => name !== 'paste'), ['Skip to the words to compare', 'model', 'image', 'camera', 'link', 'A ladybug', 'A strawberry', 'A penguin',
+    assert.deepEqual(order.filter((name) => name !== 'paste'), ['Skip to the words to compare', 'language', 'model', 'image', 'camera', 'link', 'A ladybug', 'A strawberry', 'A penguin',
       'A red balloon', 'A truck', 'A padlock', 'A cherry', 'A bowl of soup', 'labels', 'softmax']);
     const ring = await page.evaluate(() => getComputedStyle(document.querySelector('#softmax + .track')).outlineStyle);
     assert.equal(ring, 'solid', 'what has the focus is seen');
@@ -560,7 +443,7 @@ describe('models', () => {
     const panel = page.locator('#storage');
     await panel.getByText('None so far').waitFor();
     await model(page).selectOption('other');
-    const dialog = page.getByRole('dialog', { name: 'Another SigLIP checkpoint' });
+    const dialog = page.getByRole('dialog', { name: 'Choose a model' });
     await dialog.getByRole('textbox').fill('./lib/models/demo/?a=copy');
     await dialog.getByRole('button', { name: 'Load' }).click();
     await page.getByText('The model was fetched from ./lib/models/demo').waitFor();
@@ -574,10 +457,45 @@ describe('models', () => {
     await stillWorks(page);
   });
 
+  onPage('are compared in a dialog: sizes as the server tells them, and the first that fits is chosen', async (page, requests) => {
+    await model(page).selectOption('other');
+    const dialog = page.getByRole('dialog', { name: 'Choose a model' });
+    const small = dialog.getByRole('radio', { name: /^SigLIP B\/16, 224 px The smallest, for everyday photographs/ });
+    // All but the token table of 32 000 × 768 numbers.
+    await dialog.getByText(`${((2e9 + 2e6 - 32_000 * 768 * 4) / 1e9).toFixed(1)} GB download · 229 MB in memory (q8)`).first().waitFor();
+    assert.equal(await dialog.getByRole('radio').count(), 7);
+    assert.ok(await small.isChecked());
+    assert.equal(await dialog.getByText('about').count(), 0, 'no size is guessed');
+    assert.deepEqual(requests.filter((url) => url.includes('huggingface') && !/(model\.safetensors|tokenizer\.json)$/.test(url)), []);
+    await dialog.getByRole('textbox').fill('owner/name');
+    assert.equal(await dialog.getByRole('radio', { checked: true }).count(), 0);
+    await dialog.getByRole('radio', { name: /^SigLIP 2 B\/16/ }).check();
+    assert.equal(await dialog.getByRole('textbox').inputValue(), '');
+    await dialog.getByRole('button', { name: 'Load' }).click();
+    await says(page, /^SigLIP 2 B\/16, 224 px could not be loaded\. .{20,} The demo model is still in use/s);
+    await stillWorks(page);
+  }, { expected: /ERR_FAILED/ });
+
+  onPage('whose largest matrix this device’s GPU can’t hold in a buffer are refused by name, and nothing is fetched', async (page, requests) => {
+    await page.addInitScript(() => {
+      const limits = { maxBufferSize: 2 ** 28, maxStorageBufferBindingSize: 2 ** 20 };
+      Object.defineProperty(navigator, 'gpu', { value: { requestAdapter: async () => ({ limits, info: { vendor: 'a small one' } }) } });
+    });
+    await page.reload();
+    await answered(page);
+    await page.getByText('Advanced', { exact: true }).click();
+    await page.getByRole('combobox', { name: 'Backend' }).selectOption('webgpu');
+    await answered(page);
+    await model(page).selectOption('google/siglip-base-patch16-224');
+    await says(page, /SigLIP B\/16, 224 px needs [\d.]+ MB in one piece, and this device’s graphics card takes 1\.0 MB/);
+    assert.deepEqual(requests.filter((url) => url.includes('huggingface')), []);
+    await stillWorks(page);
+  });
+
   onPage('are offered in the form that this device can hold', async (page) => {
     const forms = await page.evaluate(async () => {
       const { bestFor, memoryOf } = await import('./page/models.js');
-      const model = { parameters: 841.1 };
+      const model = { parameters: 841.1, matrix: 5 };
       const best = (memory, gpu, wish, backend) => bestFor(model, { memory: memory * 1e9, gpu }, wish, backend);
       return {
         best: [best(8, true), best(8, false), best(8, true, 'auto', 'cpu'), best(1.5, true), best(1.2, true), best(0.5, true), best(8, true, 'f32'), best(2, true, 'f32')].map((form) => form ?? 'none'),
@@ -610,7 +528,7 @@ describe('models', () => {
 
   onPage('by a name that is none: said, and the demo goes on', async (page) => {
     await model(page).selectOption('other');
-    const dialog = page.getByRole('dialog', { name: 'Another SigLIP checkpoint' });
+    const dialog = page.getByRole('dialog', { name: 'Choose a model' });
     await dialog.getByRole('textbox').fill('no such name');
     await dialog.getByRole('button', { name: 'Load' }).click();
     await says(page, /could not be loaded/);
@@ -632,13 +550,72 @@ describe('models', () => {
   });
 });
 
+describe('what is kept', () => {
+  /** As after a large model was loaded. */
+  const pretendLarge = (page, { listed = true } = {}) => page.evaluate(async (listed) => {
+    const { SiglipClassifier } = await import('./lib/siglip-web.js');
+    const load = SiglipClassifier.load.bind(SiglipClassifier);
+    SiglipClassifier.load = async (...given) => {
+      const classifier = await load(...given);
+      return Object.defineProperty(classifier, 'info', { value: { ...classifier.info, cached: true, bytes: 2e8 } });
+    };
+    if (!listed) SiglipClassifier.caches = async () => [];
+  }, listed);
+  const loadCopy = async (page) => {
+    await model(page).selectOption('other');
+    await page.getByRole('dialog').getByRole('textbox').fill('./lib/models/demo/?a=copy');
+    await page.getByRole('dialog').getByRole('button', { name: 'Load' }).click();
+    await page.getByText('The model was fetched from ./lib/models/demo').waitFor();
+    await answered(page);
+  };
+
+  for (const [answer, words] of [[true, 'The browser keeps models until you remove them.'], [false, 'The browser may clear kept models away by itself']]) {
+    onPage(`the browser is asked once to keep a large model, and the panel says that it answered ${answer ? 'yes' : 'no'}, and how much room is left`, async (page) => {
+      await page.evaluate((answer) => {
+        window.asked = 0;
+        navigator.storage.persisted = async () => false;
+        navigator.storage.persist = async () => { window.asked += 1; return answer; };
+        navigator.storage.estimate = async () => ({ usage: 1e9, quota: 3.5e9 });
+      }, answer);
+      await page.getByText('Models kept in this browser').click();
+      await page.getByText('The browser may clear kept models away by itself').waitFor();
+      assert.equal(await page.evaluate(() => window.asked), 0, 'not for the demo');
+      await pretendLarge(page);
+      await loadCopy(page);
+      await page.locator('#storage').getByText(words).waitFor();
+      await page.getByText('This browser has 2.5 GB left for this page.').waitFor();
+      assert.equal(await page.evaluate(() => window.asked), 1);
+    });
+  }
+
+  onPage('a model that is forgotten at once, as in private windows, is said to be', async (page) => {
+    await page.getByText('Models kept in this browser').click();
+    await pretendLarge(page, { listed: false });
+    await loadCopy(page);
+    await page.getByText('This browser has already forgotten the model that was to be kept, as private windows do').waitFor();
+  });
+
+  onPage('a download for which there is no room is told before it begins, and made if the person says so', async (page, requests) => {
+    await page.evaluate(() => { navigator.storage.estimate = async () => ({ usage: 4e8, quota: 5e8 }); });
+    await model(page).selectOption('other');
+    await page.getByRole('dialog').getByText('can’t be kept: this browser has 100 MB left for this page').first().waitFor();
+    await page.getByRole('dialog').getByRole('button', { name: 'Load' }).click();
+    await says(page, /SigLIP B\/16, 224 px could not be loaded\. It takes 229 MB to keep, and this browser has 100 MB left.* The demo model is still in use/s);
+    assert.deepEqual(requests.filter((url) => url.includes('huggingface') && url.endsWith('config.json')), []);
+    const asked = page.waitForRequest(/huggingface\.co\/.*\/config\.json/);
+    await page.getByRole('button', { name: 'Load it all the same' }).click();
+    await asked;
+    await says(page, /could not be loaded/);
+  }, { expected: /ERR_FAILED/ });
+});
+
 describe('looks', () => {
   for (const width of [320, 360]) {
     onPage(`fits a phone of ${width} px, with fingers' room on everything`, async (page) => {
       await page.getByText('Advanced').tap();
       await page.getByRole('button', { name: 'Link' }).tap();
       await type(page, `${'w'.repeat(300)}, a house, ${'longish words '.repeat(20)}`.trim());
-      await page.getByText('Make one label win').tap();
+      await page.getByRole('checkbox', { name: 'Make one label win' }).tap();
       assert.equal(await page.evaluate(() => document.documentElement.scrollWidth), width);
       const small = await page.evaluate(() => [...document.querySelectorAll('button, input, select, textarea, summary, .switch')]
         .filter((node) => node.checkVisibility() && node.type !== 'checkbox').map((node) => [node.id || node.className || node.tagName, node.getBoundingClientRect()])

@@ -43,6 +43,7 @@ export const $ = {
   drop: part('drop'),
 
   labels: element('labels', HTMLTextAreaElement),
+  labelsLanguage: part('labels-language'),
   labelsNote: part('labels-note'),
   suggestion: part('suggestion'),
   suggest: button('suggest'),
@@ -77,6 +78,7 @@ export const $ = {
   whole: input('whole'),
   storage: element('storage', HTMLDetailsElement),
   keptNote: part('kept-note'),
+  storageNote: part('storage-note'),
   kept: part('kept'),
   clear: button('clear'),
 
@@ -88,6 +90,7 @@ export const $ = {
   cameraClose: button('camera-close'),
   otherDialog: dialog('other-dialog'),
   otherForm: form('other-form'),
+  choices: part('choices'),
   other: input('other'),
   otherClose: button('other-close'),
 };
