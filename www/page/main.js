@@ -4,14 +4,16 @@
 import { $ } from './elements.js';
 import { download, toCsv, toJson } from './export.js';
 import { linkTo, linked, remember, remembered } from './links.js';
-import { ModelList, askToKeep, roomLeft, showKept } from './models.js';
+import { ModelList, askToKeep, roomLeft, showKept, showStorage, willKeep } from './models.js';
+import { number, onLanguage, texts } from './language.js';
 import { connectApp, keepModule } from './offline.js';
-import { connect, markSample, markStrip, showSamples, showStrip } from './pictures.js';
-import { bytes, duration, parseLabels, quote, Rate, remaining, ResultList, softmax, softmaxVerdict, verdict } from './results.js';
+import { Problem, connect, markSample, markStrip, nameOf, showSamples, showStrip } from './pictures.js';
+import { bytes, duration, parseLabels, Rate, remaining, ResultList, softmax, softmaxVerdict, verdict } from './results.js';
 
 /** @typedef {import('./page.d.ts').Answer} Answer */
 /** @typedef {import('./page.d.ts').Choice} Choice */
 /** @typedef {import('./page.d.ts').Job} Job */
+/** @typedef {import('./page.d.ts').Message} Message */
 /** @typedef {import('./page.d.ts').Picture} Picture */
 /** @typedef {import('./page.d.ts').Subject} Subject */
 /** @typedef {import('../lib/siglip-web.js').SiglipClassifier} SiglipClassifier */
@@ -35,12 +37,12 @@ window.trustedTypes?.createPolicy('default', {
 const list = new ResultList($.results);
 
 /** @type {Choice} */
-const demo = { id: 'demo', source: 'demo', title: 'the demo model' };
+const demo = { id: 'demo', source: 'demo', title: () => texts.demo };
 // A site made by `./build.sh site --model` names its own model in the page's head.
 /** @type {HTMLMetaElement | null} */
 const named = document.querySelector('meta[name="siglip-model"]');
 /** @type {Choice} */
-const first = named ? { id: 'site', source: new URL(named.content, document.baseURI).href, title: named.dataset.title ?? named.content } : demo;
+const first = named ? { id: 'site', source: new URL(named.content, document.baseURI).href, title: () => named.dataset.title ?? named.content } : demo;
 /** What is loaded, as it was chosen, and what is being loaded. */
 const model = {
   /** @type {SiglipClassifier | undefined} */
@@ -53,8 +55,8 @@ const model = {
   whole: false,
   /** @type {AbortController | undefined} */
   loading: undefined,
-  /** What the browser said of keeping it. */
-  keeping: '',
+  /** Whether the browser promised to keep it; undefined: it wasn't asked. @type {boolean | undefined} */
+  persists: undefined,
 };
 const wishes = () => ({ dtype: /** @type {Wish} */ ($.dtype.value), backend: /** @type {Backend} */ ($.backend.value) });
 const models = new ModelList(wishes);
@@ -77,20 +79,34 @@ let timer;
 
 // ---- What the page says ------------------------------------------------------------------------------------------
 
-/** @param {'good' | 'unsure' | 'none' | 'hint' | 'busy' | 'error'} state @param {string} text */
-function say(state, text) {
+/** What is said now. @type {{state: State, message: Message, english: string}} */
+let said = { state: 'busy', message: () => texts.loading(first.title()), english: '' };
+
+/**
+ * @typedef {'good' | 'unsure' | 'none' | 'hint' | 'busy' | 'error'} State
+ * @param {State} state @param {Message} message @param {string} [english] what the library says of it, beside a message in another language
+ */
+function say(state, message, english = '') {
+  said = { state, message, english };
+  const [text, detail] = [message(), english && texts.locale !== 'en' ? ` (${english})` : ''];
   $.answer.dataset.state = state;
-  if ($.status.textContent !== text) $.status.textContent = text;
+  if ($.status.textContent === text + detail) return;
+  $.status.textContent = text;
+  if (detail) $.status.append(Object.assign(document.createElement('span'), { lang: 'en', className: 'detail', textContent: detail }));
 }
 
-/** Offers one button beside the message, or takes it away. @param {() => void} [action] */
-function offer(action, text = 'Try again') {
+/** On the button beside the message. @type {Message} */
+let offered = () => '';
+
+/** Offers one button beside the message, or takes it away. @param {() => void} [action] @param {Message} [text] */
+function offer(action, text = () => texts.tryAgain) {
   $.retry.hidden = !action;
-  $.retry.textContent = text;
+  offered = text;
+  $.retry.textContent = text();
   $.retry.onclick = action ?? null;
 }
 
-/** Shows progress with a Cancel button; without arguments, hides both, unless a model is still loading. @param {string} [text] @param {() => void} [cancel] */
+/** Shows progress with a Cancel button; without arguments, hides both, unless a model is still loading. @param {Message} [text] @param {() => void} [cancel] */
 function busy(text, cancel) {
   const panel = $.busy;
   if (!text && model.loading) {
@@ -111,17 +127,26 @@ function busy(text, cancel) {
   panel.hidden = false;
 }
 
-/** An error is said where it can't be overlooked, also on a small screen. @param {string} text @param {() => void} [retry] @param {string} [retryText] */
-function fail(text, retry, retryText) {
+/**
+ * An error is said where it can't be overlooked, also on a small screen.
+ * @param {Message} text @param {{retry?: () => void, retryText?: Message, cause?: unknown}} [more] cause: told beside the text, where that is another language
+ */
+function fail(text, { retry, retryText, cause } = {}) {
   busy();
-  say('error', text);
+  say('error', text, cause === undefined || cause instanceof Problem || cause instanceof NoRoom ? '' : wordsOf(cause));
   offer(retry, retryText);
   $.answer.scrollIntoView({ block: 'nearest' });
 }
 
 const capital = (/** @type {string} */ text) => text.charAt(0).toUpperCase() + text.slice(1);
 const sentence = (/** @type {string} */ text) => (/[.!?…]$/.test(text) ? text : `${text}.`);
-const reason = (/** @type {unknown} */ error) => sentence(capital(error instanceof Error && error.message ? error.message : String(error)));
+const wordsOf = (/** @type {unknown} */ error) => sentence(capital(error instanceof Error && error.message ? error.message : String(error)));
+
+/** A download that this browser has no room to keep. */
+class NoRoom extends Problem {}
+
+/** Why something failed, in the page's language: what the code of a SiglipError says, where that isn't the library's. @param {any} error @returns {string} */
+const reason = (error) => (error instanceof Problem ? error.tell() : texts.errors[/** @type {import('../lib/siglip-web.js').SiglipErrorCode} */ (error?.code)] ?? wordsOf(error));
 
 // ---- The answer --------------------------------------------------------------------------------------------------
 
@@ -138,10 +163,10 @@ function offerPhotographs() {
   $.drawings.hidden = !isGuess() || Boolean(model.loading);
   if ($.drawings.hidden) return;
   const { id, title, download: size, kept } = models.forPhotographs();
-  $.photographs.textContent = `Use ${title}, for photographs (${kept ? 'kept here' : `${bytes(size)} download`})`;
+  $.photographs.textContent = texts.photographs(title, kept ? undefined : bytes(size));
   $.photographs.onclick = () => {
     $.model.value = id;
-    load({ id, source: id, title });
+    load({ id, source: id, title: () => title });
   };
 }
 
@@ -161,7 +186,7 @@ function mark() {
   offerPhotographs();
 }
 
-/** Shows the answer, if there is one. @param {string} [notice] said before it, as an error */
+/** Shows the answer, if there is one. @param {Message} [notice] said before it, as an error */
 function show(notice) {
   const forced = $.softmax.checked;
   $.softmaxNote.hidden = !forced;
@@ -175,17 +200,20 @@ function show(notice) {
   const shares = softmax(scores.map(({ logit }) => logit));
   const rows = scores.map(({ label, score }, i) => ({ label, score: shares[i] ?? 0, alone: score }));
   list.show(forced ? rows : scores, isGuess());
-  const remembered = (/** @type {boolean} */ known) => (known ? ' (remembered)' : '');
-  $.timing.textContent = `Picture ${duration(shown.pictureTime)}${remembered(shown.pictureKnown)}, labels ${duration(shown.labelsTime)}${remembered(shown.labelsKnown)}, on the ${device(shown.classifier.info)}`;
+  const { pictureKnown, labelsKnown } = shown;
+  $.timing.textContent = texts.timing({
+    picture: duration(shown.pictureTime), pictureKnown, labels: duration(shown.labelsTime), labelsKnown, device: device(shown.classifier.info),
+  });
   mark();
   if (!isCurrent()) return; // the switch was used while these are earlier results
-  const { state, text } = forced ? softmaxVerdict(rows, isGuess()) : verdict(scores, isGuess());
-  if (notice) say('error', `${notice} ${text}`);
-  else say(state, text);
+  const guess = isGuess();
+  const judge = () => (forced ? softmaxVerdict(rows, guess) : verdict(scores, guess));
+  if (notice) say('error', () => `${notice()} ${judge().text}`);
+  else say(judge().state, () => judge().text);
 }
 
-/** Asks the model about what is chosen now. A newer question replaces one that is still being answered. */
-async function run(notice = '') {
+/** Asks the model about what is chosen now. A newer question replaces one that is still being answered. @param {Message} [notice] */
+async function run(notice) {
   clearTimeout(timer);
   running?.abort();
   /** @type {Job} */
@@ -197,7 +225,8 @@ async function run(notice = '') {
     running = undefined;
     $.progress.removeAttribute('value');
   };
-  let phase = 'Looking at the picture…';
+  /** @type {Message} */
+  let phase = () => texts.lookingAtPicture;
   const stop = () => {
     if (!running) return;
     running.stopped = true;
@@ -213,7 +242,7 @@ async function run(notice = '') {
     mark();
     if (classifier && !model.loading) {
       busy();
-      say('hint', notice || 'Choose a picture to begin.');
+      say('hint', notice ?? (() => texts.choosePicture));
     }
     return;
   }
@@ -235,7 +264,7 @@ async function run(notice = '') {
       busy();
       shown = undefined;
       show();
-      say('hint', `${notice} Type at least one label, for example “a cat, a dog”.`.trim());
+      say('hint', () => `${notice?.() ?? ''} ${texts.typeLabel}`.trim());
       return;
     }
     const scores = await classifier.classify(subject.blob, question.labels, {
@@ -244,7 +273,7 @@ async function run(notice = '') {
       onProgress: ({ stage, loaded, total }) => {
         if (stage === 'images') seen();
         if (job !== running) return;
-        phase = total === 1 || stage === 'images' ? 'Reading the labels…' : `Reading ${total} labels…`;
+        phase = () => texts.readingLabels(stage === 'images' ? 1 : total);
         if ($.busy.hidden) return;
         say('busy', phase);
         if (stage === 'labels') $.progress.value = loaded / total;
@@ -267,16 +296,16 @@ async function run(notice = '') {
       accept(subject);
       if (shown?.picture !== subject) shown = undefined; // never another picture's results beside this one
       show();
-      fail('Stopped. Change something or try again.', () => run());
+      fail(() => texts.stopped, { retry: () => run() });
     } else if (['device-lost', 'out-of-memory', 'disposed'].includes(error?.code)) {
       const { choice } = model;
       drop(subject); // it may have been too much
       unload();
-      fail(`${reason(error)} The model has to be started again.`, () => load(choice), 'Start it again');
+      fail(() => `${reason(error)} ${texts.modelEnded}`, { retry: () => load(choice), retryText: () => texts.startAgain, cause: error });
     } else if (subject === picture.next || error?.code === 'bad-image') {
-      refuse(subject, reason(error));
+      refuse(subject, () => reason(error), error);
     } else {
-      fail(reason(error), error?.code === 'bad-input' ? undefined : () => run());
+      fail(() => reason(error), { retry: error?.code === 'bad-input' ? undefined : () => run(), cause: error });
     }
     mark();
   } finally {
@@ -285,7 +314,7 @@ async function run(notice = '') {
 }
 
 /** @param {ModelInfo} info */
-const device = ({ backend }) => (backend === 'webgpu' ? 'graphics card (WebGPU)' : 'CPU');
+const device = ({ backend }) => (backend === 'webgpu' ? texts.gpu : texts.cpu);
 
 // ---- The picture -------------------------------------------------------------------------------------------------
 
@@ -293,13 +322,13 @@ const device = ({ backend }) => (backend === 'webgpu' ? 'graphics card (WebGPU)'
 function display(subject) {
   $.preview.hidden = !subject?.viewable;
   $.blank.hidden = Boolean(subject?.viewable);
-  $.blankText.textContent = subject ? 'This browser can’t show this kind of picture' : 'No picture yet';
+  $.blankText.textContent = subject ? texts.unshowable : texts.noPicture;
   if (subject?.viewable) {
     $.preview.src = subject.url;
     $.stage.toggleAttribute('data-wide', subject.viewable.wide);
   }
-  $.preview.alt = subject ? `The chosen picture: ${subject.name}` : '';
-  $.caption.textContent = subject?.name ?? '';
+  $.preview.alt = subject ? texts.chosenPicture(nameOf(subject)) : '';
+  $.caption.textContent = subject ? nameOf(subject) : '';
   markSample(subject);
 }
 
@@ -331,12 +360,12 @@ function drop(subject) {
   display(picture.now);
 }
 
-/** A picture that can't be used: the one before comes back, with its results. @param {Subject} subject @param {string} why */
-function refuse(subject, why) {
+/** A picture that can't be used: the one before comes back, with its results. @param {Subject} subject @param {Message} why @param {unknown} [cause] */
+function refuse(subject, why, cause) {
   const had = picture.now;
   drop(subject);
-  const text = `${quote(subject.name)} can’t be used. ${why}${had ? ' The picture you had is kept.' : ''}`;
-  fail(text);
+  const text = () => texts.refused(subject.name, why(), had !== undefined);
+  fail(text, { cause });
   mark();
   if (had && !isCurrent() && !model.loading) run(text);
 }
@@ -375,14 +404,14 @@ async function take(given) {
   markStrip(strip.indexOf(given));
   if (sample) suggest(suggested);
   else subject.forgotten = forget() || before?.forgotten;
-  if (blob.size === 0) return refuse(subject, 'The file is empty. Choose another one.');
+  if (blob.size === 0) return refuse(subject, () => texts.emptyFile);
   $.stage.dataset.pending = 'true';
   mark();
   const view = await viewable(subject.url);
   if (picture.next !== subject) return;
   subject.viewable = view;
   if (view) display(subject);
-  else if (!model.classifier && !model.loading) return refuse(subject, 'It is not a picture this browser knows. Choose a JPEG, PNG, WebP, GIF or BMP file.');
+  else if (!model.classifier && !model.loading) return refuse(subject, () => texts.unknownPicture);
   run();
 }
 
@@ -390,7 +419,7 @@ async function take(given) {
 async function fetching(address, work) {
   picture.fetching?.abort();
   const job = picture.fetching = new AbortController();
-  busy('Fetching the picture…', () => job.abort('stopped'));
+  busy(() => texts.fetchingPicture, () => job.abort('stopped'));
   try {
     const got = await work(job.signal);
     if (picture.fetching !== job) return;
@@ -400,7 +429,8 @@ async function fetching(address, work) {
   } catch (error) {
     if (picture.fetching !== job) return;
     picture.fetching = undefined;
-    fail(job.signal.aborted ? 'Stopped. The picture was not fetched.' : reason(error), () => fetching(address, work));
+    const { aborted } = job.signal;
+    fail(() => (aborted ? texts.notFetched : reason(error)), { retry: () => fetching(address, work), cause: aborted ? undefined : error });
   }
 }
 
@@ -409,13 +439,22 @@ async function fetching(address, work) {
 function readLabels() {
   const { labels: found, repeated, empty } = parseLabels($.labels.value);
   labels.list = found;
-  const some = (/** @type {string[]} */ list) => list.slice(0, 3).map(quote).join(', ') + (list.length > 3 ? '…' : '');
+  const some = (/** @type {string[]} */ list) => list.slice(0, 3).map(texts.quote).join(', ') + (list.length > 3 ? '…' : '');
   $.labelsNote.textContent = [
-    repeated.length > 0 && `Listed more than once, counted once: ${some(repeated)}`,
-    empty.length > 0 && `Left out, for want of a word: ${some(empty)}`,
+    repeated.length > 0 && texts.repeated(some(repeated)),
+    empty.length > 0 && texts.wordless(some(empty)),
   ].filter(Boolean).join('. ');
   $.labelsNote.hidden = !$.labelsNote.textContent;
   mark();
+}
+
+/** Says which language labels are read in, where that isn't the page's own, and tells the browser. */
+function sayLanguage() {
+  const languages = model.choice.id === 'demo' ? 'en' : models.find(model.choice.id)?.languages;
+  const text = languages === 'en' ? texts.readsEnglish : languages === 'many' ? texts.readsMany : '';
+  $.labelsLanguage.textContent = text;
+  $.labelsLanguage.hidden = !text;
+  for (const node of [$.labels, $.results, $.template]) node.lang = languages === 'en' ? 'en' : '';
 }
 
 /** A model converted for fixed labels takes no others. @param {ModelInfo} info */
@@ -438,7 +477,7 @@ function suggest(suggested) {
   };
   if (!labels.own || !$.labels.value.trim()) return use();
   if (suggested.join('\n') === labels.list.join('\n')) return;
-  $.suggest.textContent = `Use ${suggested.join(', ')}`;
+  $.suggest.textContent = texts.useLabels(suggested.join(', '));
   $.suggest.onclick = () => {
     use();
     $.labels.focus();
@@ -471,13 +510,13 @@ async function share() {
   const link = linkTo($.labels.value, template(), $.template.defaultValue);
   const note = $.shareNote;
   note.hidden = false;
-  if (!link) return void (note.textContent = 'These are too many labels for a link.');
+  if (!link) return void (note.textContent = texts.tooLongForLink);
   history.replaceState(null, '', link);
   try {
     await navigator.clipboard.writeText(link);
-    note.textContent = 'The link is in the clipboard. It holds the labels, not the picture, and no server sees them.';
+    note.textContent = texts.linkCopied;
   } catch {
-    note.textContent = 'The link is in the address bar: copy it from there. It holds the labels, not the picture.';
+    note.textContent = texts.linkShown;
   }
 }
 
@@ -488,11 +527,11 @@ async function save(kind) {
   const pictures = strip.length > 1 ? strip : [shown.picture];
   /** @type {import('./export.js').Line[]} */
   const rows = [];
-  if (pictures.length === 1) rows.push({ image: shown.picture.name, results: shown.scores });
+  if (pictures.length === 1) rows.push({ image: nameOf(shown.picture), results: shown.scores });
   else {
     running?.abort();
     const job = running = new AbortController();
-    busy(`Looking at ${pictures.length} pictures…`, () => job.abort());
+    busy(() => texts.lookingAtPictures(pictures.length), () => job.abort());
     mark();
     try {
       const onProgress = (/** @type {import('../lib/siglip-web.js').CallProgress} */ { stage, loaded, total }) => { if (stage === 'images' && job === running) $.progress.value = loaded / total; };
@@ -502,7 +541,8 @@ async function save(kind) {
     } catch (error) {
       if (job !== running) return;
       running = undefined;
-      fail(job.signal.aborted ? 'Stopped. Nothing was saved.' : reason(error));
+      const { aborted } = job.signal;
+      fail(() => (aborted ? texts.nothingSaved : reason(error)), { cause: aborted ? undefined : error });
       return mark();
     }
     if (job !== running) return;
@@ -528,66 +568,71 @@ function unload() {
   mark();
 }
 
+/** What there is to know of the model. */
 function describe() {
+  sayLanguage();
   const info = model.classifier?.info;
-  $.about.textContent = model.choice.id === 'demo'
-    ? 'The demo model is small, came with this page and errs often. It learned from clip-art drawings only: try it on simple drawings of everyday things. Photographs, writing and fine distinctions are beyond it; for those, choose one of the larger models above.'
-    : `The model was fetched from ${model.choice.id === 'other' ? model.choice.source : 'the Hugging Face Hub'}. ${model.whole
-      ? 'Your picture and your labels were not sent anywhere.'
-      : 'Your picture was not sent anywhere. For words that are new, their parts of the model’s word table are fetched from there, from which that server could tell the words; Advanced has a switch to fetch all of it.'}`;
-  if (model.choice.id === 'folder') $.about.textContent = 'The model was read from a folder on this computer. Nothing was sent anywhere.';
+  const { id, source } = model.choice;
+  const place = id === 'other' || id === 'site' ? String(source) : texts.theHub;
+  if (id === 'demo') $.about.textContent = texts.aboutDemo;
+  else if (id === 'folder') $.about.textContent = texts.aboutFolder;
+  else $.about.textContent = `${texts.aboutFetched(place)} ${model.whole ? texts.nothingSent : texts.rowsSent}`;
   $.facts.replaceChildren();
   if (!info) return;
-  /** @type {[term: string, text: string][]} */
-  const facts = [
-    ['Model', info.name],
-    ['Runs on', `${device(info)}${info.adapter ? `: ${info.adapter}` : ''}`],
-    ['Why there', info.backendReason],
-    ['Size', `${bytes(info.bytes)}, ${(info.parameters / 1e6).toFixed(info.parameters < 1e7 ? 1 : 0)} million parameters, ${info.dtype}`],
-    ['Sees', `${info.imageSize} × ${info.imageSize} pixels, in patches of ${info.patchSize}`],
-    ['Reads', `up to ${info.contextLength} words or parts of words (tokens) of a label`],
-    ['Kept', [info.cacheReason, model.keeping].filter(Boolean).join('. ')],
+  const { facts } = texts;
+  /** @type {[term: string, text: string, english?: boolean][]} */
+  const lines = [
+    [facts.model, info.name],
+    [facts.device, `${device(info)}${info.adapter ? `: ${info.adapter}` : ''}`],
+    [facts.reason, info.backendReason, true],
+    [facts.size, texts.size(bytes(info.bytes), number(info.parameters / 1e6, info.parameters < 1e7 ? 1 : 0), info.dtype)],
+    [facts.sees, texts.sees(info.imageSize, info.patchSize)],
+    [facts.reads, texts.reads(info.contextLength)],
+    [facts.kept, info.cacheReason, true],
   ];
-  for (const [term, text] of facts) {
+  for (const [term, text, english] of lines) {
     if (!text) continue;
     const group = document.createElement('div');
     const name = document.createElement('dt');
     const value = document.createElement('dd');
     name.textContent = term;
     value.textContent = text;
+    if (english) value.lang = 'en';
     group.append(name, value);
     $.facts.append(group);
   }
 }
 
-/** Says what a load tells. @param {string} title of the model */
+/** Says what a load tells. @param {() => string} title of the model */
 function progressOf(title) {
-  let said = '';
+  /** What was said last: the stage, and tenths of a large file. */
+  let last = '';
   /** The file whose download is under way; what has arrived of it is loaded at the same time. @type {string | undefined} */
   let arriving;
   const pace = new Rate();
-  const verbs = { download: 'Downloading', load: 'Loading', warmup: 'Warming up', ready: 'Starting' };
-  const speak = (/** @type {string} */ text) => {
-    if (text !== said) say('busy', said = text);
-  };
   return (/** @type {Progress} */ { stage, file, loaded, total, fromCache, waiting }) => {
-    if (waiting) return speak(waiting);
+    if (waiting) {
+      last = '';
+      return say('busy', () => texts.waiting || waiting, waiting);
+    }
     const known = total > 0;
     if (total < 1e5 && stage === 'download') return; // too quick to read
     if (stage === 'download') arriving = known && loaded >= total ? undefined : file;
     else if (stage === 'load' && arriving) return;
-    const verb = fromCache ? 'Reading from the cache' : verbs[stage] ?? 'Loading';
+    const step = fromCache ? 'cache' : stage;
     if (known) $.progress.value = Math.min(1, loaded / total);
     else $.progress.removeAttribute('value');
     const isBytes = stage === 'download' || stage === 'load';
     const { rate, left } = stage === 'download' && !fromCache ? pace.add(performance.now(), loaded, total) : {};
-    const parts = [`${bytes(loaded)}${known ? ` of ${bytes(total)}` : ''}`, rate && `${bytes(rate)}/s`, known && left && `${remaining(left)} left`, file];
+    const parts = [known ? texts.of(bytes(loaded), bytes(total)) : bytes(loaded), rate && `${bytes(rate)}/s`, known && left && texts.left(remaining(left)), file];
     $.bytes.textContent = isBytes ? parts.filter(Boolean).join(' · ') : '';
     // Spoken rarely: at each tenth of a large file.
     const tenth = known && isBytes && total > 3e7 ? Math.floor((loaded / total) * 10) * 10 : undefined;
-    if (tenth !== undefined && said.startsWith(`${verb} ${title}, ${tenth}%`)) return;
-    const rest = tenth !== undefined && left !== undefined && left > 20 ? `, about ${remaining(left)} left` : '';
-    speak(`${verb} ${title}${tenth === undefined ? '' : `, ${tenth}%`}${rest}…`);
+    const now = `${step} ${tenth}`;
+    if (last === now) return;
+    last = now;
+    const rest = () => [tenth !== undefined && texts.percent(String(tenth)), tenth !== undefined && left !== undefined && left > 20 && texts.aboutLeft(remaining(left))];
+    say('busy', () => texts.stages[step](title(), rest().filter(Boolean).map((part) => `, ${part}`).join('')));
   };
 }
 
@@ -596,20 +641,20 @@ async function showCaches() {
   const { SiglipClassifier } = await import('../lib/siglip-web.js');
   const caches = await SiglipClassifier.caches().catch(() => []);
   models.know(caches);
+  const { classifier, choice } = model;
+  const forgotten = classifier !== undefined && classifier.info.cached && choice.id !== 'demo' && !caches.some(({ name }) => name === classifier.info.name);
+  showStorage({ persists: model.persists ?? await willKeep(), room: await roomLeft(), forgotten });
   showKept(caches, async (name) => {
     try {
       const freed = await SiglipClassifier.clearCache(name);
       if ($.kept.contains(document.activeElement) || document.activeElement === $.clear) $.storage.querySelector('summary')?.focus();
       await showCaches();
-      $.keptNote.textContent = `${bytes(freed)} freed. ${$.keptNote.textContent}`;
+      $.keptNote.textContent = `${texts.freed(bytes(freed))} ${$.keptNote.textContent}`;
     } catch (error) {
       $.keptNote.textContent = reason(error);
     }
   });
 }
-
-/** A download that this browser has no room to keep. */
-class NoRoom extends Error {}
 
 /** Loads a model. The one before stays until the new one is ready if it is the small demo; a large one makes room first. @param {Choice} choice */
 async function load(choice) {
@@ -624,13 +669,15 @@ async function load(choice) {
   const wholeTable = $.whole.checked;
   const found = models.find(choice.id);
   if (model.choice.id !== 'demo') unload();
-  busy(`Loading ${choice.title}…`, () => job.abort());
+  busy(() => texts.loading(choice.title()), () => job.abort());
   mark();
   const room = found && !found.kept && !choice.anyway ? await roomLeft() : undefined;
   if (model.loading !== job) return;
   try {
-    if (found && room !== undefined && room < found.disk) {
-      throw new NoRoom(`It takes ${bytes(found.disk)} to keep, and this browser has ${bytes(room)} left for this page: it would be downloaded again at each visit (${bytes(found.download)}). Remove a kept model, free some of the disk, or load it all the same.`);
+    const { buffer } = found ?? {};
+    if (found && buffer) throw new Problem(() => texts.bufferTooLarge(found.title, bytes(buffer[0]), bytes(buffer[1])));
+    if (found && room !== undefined && room < found.memory) {
+      throw new NoRoom(() => texts.noRoom(bytes(found.memory), bytes(room), bytes(found.download)));
     }
     const { SiglipClassifier } = await import('../lib/siglip-web.js');
     const progress = progressOf(choice.title);
@@ -643,10 +690,11 @@ async function load(choice) {
     if (model.loading !== job) return void classifier.dispose();
     unload();
     Object.assign(model, { classifier, choice, backend: wanted, dtype: precision, whole: wholeTable, loading: undefined });
-    model.keeping = '';
+    model.persists = undefined;
     if (classifier.info.cached && classifier.info.bytes > 1e8) askToKeep().then((answer) => {
-      model.keeping = answer;
-      if (model.classifier === classifier) describe();
+      if (model.classifier !== classifier) return;
+      model.persists = answer;
+      showCaches();
     });
     takeFixedLabels(classifier.info);
     describe();
@@ -656,7 +704,9 @@ async function load(choice) {
     if (model.loading !== job) return;
     model.loading = undefined;
     const noRoom = error instanceof NoRoom;
-    const text = job.signal.aborted ? `Stopped loading ${choice.title}.` : `${capital(choice.title)} could not be loaded. ${reason(error)}`;
+    const { aborted } = job.signal;
+    const cause = aborted ? undefined : error;
+    const text = () => (aborted ? texts.stoppedLoading(choice.title()) : texts.notLoaded(choice.title(), reason(error)));
     const retry = () => {
       choice.anyway ||= noRoom;
       $.model.value = choice.id;
@@ -671,19 +721,23 @@ async function load(choice) {
     $.whole.checked = whole;
     showCaches();
     if (model.classifier) {
-      const still = `${text} ${model.choice.id === choice.id ? 'It goes on as before' : `${capital(model.choice.title)} is still in use`}.`;
-      fail(still, retry, noRoom ? 'Load it all the same' : undefined);
+      const { choice: before } = model;
+      const still = () => `${text()} ${before.id === choice.id ? texts.goesOn : texts.stillInUse(before.title())}`;
+      fail(still, { retry, retryText: noRoom ? () => texts.allTheSame : undefined, cause });
       mark();
       if (!isCurrent()) run(still); // something was changed meanwhile
     } else if (choice.id !== 'demo') {
-      load({ ...demo, notice: `${text} The demo model is in use again.` });
+      load({ ...demo, notice: () => `${text()} ${texts.demoAgain}` });
     } else {
       describe();
       mark();
-      fail(text, retry);
+      fail(text, { retry, cause });
     }
   }
 }
+
+/** The models in the dialog. */
+const radios = () => [...$.choices.querySelectorAll('input')];
 
 /** Until a chosen model is loaded. @type {number | undefined} */
 let choosing;
@@ -698,13 +752,18 @@ function chooseModel() {
       };
       $.folder.click();
     } else {
+      const suggested = radios().find(({ value: id }) => id === models.forPhotographs().id);
+      if (suggested) suggested.checked = true;
+      $.other.value = '';
       $.otherDialog.showModal();
+      suggested?.focus();
+      models.ask();
     }
     return;
   }
   if (value === 'demo') return void load(demo);
   if (value === 'site') return void load(first);
-  const choice = { id: value, source: value, title: models.find(value)?.title ?? value };
+  const choice = { id: value, source: value, title: () => models.find(value)?.title ?? value };
   choosing = setTimeout(() => load(choice), 600); // arrow keys may only be passing by a large download
 }
 
@@ -718,9 +777,19 @@ function connectModel() {
   $.otherForm.addEventListener('submit', (event) => {
     event.preventDefault();
     const name = $.other.value.trim();
-    if (!name) return $.other.focus();
+    const chosen = models.find(radios().find(({ checked }) => checked)?.value ?? '');
+    if (!name && !chosen) return $.other.focus();
     $.otherDialog.close('load');
-    load({ id: 'other', source: name, title: name });
+    if (name || !chosen) return void load({ id: 'other', source: name, title: () => name });
+    $.model.value = chosen.id;
+    load({ id: chosen.id, source: chosen.id, title: () => chosen.title });
+  });
+  // One or the other.
+  $.other.addEventListener('input', () => {
+    for (const choice of radios()) choice.checked = false;
+  });
+  $.choices.addEventListener('change', () => {
+    $.other.value = '';
   });
   $.otherClose.addEventListener('click', () => $.otherDialog.close());
   $.otherDialog.addEventListener('close', () => {
@@ -740,7 +809,7 @@ function connectModel() {
 function takeFolder(files, name) {
   clearTimeout(choosing);
   $.model.value = 'folder';
-  load({ id: 'folder', source: files, title: `the model in ${quote(name || 'your folder')}` });
+  load({ id: 'folder', source: files, title: () => texts.folder(name ?? '') });
 }
 
 // ---- Start -------------------------------------------------------------------------------------------------------
@@ -771,7 +840,20 @@ addEventListener('keydown', (event) => {
   if (event.key === 'Escape' && !$.busy.hidden && !document.querySelector('dialog[open]')) $.cancel.click();
 });
 
-if (named) $.model.prepend(new Option(first.title, first.id, true, true));
+if (named) $.model.prepend(new Option(first.title(), first.id, true, true));
+/** All that is said, in another language. */
+onLanguage(() => {
+  const { state, message, english } = said;
+  describe();
+  display(picture.next ?? picture.now);
+  readLabels();
+  if (!$.suggestion.hidden) suggest(strip[0]?.labels);
+  show();
+  showCaches();
+  say(state, message, english);
+  $.retry.textContent = offered();
+});
+
 recall();
 describe();
 readLabels();

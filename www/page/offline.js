@@ -1,5 +1,7 @@
 // The page without a network, and as an app: its service worker, pictures that other apps share with it or open in it.
 
+import { texts } from './language.js';
+
 /** @type {Set<string>} names of modules */
 const taken = new Set();
 
@@ -19,7 +21,7 @@ export async function connectApp(take) {
   history.replaceState(null, '', location.pathname + location.hash);
   const response = await fetch('shared-picture');
   if (!response.ok) return false;
-  take({ blob: await response.blob(), name: decodeURIComponent(response.headers.get('x-name') ?? '') || 'Shared picture' });
+  take({ blob: await response.blob(), name: decodeURIComponent(response.headers.get('x-name') ?? '') || texts.sharedPicture });
   return true;
 }
 

@@ -26,12 +26,15 @@ export type Choice = {
   id: string;
   source: ModelSource;
   /** As sentences call it. */
-  title: string;
-  /** Said beside the first answer. */
-  notice?: string;
+  title: () => string;
+  /** Said before the first answer. */
+  notice?: Message;
   /** Although there is no room to keep it. */
   anyway?: boolean;
 };
+
+/** What the page says: asked again when its language changes. */
+export type Message = () => string;
 
 /** An answer: what was asked, and what came of it. Times in milliseconds. */
 export type Answer = {

@@ -4,6 +4,7 @@
 import { download } from '../lib/client/image.js';
 import { addressIn, mayHoldPictures, picturesAmong } from '../lib/client/transfer.js';
 import { $ } from './elements.js';
+import { onLanguage, texts } from './language.js';
 
 
 /** @typedef {import('./page.d.ts').Picture} Picture */
@@ -12,13 +13,19 @@ import { $ } from './elements.js';
  * What the page does with what comes.
  * @typedef {object} Page
  * @property {Take} take
- * @property {(message: string) => void} fail
+ * @property {(message: () => string) => void} fail
  * @property {(address: string, work: (signal: AbortSignal) => Promise<Picture>) => void} fetching
  * @property {(files: File[], name: string) => void} takeFolder
  */
 
-/** A reason the person at the page can act on. */
-export class Problem extends Error {}
+/** A reason the person at the page can act on, in the page's language. */
+export class Problem extends Error {
+  /** @param {() => string} tell */
+  constructor(tell) {
+    super(tell());
+    this.tell = tell;
+  }
+}
 
 /** Fetches a picture from another site, if that site lets pages read it. @param {string} address @param {AbortSignal} signal @returns {Promise<Picture>} */
 export async function fetchPicture(address, signal) {
@@ -26,14 +33,14 @@ export async function fetchPicture(address, signal) {
   try {
     url = new URL(/^[a-z][a-z0-9+.-]*:/i.test(address) ? address : `https://${address}`);
   } catch {
-    throw new Problem(`“${address}” is not a web address. It should look like https://example.org/cat.jpg.`);
+    throw new Problem(() => texts.noAddress(address));
   }
   if (!['https:', 'http:', 'data:', 'blob:'].includes(url.protocol)) {
-    throw new Problem(`A picture can’t be fetched from a “${url.protocol}” address. Use one that starts with https.`);
+    throw new Problem(() => texts.wrongProtocol(url.protocol));
   }
   if (url.protocol === 'http:' && url.origin !== location.origin) url.protocol = 'https:'; // all that the page's policy lets through
   const blob = await download(url, { signal });
-  return { blob, name: (url.host && url.pathname.split('/').pop()) || 'Picture from a link' };
+  return { blob, name: (url.host && url.pathname.split('/').pop()) || texts.linkedPicture };
 }
 
 /** @param {Iterable<File>} files @param {string} otherwise the name of one without @returns {Picture[]} */
@@ -52,7 +59,7 @@ export function connect(page) {
 function connectFiles({ take }) {
   for (const input of [$.image, $.capture]) {
     input.addEventListener('change', () => {
-      const pictures = named(input.files ?? [], 'Picture');
+      const pictures = named(input.files ?? [], texts.aPicture);
       if (pictures.length > 0) take(pictures);
       input.value = ''; // so that the same file can be chosen again
     });
@@ -109,15 +116,15 @@ function connectDrop({ take, fail, fetching, takeFolder }) {
     lower();
     const folder = [...data.items].map((item) => item.webkitGetAsEntry?.()).find(isFolder);
     if (folder) {
-      filesOf(folder).then((files) => takeFolder(files, folder.name), () => fail(`The folder “${folder.name}” could not be read. Choose it under Model instead.`));
+      filesOf(folder).then((files) => takeFolder(files, folder.name), () => fail(() => texts.noFolder(folder.name)));
       return;
     }
     const files = [...data.files];
     if (files.some(({ name }) => name === 'config.json')) return takeFolder(files, '');
-    if (files.length > 0) return take(named(files, 'Dropped picture'));
+    if (files.length > 0) return take(named(files, texts.droppedPicture));
     const address = addressIn(data);
     if (address) return fetching(address, (signal) => fetchPicture(address, signal));
-    fail('What you dropped holds no picture. Drop a picture file, or a picture from another page.');
+    fail(() => texts.nothingDropped);
   }, true);
 }
 
@@ -126,7 +133,7 @@ function connectPaste({ take, fail, fetching }) {
   addEventListener('paste', (event) => {
     const typing = event.target instanceof Element && Boolean(event.target.closest('input, textarea'));
     if (typing && event.clipboardData?.types.includes('text/plain')) return; // ordinary text, perhaps with a picture of it
-    const pictures = named(event.clipboardData?.files ?? [], 'Pasted picture');
+    const pictures = named(event.clipboardData?.files ?? [], texts.pastedPicture);
     if (pictures.length > 0) {
       event.preventDefault();
       return take(pictures);
@@ -134,7 +141,7 @@ function connectPaste({ take, fail, fetching }) {
     if (typing) return;
     const text = event.clipboardData?.getData('text').trim() ?? '';
     if (/^(https?:\/\/|data:image\/)\S+$/i.test(text)) fetching(text, (signal) => fetchPicture(text, signal));
-    else fail('The clipboard holds no picture. Copy one, then paste it here.');
+    else fail(() => texts.nothingPasted);
   }, true);
 
   const button = $.paste;
@@ -143,11 +150,11 @@ function connectPaste({ take, fail, fetching }) {
     try {
       for (const item of await navigator.clipboard.read()) {
         const type = item.types.find((name) => name.startsWith('image/'));
-        if (type) return take([{ blob: await item.getType(type), name: 'Pasted picture' }]);
+        if (type) return take([{ blob: await item.getType(type), name: texts.pastedPicture }]);
       }
-      fail('The clipboard holds no picture. Copy one, then press Paste.');
+      fail(() => texts.nothingCopied);
     } catch {
-      fail('The browser did not allow this page to read the clipboard. Press Ctrl+V (or ⌘V) to paste, or choose a file.');
+      fail(() => texts.noClipboard);
     }
   });
 }
@@ -163,7 +170,7 @@ function connectAddress({ fail, fetching }) {
   form.addEventListener('submit', (event) => {
     event.preventDefault();
     const address = input.value.trim();
-    if (!address) return fail('Type or paste the web address of a picture first.');
+    if (!address) return fail(() => texts.typeAddress);
     fetching(address, (signal) => fetchPicture(address, signal));
   });
 }
@@ -188,7 +195,7 @@ function connectCamera({ take, fail }) {
     stop();
     const mine = opening;
     note.hidden = false;
-    note.textContent = 'Waiting for the camera. Your browser may ask whether this page may use it.';
+    note.textContent = texts.cameraWaits;
     try {
       const got = await navigator.mediaDevices.getUserMedia({ video: { facingMode: facing, width: { ideal: 1280 } } });
       if (mine !== opening) return got.getTracks().forEach((track) => track.stop()); // closed meanwhile
@@ -205,10 +212,8 @@ function connectCamera({ take, fail }) {
     } catch (error) {
       if (mine !== opening) return;
       note.textContent = error.name === 'NotAllowedError'
-        ? 'This page may not use the camera. Allow it in the browser’s address bar, or close this and choose a file.'
-        : error.name === 'NotFoundError' || error.name === 'OverconstrainedError'
-          ? 'No camera was found. Connect one, or close this and choose a file.'
-          : 'The camera could not be started; another program may be using it. Close this and choose a file.';
+        ? texts.cameraForbidden
+        : error.name === 'NotFoundError' || error.name === 'OverconstrainedError' ? texts.noCamera : texts.cameraBusy;
     }
   };
 
@@ -228,11 +233,14 @@ function connectCamera({ take, fail }) {
     canvas.height = video.videoHeight;
     canvas.getContext('2d')?.drawImage(video, 0, 0);
     dialog.close();
-    canvas.toBlob((blob) => (blob ? take([{ blob, name: 'Picture from the camera' }]) : fail('The camera gave no picture. Try once more.')), 'image/png');
+    canvas.toBlob((blob) => (blob ? take([{ blob, name: texts.cameraPicture }]) : fail(() => texts.cameraFailed)), 'image/png');
   });
   $.cameraClose.addEventListener('click', () => dialog.close());
   dialog.addEventListener('close', stop);
 }
+
+/** What the page calls a picture. @param {Picture} picture */
+export const nameOf = ({ name, sample }) => texts.samples[sample ?? ''] ?? name;
 
 /**
  * Shows the samples as thumbnails. Their bytes are fetched once, here, so that choosing one later asks nobody for anything.
@@ -241,19 +249,18 @@ function connectCamera({ take, fail }) {
  */
 export async function showSamples(take) {
   const response = await fetch(new URL('../samples/samples.json', import.meta.url));
-  if (!response.ok) throw new Problem(`The samples answered ${response.status}.`);
+  if (!response.ok) throw new Error(`The samples answered ${response.status}.`);
   /** @type {{file: string, name: string, labels: string[]}[]} */
   const list = await response.json();
   const samples = await Promise.all(list.map(async ({ file, name, labels }) => {
     const url = new URL(`../samples/${file}`, import.meta.url);
     const picture = await fetch(url);
-    if (!picture.ok) throw new Problem(`${file} answered ${picture.status}.`);
+    if (!picture.ok) throw new Error(`${file} answered ${picture.status}.`);
     return { blob: await picture.blob(), name, labels, sample: file };
   }));
-  $.samples.replaceChildren(...samples.map((sample) => {
+  const buttons = samples.map((sample) => {
     const image = document.createElement('img');
     image.src = URL.createObjectURL(sample.blob);
-    image.alt = sample.name;
     image.draggable = false;
     const button = document.createElement('button');
     button.type = 'button';
@@ -263,8 +270,14 @@ export async function showSamples(take) {
     button.addEventListener('click', () => take([sample]));
     const item = document.createElement('li');
     item.append(button);
+    const call = () => {
+      image.alt = nameOf(sample);
+    };
+    call();
+    onLanguage(call);
     return item;
-  }));
+  });
+  $.samples.replaceChildren(...buttons);
   return samples;
 }
 

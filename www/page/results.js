@@ -1,8 +1,7 @@
 // Labels as people type them, scores as people read them.
 
-import { fits, percent } from '../lib/client/scores.js';
-
-export { percent };
+import { fits, percent as english } from '../lib/client/scores.js';
+import { number, texts } from './language.js';
 
 const separators = /[,;\n\r\uFF0C\uFF1B\u3001]+/; // commas, semicolons and new lines; those of Chinese and Japanese too
 
@@ -40,26 +39,26 @@ export function softmax(logits) {
 
 /** 98600000 → "99 MB". @param {number} count */
 export function bytes(count) {
-  if (count >= 1e9) return `${(count / 1e9).toFixed(1)} GB`;
-  if (count >= 1e7) return `${Math.round(count / 1e6)} MB`;
-  if (count >= 1e6) return `${(count / 1e6).toFixed(1)} MB`;
-  return `${Math.max(count > 0 ? 1 : 0, Math.round(count / 1e3))} kB`;
+  if (count >= 1e9) return `${number(count / 1e9, 1)} GB`;
+  if (count >= 1e7) return `${number(count / 1e6)} MB`;
+  if (count >= 1e6) return `${number(count / 1e6, 1)} MB`;
+  return `${number(Math.max(count > 0 ? 1 : 0, count / 1e3))} kB`;
 }
 
 /** 1234 → "1.23 s". @param {number} ms */
 export function duration(ms) {
   if (ms < 1) return '<1 ms';
-  if (ms < 1000) return `${Math.round(ms)} ms`;
-  return `${(ms / 1000).toFixed(ms < 10000 ? 2 : 1)} s`;
+  if (ms < 1000) return `${number(ms)} ms`;
+  return `${number(ms / 1000, ms < 10000 ? 2 : 1)} s`;
 }
 
 /** 95 → "2 minutes". @param {number} seconds */
 export function remaining(seconds) {
-  if (seconds < 55) return `${Math.max(5, 5 * Math.round(seconds / 5))} seconds`;
+  if (seconds < 55) return texts.seconds(Math.max(5, 5 * Math.round(seconds / 5)));
   const minutes = Math.round(seconds / 60);
-  if (minutes < 60) return minutes === 1 ? '1 minute' : `${minutes} minutes`;
+  if (minutes < 60) return texts.minutes(minutes);
   const hours = Math.round(minutes / 6) / 10;
-  return hours === 1 ? '1 hour' : `${hours} hours`;
+  return texts.hours(hours, number(hours, Number.isInteger(hours) ? 0 : 1));
 }
 
 /** How fast something arrives, of late, and how long the rest will take. */
@@ -89,12 +88,10 @@ export class Rate {
   }
 }
 
-/** A label short enough for a sentence, in quotation marks. @param {string} label */
-export const quote = (label) => `“${label.length > 60 ? `${label.slice(0, 59).trimEnd()}…` : label}”`;
-
-/** @param {string[]} parts */
-function join(parts) {
-  return parts.length < 2 ? parts.join('') : `${parts.slice(0, -1).join(', ')} and ${parts.at(-1)}`;
+/** 0.9312 → "93.1%". @param {number} score */
+export function percent(score) {
+  const [point] = number(0.5, 1).match(/[^\d]/) ?? ['.'];
+  return texts.percent(english(score).replace('%', '').replace('.', point));
 }
 
 /** @template T @param {T[]} list */
@@ -111,20 +108,14 @@ export function verdict(scores, guess = false) {
   const fitting = scores.filter(({ score }) => fits(score) === 'yes');
   if (guess) {
     return fits(best.score) === 'no'
-      ? { state: 'none', text: `Nothing comes close; the nearest is ${quote(best.label)}, at ${percent(best.score)}.` }
-      : { state: 'unsure', text: `A guess: ${quote(best.label)}, at ${percent(best.score)}.` };
+      ? { state: 'none', text: texts.nothingClose(best.label, percent(best.score)) }
+      : { state: 'unsure', text: texts.guess(best.label, percent(best.score)) };
   }
-  if (fitting.length > 3) {
-    return { state: 'good', text: `${fitting.length} labels fit; the best is ${quote(best.label)}, ${percent(best.score)}.` };
-  }
-  if (fitting.length > 0) {
-    if (fitting.length === 1) return { state: 'good', text: `${quote(best.label)} fits, at ${percent(best.score)}.` };
-    return { state: 'good', text: `${join(fitting.map(({ label, score }) => `${quote(label)} (${percent(score)})`))} fit.` };
-  }
-  if (fits(best.score) === 'maybe') {
-    return { state: 'unsure', text: `Perhaps ${quote(best.label)}, at ${percent(best.score)}. The model is not sure.` };
-  }
-  return { state: 'none', text: `None of these fits. Even the closest, ${quote(best.label)}, gets only ${percent(best.score)}.` };
+  if (fitting.length > 3) return { state: 'good', text: texts.manyFit(fitting.length, best.label, percent(best.score)) };
+  if (fitting.length > 1) return { state: 'good', text: texts.fit(fitting.map(({ label, score }) => ({ label, percent: percent(score) }))) };
+  if (fitting.length > 0) return { state: 'good', text: texts.fits(best.label, percent(best.score)) };
+  if (fits(best.score) === 'maybe') return { state: 'unsure', text: texts.perhaps(best.label, percent(best.score)) };
+  return { state: 'none', text: texts.noneFits(best.label, percent(best.score)) };
 }
 
 /**
@@ -134,11 +125,11 @@ export function verdict(scores, guess = false) {
 export function softmaxVerdict(rows, guess = false) {
   const best = first(rows);
   const alone = verdict(rows.map(({ label, alone: score }) => ({ label, score })).sort((a, b) => b.score - a.score), guess);
-  const winner = `Softmax picks ${quote(best.label)}, ${percent(best.score)}.`;
+  const winner = texts.softmaxPicks(best.label, percent(best.score));
   if (alone.state === 'good') return { state: 'good', text: winner };
   if (guess) return { state: alone.state, text: `${winner} ${alone.text}` };
-  const truth = alone.state === 'none' ? 'None of these fits:' : 'The model is not sure:';
-  return { state: alone.state, text: `${winner} ${truth} on its own that label gets ${percent(best.alone)}.` };
+  const truth = alone.state === 'none' ? texts.softmaxNone : texts.softmaxUnsure;
+  return { state: alone.state, text: `${winner} ${truth(percent(best.alone))}` };
 }
 
 /** @template {keyof HTMLElementTagNameMap} T @param {T} name @param {string} className */
@@ -193,7 +184,7 @@ export class ResultList {
         parts.fill.style.transform = `scaleX(${score})`;
       }
       parts.value.textContent = percent(score);
-      parts.alone.textContent = alone === undefined ? '' : `on its own ${percent(alone)}`;
+      parts.alone.textContent = alone === undefined ? '' : texts.alone(percent(alone));
       parts.alone.hidden = alone === undefined;
       const fit = fits(alone ?? score);
       parts.item.dataset.fit = guess && fit === 'yes' ? 'maybe' : fit;

@@ -22,7 +22,7 @@ export const GERMAN = Object.freeze({
   percent: "{number} %",
   waiting: "Es wird gewartet: {reason}",
   errors: {
-    "bad-input": "Bitte mindestens zwei verschiedene Bezeichnungen angeben.",
+    "bad-input": "So lässt sich das nicht vergleichen. Bitte die Begriffe prüfen.",
     "bad-image": "Das Bild lässt sich nicht lesen. Bitte ein anderes wählen.",
     "bad-model": "Das Modell ist unvollständig oder beschädigt.",
     network: "Etwas konnte nicht geladen werden. Bitte die Verbindung prüfen und noch einmal versuchen.",

@@ -1,0 +1,183 @@
+// What the page says in English. What stands in index.html from the beginning stands only there; another language has that too, as `page`: see
+// de.js. Numbers come as words, written as the language writes them.
+
+/** @typedef {typeof ENGLISH} Texts */
+
+const quote = (/** @type {string} */ label) => `“${label.length > 60 ? `${label.slice(0, 59).trimEnd()}…` : label}”`;
+const listed = (/** @type {string[]} */ parts) => (parts.length < 2 ? parts.join('') : `${parts.slice(0, -1).join(', ')} and ${parts.at(-1)}`);
+const capital = (/** @type {string} */ text) => text.charAt(0).toUpperCase() + text.slice(1);
+const plural = (/** @type {number} */ count, /** @type {string} */ one) => (count === 1 ? `1 ${one}` : `${count} ${one}s`);
+
+export const ENGLISH = {
+  /** Of `lang` and of numbers. */
+  locale: 'en',
+  /** As it calls itself, on the button that changes to it. */
+  name: 'English',
+  /** What stands in index.html, by `data-text`, `data-label` and `data-group`. @type {Record<string, string>} */
+  page: {},
+  /** What the samples are called, by their files; samples.json has it in English. @type {Record<string, string>} */
+  samples: {},
+
+  percent: (/** @type {string} */ number) => `${number}%`,
+  seconds: (/** @type {number} */ count) => plural(count, 'second'),
+  minutes: (/** @type {number} */ count) => plural(count, 'minute'),
+  hours: (/** @type {number} */ count, /** @type {string} */ number) => (count === 1 ? '1 hour' : `${number} hours`),
+  quote,
+
+  // The answer
+
+  /** Of SiglipError, by its code: the library's own message, which is English, stands beside it. In English that is enough. @type {Partial<Record<import('../../lib/siglip-web.js').SiglipErrorCode, string>>} */
+  errors: {},
+  nothingClose: (/** @type {string} */ label, /** @type {string} */ percent) => `Nothing comes close; the nearest is ${quote(label)}, at ${percent}.`,
+  guess: (/** @type {string} */ label, /** @type {string} */ percent) => `A guess: ${quote(label)}, at ${percent}.`,
+  manyFit: (/** @type {number} */ count, /** @type {string} */ label, /** @type {string} */ percent) => `${count} labels fit; the best is ${quote(label)}, ${percent}.`,
+  fits: (/** @type {string} */ label, /** @type {string} */ percent) => `${quote(label)} fits, at ${percent}.`,
+  fit: (/** @type {{label: string, percent: string}[]} */ labels) => `${listed(labels.map(({ label, percent }) => `${quote(label)} (${percent})`))} fit.`,
+  perhaps: (/** @type {string} */ label, /** @type {string} */ percent) => `Perhaps ${quote(label)}, at ${percent}. The model is not sure.`,
+  noneFits: (/** @type {string} */ label, /** @type {string} */ percent) => `None of these fits. Even the closest, ${quote(label)}, gets only ${percent}.`,
+  softmaxPicks: (/** @type {string} */ label, /** @type {string} */ percent) => `Softmax picks ${quote(label)}, ${percent}.`,
+  softmaxNone: (/** @type {string} */ percent) => `None of these fits: on its own that label gets ${percent}.`,
+  softmaxUnsure: (/** @type {string} */ percent) => `The model is not sure: on its own that label gets ${percent}.`,
+  alone: (/** @type {string} */ percent) => `on its own ${percent}`,
+  gpu: 'graphics card (WebGPU)',
+  cpu: 'CPU',
+  timing: (/** @type {{picture: string, pictureKnown: boolean, labels: string, labelsKnown: boolean, device: string}} */ { picture, pictureKnown, labels, labelsKnown, device }) =>
+    `Picture ${picture}${pictureKnown ? ' (remembered)' : ''}, labels ${labels}${labelsKnown ? ' (remembered)' : ''}, on the ${device}`,
+  lookingAtPicture: 'Looking at the picture…',
+  lookingAtPictures: (/** @type {number} */ count) => `Looking at ${count} pictures…`,
+  readingLabels: (/** @type {number} */ count) => (count === 1 ? 'Reading the labels…' : `Reading ${count} labels…`),
+  choosePicture: 'Choose a picture to begin.',
+  typeLabel: 'Type at least one label, for example “a cat, a dog”.',
+  stopped: 'Stopped. Change something or try again.',
+  nothingSaved: 'Stopped. Nothing was saved.',
+  tryAgain: 'Try again',
+  modelEnded: 'The model has to be started again.',
+  startAgain: 'Start it again',
+  photographs: (/** @type {string} */ title, /** @type {string | undefined} */ download) => `Use ${title}, for photographs (${download ? `${download} download` : 'kept here'})`,
+
+  // Pictures
+
+  noPicture: 'No picture yet',
+  unshowable: 'This browser can’t show this kind of picture',
+  chosenPicture: (/** @type {string} */ name) => `The chosen picture: ${name}`,
+  refused: (/** @type {string} */ name, /** @type {string} */ why, /** @type {boolean} */ kept) => `${quote(name)} can’t be used. ${why}${kept ? ' The picture you had is kept.' : ''}`,
+  emptyFile: 'The file is empty. Choose another one.',
+  unknownPicture: 'It is not a picture this browser knows. Choose a JPEG, PNG, WebP, GIF or BMP file.',
+  fetchingPicture: 'Fetching the picture…',
+  notFetched: 'Stopped. The picture was not fetched.',
+  noAddress: (/** @type {string} */ text) => `“${text}” is not a web address. It should look like https://example.org/cat.jpg.`,
+  wrongProtocol: (/** @type {string} */ protocol) => `A picture can’t be fetched from a “${protocol}” address. Use one that starts with https.`,
+  typeAddress: 'Type or paste the web address of a picture first.',
+  noFolder: (/** @type {string} */ name) => `The folder ${quote(name)} could not be read. Choose it under Model instead.`,
+  nothingDropped: 'What you dropped holds no picture. Drop a picture file, or a picture from another page.',
+  nothingPasted: 'The clipboard holds no picture. Copy one, then paste it here.',
+  nothingCopied: 'The clipboard holds no picture. Copy one, then press Paste.',
+  noClipboard: 'The browser did not allow this page to read the clipboard. Press Ctrl+V (or ⌘V) to paste, or choose a file.',
+  /** What pictures without a name are called. */
+  aPicture: 'Picture',
+  droppedPicture: 'Dropped picture',
+  pastedPicture: 'Pasted picture',
+  linkedPicture: 'Picture from a link',
+  cameraPicture: 'Picture from the camera',
+  sharedPicture: 'Shared picture',
+  cameraWaits: 'Waiting for the camera. Your browser may ask whether this page may use it.',
+  cameraForbidden: 'This page may not use the camera. Allow it in the browser’s address bar, or close this and choose a file.',
+  noCamera: 'No camera was found. Connect one, or close this and choose a file.',
+  cameraBusy: 'The camera could not be started; another program may be using it. Close this and choose a file.',
+  cameraFailed: 'The camera gave no picture. Try once more.',
+
+  // Labels
+
+  repeated: (/** @type {string} */ labels) => `Listed more than once, counted once: ${labels}`,
+  wordless: (/** @type {string} */ labels) => `Left out, for want of a word: ${labels}`,
+  useLabels: (/** @type {string} */ labels) => `Use ${labels}`,
+  /** Which language the model reads, where it isn't this one or isn't the only one. */
+  readsEnglish: '',
+  readsMany: 'This model reads many languages.',
+  tooLongForLink: 'These are too many labels for a link.',
+  linkCopied: 'The link is in the clipboard. It holds the labels, not the picture, and no server sees them.',
+  linkShown: 'The link is in the address bar: copy it from there. It holds the labels, not the picture.',
+
+  // Models
+
+  demo: 'the demo model',
+  folder: (/** @type {string} */ name) => `the model in ${quote(name || 'your folder')}`,
+  loading: (/** @type {string} */ title) => `Loading ${title}…`,
+  /** By the stages of ProgressEvent, and of what comes from the cache. @type {Record<import('../../lib/siglip-web.js').ProgressEvent['stage'] | 'cache', (title: string, rest: string) => string>} */
+  stages: {
+    download: (title, rest) => `Downloading ${title}${rest}…`,
+    load: (title, rest) => `Loading ${title}${rest}…`,
+    warmup: (title, rest) => `Warming up ${title}${rest}…`,
+    ready: (title, rest) => `Starting ${title}${rest}…`,
+    cache: (title, rest) => `Reading from the cache ${title}${rest}…`,
+  },
+  aboutLeft: (/** @type {string} */ time) => `about ${time} left`,
+  left: (/** @type {string} */ time) => `${time} left`,
+  of: (/** @type {string} */ loaded, /** @type {string} */ total) => `${loaded} of ${total}`,
+  /** The server or the connection is waited for: the library's reason, which is English, stands beside it. */
+  waiting: '',
+  stoppedLoading: (/** @type {string} */ title) => `Stopped loading ${title}.`,
+  notLoaded: (/** @type {string} */ title, /** @type {string} */ why) => `${capital(title)} could not be loaded. ${why}`,
+  goesOn: 'It goes on as before.',
+  stillInUse: (/** @type {string} */ title) => `${capital(title)} is still in use.`,
+  demoAgain: 'The demo model is in use again.',
+  aboutDemo: 'The demo model is small, came with this page and errs often. It learned from clip-art drawings only: try it on simple drawings of everyday things. Photographs, writing and fine distinctions are beyond it; for those, choose one of the larger models above.',
+  aboutFolder: 'The model was read from a folder on this computer. Nothing was sent anywhere.',
+  aboutFetched: (/** @type {string} */ source) => `The model was fetched from ${source}.`,
+  theHub: 'the Hugging Face Hub',
+  nothingSent: 'Your picture and your labels were not sent anywhere.',
+  rowsSent: 'Your picture was not sent anywhere. For words that are new, their parts of the model’s word table are fetched from there, from which that server could tell the words; Advanced has a switch to fetch all of it.',
+  facts: {
+    model: 'Model',
+    device: 'Runs on',
+    reason: 'Why there',
+    size: 'Size',
+    sees: 'Sees',
+    reads: 'Reads',
+    kept: 'Kept',
+  },
+  size: (/** @type {string} */ size, /** @type {string} */ millions, /** @type {string} */ dtype) => `${size}, ${millions} million parameters, ${dtype}`,
+  sees: (/** @type {number} */ side, /** @type {number} */ patch) => `${side} × ${side} pixels, in patches of ${patch}`,
+  reads: (/** @type {number} */ tokens) => `up to ${tokens} words or parts of words (tokens) of a label`,
+
+  // The list of models
+
+  fromHub: (/** @type {string} */ family) => `${family}, from the Hugging Face Hub`,
+  option: (/** @type {{title: string, download: string | undefined, memory: string, dtype: string, fits: boolean}} */ { title, download, memory, dtype, fits }) =>
+    `${title} · ${download ? `${download} download` : 'kept here'}, ${memory} in memory (${dtype})${fits ? '' : ' · too large for this device'}`,
+
+  /** In the dialog. */
+  choice: (/** @type {{download: string | undefined, asked: boolean, memory: string, dtype: string, fits: boolean, room: string | undefined}} */ { download, asked, memory, dtype, fits, room }) => [
+    download ? `${asked ? '' : 'about '}${download} download` : 'kept here', `${memory} in memory (${dtype})`, !fits && 'too large for this device',
+    room && `can’t be kept: this browser has ${room} left for this page`,
+  ].filter(Boolean).join(' · '),
+  /** What each is good for. @type {Record<string, string>} */
+  words: {
+    'google/siglip-base-patch16-224': 'The smallest, for everyday photographs. Reads English.',
+    'google/siglip-base-patch16-256-multilingual': 'As small, and reads many languages.',
+    'google/siglip-large-patch16-256': 'More than three times as large, and tells similar things apart better. Reads English.',
+    'google/siglip-so400m-patch14-384': 'The largest of its kind: it sees the most detail, and takes by far the longest. Reads English.',
+    'google/siglip2-base-patch16-224': 'Newer, for everyday photographs. Reads many languages.',
+    'google/siglip2-large-patch16-256': 'Newer, more than three times as large. Reads many languages.',
+    'google/siglip2-so400m-patch14-384': 'Newer, and the largest: it sees the most detail, and takes by far the longest. Reads many languages.',
+  },
+  bufferTooLarge: (/** @type {string} */ title, /** @type {string} */ needed, /** @type {string} */ limit) => `${title} needs ${needed} in one piece, and this device’s graphics card takes ${limit}. Choose a rougher precision, or let the CPU do it: both are under Advanced.`,
+
+  // What is kept
+
+  room: (/** @type {string} */ size) => `This browser has ${size} left for this page.`,
+  forgotten: 'This browser has already forgotten the model that was to be kept, as private windows do: the next visit downloads it again.',
+
+  noRoom: (/** @type {string} */ needed, /** @type {string} */ room, /** @type {string} */ download) => `It takes ${needed} to keep, and this browser has ${room} left for this page: it would be downloaded again at each visit (${download}). Remove a kept model, free some of the disk, or load it all the same.`,
+  allTheSame: 'Load it all the same',
+  persists: 'The browser keeps models until you remove them.',
+  mayGo: 'The browser may clear kept models away by itself, when room runs short or after weeks without a visit.',
+  noneKept: 'None so far. A model that you download is kept here for the next time; the demo comes with the page.',
+  someKept: (/** @type {string} */ size) => `${size} on this device. A model that is kept needs no download the next time.`,
+  freed: (/** @type {string} */ size) => `${size} freed.`,
+  nameless: 'A model without a name',
+  automatic: 'automatic',
+  notComplete: 'not complete',
+  remove: 'Remove',
+  removeModel: (/** @type {string} */ name) => `Remove ${name}`,
+};
