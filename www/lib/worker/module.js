@@ -2,7 +2,7 @@
 import { SiglipError, aborted, siglipError } from "../error.js";
 import { Download } from "../files/download.js";
 import { RELAXED } from "./backend.js";
-import { isFile, node, onUncaught } from "../platform.js";
+import { baseAddress, isFile, node, onUncaught } from "../platform.js";
 import { GLUE, WASM } from "./glue.js";
 import { THREADS, Threads } from "./threads.js";
 
@@ -101,7 +101,8 @@ async function importGlue(name) {
 
 /** @param {ModuleName} name @param {Report} report @param {Context} context */
 async function compile(name, report, context) {
-  const address = WASM[name]();
+  // Turbopack's URLs may be relative.
+  const address = new URL(WASM[name]().href, baseAddress());
   const file = `${name}_bg.wasm`;
   if (isFile(address)) return WebAssembly.compile(await node?.files.readFile(address));
   const response = await new Download({ ...context, name: "the library", hub: false }, address.href, file).first();
