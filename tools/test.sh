@@ -123,8 +123,21 @@ check_types() {
 script_tests() { tests/build.sh; }
 browser_tests() {
   compgen -G "tests/browser/*.test.mjs" >/dev/null || die "tests/browser holds no *.test.mjs: restore it with git checkout tests"
-  # One file at a time: each drives a browser that wants every core.
-  node --test --test-concurrency=1 --test-reporter=spec tests/browser/*.test.mjs
+  tests_in chromium tests/browser/*.test.mjs
+}
+# What the drivers of the other browsers can do of these tests, and docs/browsers.md, which is printed from what all of them said.
+other_browsers() {
+  tests_in firefox tests/browser/{labels,library,element}.test.mjs
+  tests_in webkit tests/browser/{labels,library}.test.mjs
+  node tests/browser/matrix.mjs "$target/browsers"
+}
+# tests_in BROWSER FILE...: one file at a time, as each drives a browser that wants every core.
+tests_in() {
+  local browser=$1
+  shift
+  mkdir -p "$target/browsers"
+  BROWSER=$browser node --test --test-concurrency=1 --test-reporter=spec --test-reporter-destination=stdout \
+    --test-reporter=./tests/browser/matrix.mjs --test-reporter-destination="$target/browsers/$browser.json" "$@"
 }
 
 places_tests() { node --test --test-concurrency=1 --test-reporter=spec tests/places/*.test.mjs; }
@@ -159,6 +172,7 @@ run_tests() {
   step "Release wasm" build
   step "Tests of build.sh" script_tests
   step "Library and page in browsers" browser_tests
+  step "Library in Firefox and WebKit" other_browsers
   step "Other places" places_tests
 
   say "Summary after $(((SECONDS - began) / 60)) min $(((SECONDS - began) % 60)) s"

@@ -89,8 +89,6 @@ const PHONE = { viewport: { width: 320, height: 640 }, hasTouch: true, isMobile:
 const LOOKS = {
   'in light colours': { colorScheme: 'light' },
   'in dark colours, on a phone': { colorScheme: 'dark', ...PHONE },
-  'in light colours, on a phone': { colorScheme: 'light', ...PHONE },
-  'in dark colours': { colorScheme: 'dark' },
   'in forced colours': { forcedColors: 'active' },
 };
 

@@ -1,8 +1,8 @@
-// What must work in every engine that people use, in each of them. What an engine lacks is said in `LACKS`, and tested to be still so.
+// What must work in every engine that people use, in each of them. What an engine lacks is said in `LACKS` of harness.mjs, and tested to be still so.
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { after, before, describe, test } from "node:test";
-import { BROWSERS, importLibrary, openSite } from "./harness.mjs";
+import { BROWSERS, LACKS, importLibrary, openSite } from "./harness.mjs";
 
 const FILES = ["config.json", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"];
 const fixture = (file) => new URL(`../fixtures/model/tiny/${file}`, import.meta.url);
@@ -11,13 +11,6 @@ const overlay = {
   // With a version, without which nothing is kept.
   ...Object.fromEntries(FILES.map((file) => [`/tiny/${file}`, { headers: { ETag: '"1"' }, body: fixture(file) }])),
   "/picture.png": new URL("../fixtures/model/picture.png", import.meta.url),
-};
-
-/** As packaged by Debian: WebKitGTK has neither relaxed SIMD nor, without a build option, shared memory or a private file system. */
-const LACKS = {
-  chromium: { relaxedSimd: false, sharedMemory: false, privateFiles: false },
-  firefox: { relaxedSimd: false, sharedMemory: false, privateFiles: false },
-  webkit: { relaxedSimd: true, sharedMemory: true, privateFiles: true },
 };
 
 for (const browser of BROWSERS) {
@@ -59,7 +52,8 @@ for (const browser of BROWSERS) {
       }
     });
 
-    test("keeps a model, loads it without a request, and clears it", async () => {
+    // WebKit is driven in a private window, whose Cache Storage forgets what nobody holds any more.
+    test(LACKS[browser].privateFiles ? "keeps a model as long as something holds it, and clears it" : "keeps a model, loads it without a request, and clears it", async () => {
       await page.evaluate(() => SiglipClassifier.clearCache());
       const first = await classify(page);
       const kept = await page.evaluate(async () => (await SiglipClassifier.caches()).map(({ name, bytes }) => ({ name, bytes })));
@@ -67,7 +61,6 @@ for (const browser of BROWSERS) {
       const second = await classify(page);
       assertAsReference(second.results);
       const asked = site.requests.filter((request) => /^GET .*safetensors/.test(request));
-      // WebKit is driven in a private window, whose Cache Storage forgets what nobody holds any more.
       if (!LACKS[browser].privateFiles) {
         assert.ok(first.cached, first.cacheReason);
         assert.equal(kept.length, 1);
@@ -113,7 +106,18 @@ for (const browser of BROWSERS) {
       await opened.close();
     });
 
-    test("on a cross-origin isolated page, threads that every load gets", async () => {
+    if (browser === "firefox") {
+      test("WebGPU, where Firefox's own switch turns it on", async (t) => {
+        const gpu = await openSite(hooks, { browser, overlay, preferences: { "dom.webgpu.enabled": true, "dom.webgpu.workers.enabled": true, "gfx.webgpu.ignore-blocklist": true } });
+        const one = await importLibrary(await gpu.page(), gpu.library);
+        if (!await one.evaluate(async () => Boolean(await navigator.gpu?.requestAdapter()))) return t.skip("this Firefox finds no adapter for WebGPU, not even Mesa's program that imitates one");
+        const { results, backend } = await classify(one, { backend: "webgpu" });
+        assert.equal(backend, "webgpu");
+        assertAsReference(results);
+      });
+    }
+
+    test(LACKS[browser].sharedMemory ? "on a cross-origin isolated page, an answer without threads" : "on a cross-origin isolated page, threads that every load gets", async () => {
       // As many as people's machines have, whatever this one has.
       const script = await readFile(new URL("../../www/lib/platform.js", import.meta.url), "utf8");
       const eight = script.replace("globalThis.navigator?.hardwareConcurrency", "8");

@@ -3,8 +3,8 @@
 import assert from "node:assert/strict";
 import { createCipheriv, createHash } from "node:crypto";
 import { readFile } from "node:fs/promises";
-import { after, before, beforeEach, describe, test } from "node:test";
-import { assertError, digest, importLibrary, loadOn, mockEngine, openLoader, openSite } from "./harness.mjs";
+import { after, before, beforeEach, describe } from "node:test";
+import { assertError, digest, importLibrary, loadOn, mockEngine, openLoader, openSite, test } from "./harness.mjs";
 import { startHub } from "./hub.mjs";
 
 const WEIGHTS = "model.safetensors";

@@ -1,9 +1,9 @@
 // What servers, networks, storage and visitors do wrong, each with its right end; and seeded combinations of all of it (faults.mjs).
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
-import { after, before, beforeEach, describe, test } from "node:test";
+import { after, before, beforeEach, describe } from "node:test";
 import { openBench } from "./faults.mjs";
-import { assertError, digest, loadOn, mockEngine, openLoader, openSite } from "./harness.mjs";
+import { assertError, digest, loadOn, mockEngine, openLoader, openSite, test } from "./harness.mjs";
 import { startHub } from "./hub.mjs";
 
 const WEIGHTS = "model.safetensors";

@@ -11,9 +11,11 @@ import { createHash } from "node:crypto";
 import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { test as run } from "node:test";
 import { fileURLToPath } from "node:url";
 import { chromium, firefox } from "playwright-core";
 import { serve } from "../../tools/serve.mjs";
+import { CANNOT } from "./cannot.mjs";
 import { launchWebKit } from "./webkit.mjs";
 
 export const www = fileURLToPath(new URL("../../www/", import.meta.url));
@@ -32,6 +34,24 @@ const ARGUMENTS = [
 
 /** The engines that people use. */
 export const BROWSERS = /** @type {const} */ (["chromium", "firefox", "webkit"]);
+/** The one of this run, where a test names none: BROWSER=firefox node --test … */
+export const BROWSER = /** @type {(typeof BROWSERS)[number]} */ (process.env.BROWSER ?? "chromium");
+
+/** As packaged by Debian: WebKitGTK has neither relaxed SIMD nor, without a build option, shared memory or a private file system. */
+export const LACKS = {
+  chromium: { relaxedSimd: false, sharedMemory: false, privateFiles: false },
+  firefox: { relaxedSimd: false, sharedMemory: false, privateFiles: false },
+  webkit: { relaxedSimd: true, sharedMemory: true, privateFiles: true },
+};
+
+/**
+ * node:test's `test`. What the run's browser or its driver can't do is skipped, with the reason.
+ * @param {string} name @param {object} options @param {(t: import("node:test").TestContext) => Promise<void> | void} body
+ */
+export function test(name, options, body = options) {
+  const [reason] = CANNOT[BROWSER].find(([, names]) => names.includes(name)) ?? [];
+  return run(name, { ...(body !== options && options), skip: reason ?? false }, body);
+}
 
 /**
  * Starts a browser with a fresh profile. `context` is Playwright's, where it drives the browser. Service workers are blocked in Chromium unless
@@ -39,7 +59,7 @@ export const BROWSERS = /** @type {const} */ (["chromium", "firefox", "webkit"])
  * @param {{browser?: "chromium" | "firefox" | "webkit", args?: string[], preferences?: Record<string, any>, serviceWorkers?: "allow" | "block", extension?: string}} [options]
  *   preferences: Firefox's; extension: a folder, for Chromium
  */
-export async function launch({ browser = "chromium", args = [], preferences, serviceWorkers = "block", extension } = {}) {
+export async function launch({ browser = BROWSER, args = [], preferences, serviceWorkers = "block", extension } = {}) {
   if (browser === "webkit") return launchWebKit({ args });
   const profile = await mkdtemp(join(tmpdir(), "siglip-web-"));
   const extending = extension ? { args: [`--load-extension=${extension}`], ignoreDefaultArgs: ["--disable-extensions"] } : { args: [] };
@@ -57,13 +77,13 @@ export async function launch({ browser = "chromium", args = [], preferences, ser
 }
 
 /**
- * Serves www/ on two ports, and opens a browser (Chromium unless `browser` says another).
+ * Serves www/ on two ports, and opens a browser (this run's unless `browser` says another).
  * `isolated`: its pages are cross-origin isolated. `overlay` maps paths to what they answer instead of (or beside) the files: text or bytes, `{status, headers, body}`,
  * a URL of a file, or a function (request, response) that answers by itself. It may be changed while the site is open.
  * @returns {Promise<{origin: string, other: string, library: string, overlay: object, requests: string[], context: import("playwright-core").BrowserContext | undefined,
  *   page(path?: string, options?: {origin?: string}): Promise<import("playwright-core").Page>}>}
  */
-export async function openSite(t, { overlay = {}, browser: name, args, preferences, isolated } = {}) {
+export async function openSite(t, { overlay = {}, browser: name = BROWSER, args, preferences, isolated } = {}) {
   const answers = { "/blank.html": html("<!doctype html><title>blank</title>"), ...overlay };
   const handle = (request, response) => answer(answers[request.url.replace(/[?#].*$/s, "")], request, response);
   const closing = [];

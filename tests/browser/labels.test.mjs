@@ -1,17 +1,17 @@
 // Labels that are embedded once, and many pictures: as a page uses them, with the real engine on the tiny fixture.
 import assert from "node:assert/strict";
 import { readFile, readdir } from "node:fs/promises";
-import { after, before, describe, test } from "node:test";
+import { after, before, describe, test as inNode } from "node:test";
 import { checkLabels, checkTemplate } from "../../www/lib/client/arguments.js";
 import { fits, percent, sigmoid } from "../../www/lib/client/scores.js";
-import { importLibrary, openSite } from "./harness.mjs";
+import { importLibrary, openSite, test } from "./harness.mjs";
 
 const rules = JSON.parse(await readFile(new URL("../rules.json", import.meta.url), "utf8"));
 
 describe("what labels and templates may be", () => {
   const expand = (text) => (typeof text === "string" ? text : text.repeat.repeat(text.times));
   for (const [kind, check] of [["labels", checkLabels], ["templates", checkTemplate]]) {
-    test(`${kind} are judged as the engine judges them`, () => {
+    inNode(`${kind} are judged as the engine judges them`, () => {
       for (const { texts, error } of rules[kind]) {
         const given = texts.map(expand);
         if (error === null) check(given);
@@ -20,20 +20,20 @@ describe("what labels and templates may be", () => {
     });
   }
 
-  test("half a character is no label: the engine would give another one back", () => {
+  inNode("half a character is no label: the engine would give another one back", () => {
     assert.throws(() => checkLabels(["a cat", "a \ud83d"]), { code: "bad-input", message: /label 2 of 2 .*lone surrogate/ });
     checkLabels(["a 😀"]);
   });
 });
 
 describe("what a score means", () => {
-  test("the published score of a right caption fits, those of wrong ones don't", () => {
+  inNode("the published score of a right caption fits, those of wrong ones don't", () => {
     // google/siglip-base-patch16-224 on COCO 000000039769: "a photo of 2 cats" and "a photo of 2 dogs".
     assert.deepEqual([-0.7567, -10.3354].map((logit) => fits(sigmoid(logit))), ["yes", "no"]);
     assert.equal(fits(0.05), "maybe");
   });
 
-  test("percentages are short, and never 0 or 100 for what isn't", () => {
+  inNode("percentages are short, and never 0 or 100 for what isn't", () => {
     assert.deepEqual([0.9312, 0.00021, 1e-9, 0.99999, 1, 0.0312].map(percent), ["93.1%", "0.02%", "<0.01%", "99.9%", "100.0%", "3.1%"]);
   });
 });

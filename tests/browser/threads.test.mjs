@@ -2,8 +2,8 @@
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
-import { after, before, describe, test } from "node:test";
-import { importLibrary, openSite, www } from "./harness.mjs";
+import { after, before, describe } from "node:test";
+import { importLibrary, openSite, test, www } from "./harness.mjs";
 
 const DEMO = "/lib/models/demo/";
 const LABELS = ["a ladybug", "a teapot", "a bicycle"];

@@ -117,6 +117,7 @@ async function openSession(base, args) {
 
 class Page {
   #command;
+  #count = 0;
 
   /** @param {(method: string, name: string, body?: object) => Promise<any>} command */
   constructor(command) {
@@ -136,10 +137,11 @@ class Page {
    * @param {(argument: any) => any} run @param {any} [argument]
    */
   async evaluate(run, argument) {
-    await this.#command("POST", "/execute/sync", { script: `(${START})(${run}, arguments[0])`, args: [argument ?? null] });
+    const id = ++this.#count;
+    await this.#command("POST", "/execute/sync", { script: `(${START})(${run}, ...arguments)`, args: [argument ?? null, id] });
     const end = Date.now() + LONGEST;
     for (let wait = 2; Date.now() < end; wait = Math.min(2 * wait, 200)) {
-      const outcome = await this.#command("POST", "/execute/sync", { script: `return window.__outcome`, args: [] });
+      const outcome = await this.#command("POST", "/execute/sync", { script: "return window.__outcomes[arguments[0]]", args: [id] });
       if (outcome) {
         const { value, error } = JSON.parse(outcome);
         if (error) throw new Error(`page.evaluate: ${error}`);
@@ -190,11 +192,11 @@ class Page {
   }
 }
 
-/** Runs in the page: what comes of `run` is put where the driver can read it. */
-const START = String((run, argument) => {
-  window.__outcome = "";
+/** Runs in the page: what comes of `run` is put where the driver can read it, under a number of its own. */
+const START = String((run, argument, id) => {
+  const outcomes = (window.__outcomes ??= {});
   const tell = (outcome) => {
-    window.__outcome = JSON.stringify(outcome, (_, value) => (ArrayBuffer.isView(value) ? [...value] : value));
+    outcomes[id] = JSON.stringify(outcome, (_, value) => (ArrayBuffer.isView(value) ? [...value] : value));
   };
   Promise.resolve().then(() => run(argument)).then((value) => tell({ value })).catch((error) => tell({ error: String(error?.stack ? `${error}\n${error.stack}` : error) }));
 });

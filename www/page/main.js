@@ -133,7 +133,7 @@ function busy(text, cancel) {
  */
 function fail(text, { retry, retryText, cause } = {}) {
   busy();
-  say('error', text, cause === undefined || cause instanceof Problem || cause instanceof NoRoom ? '' : wordsOf(cause));
+  say('error', text, cause === undefined || cause instanceof Problem ? '' : wordsOf(cause));
   offer(retry, retryText);
   $.answer.scrollIntoView({ block: 'nearest' });
 }
