@@ -85,7 +85,7 @@ calls() { grep -q -- "$1" "$scratch/calls"; }
 
 # --- What the documentation names ---
 
-for document in README.md CONTRIBUTING.md CHANGELOG.md docs/architecture.md docs/benchmarks.md docs/decisions.md docs/formats.md; do
+for document in README.md CONTRIBUTING.md CHANGELOG.md docs/architecture.md docs/benchmarks.md docs/decisions.md docs/formats.md docs/places.md; do
   (
     cd "$root/$(dirname "$document")" || exit 1
     {

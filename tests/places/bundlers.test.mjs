@@ -1,19 +1,13 @@
 // The packed package in fresh projects of bundlers, and without any: what is built is opened, and classifies one picture with the demo model.
 import assert from "node:assert/strict";
-import { cpSync, readFileSync, writeFileSync } from "node:fs";
+import { cpSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, describe } from "node:test";
-import { addPicture, check, expectedAnswers, fresh, here, modulesAmong, open, openBrowser, place, samples } from "./harness.mjs";
+import { addPage, answersOf, app, check, expectedAnswers, fresh, here, modulesAmong, open, openBrowser, place, samples } from "./harness.mjs";
 import { library } from "./prepare.mjs";
 
-const app = join(here, "app");
 const readme = readFileSync(join(library, "README.md"), "utf8");
 const [importMap] = /** @type {string[]} */ (/<script type="importmap">.*?<\/script>/s.exec(readme));
-/** What a bundler that makes no pages is given. @param {string} folder @param {string} [head] */
-const addPage = (folder, head = "") => {
-  writeFileSync(join(folder, "index.html"), readFileSync(join(app, "index.html"), "utf8").replace("<script", () => `${head}<script`));
-  addPicture(folder);
-};
 const versionOf = (/** @type {string} */ name) => JSON.parse(readFileSync(join(here, "package.json"), "utf8")).devDependencies[name];
 const viteOptions = (/** @type {string} */ name) => /** @type {const} */ ({ root: app, configFile: false, publicDir: samples, cacheDir: fresh(`${name}-cache`), logLevel: "warn" });
 
@@ -100,6 +94,21 @@ describe("bundlers", { timeout: 600_000 }, () => {
       assert.deepEqual(site.requests.filter((request) => /\.(js|wasm|json|safetensors)/.test(request)), [], "all but the page and its picture is at the other origin");
       return found;
     });
+
+    if (!isolated) {
+      place({ group: "Bundlers", place: `Vite ${versionOf("vite")}`, how: "production build, WebGPU asked for" }, async (t) => {
+        const folder = await (built.vite ??= make("vite", BUILDS.vite));
+        const site = await open(t, folder);
+        const answers = await answersOf(await browser.page(t, `${site.url}?backend=webgpu`));
+        assert.match(answers.backendReason, /^WebGPU is used because it was asked for/);
+        answers.scores.forEach(({ label, logit }, i) => {
+          assert.equal(label, expected.scores[i].label);
+          assert.ok(Math.abs(logit - expected.scores[i].logit) < 1e-3, `${label}: ${logit}, on the CPU ${expected.scores[i].logit}`);
+        });
+        assert.ok(modulesAmong(site.requests, folder).includes("siglip_web_webgpu_bg.wasm"));
+        return { worker: true };
+      });
+    }
 
     place({ group: "Bundlers", place: `Vite ${versionOf("vite")}`, how: "development server", isolated }, async (t) => {
       const { createServer } = await import("vite");

@@ -1,14 +1,25 @@
 // The tag in templates of React, Preact, Vue and Svelte: built by Vite in one go, checked by each one's own type checker, opened in Chromium.
 import assert from "node:assert/strict";
-import { execFileSync, spawnSync } from "node:child_process";
-import { readFileSync } from "node:fs";
+import { execFile, execFileSync } from "node:child_process";
+import { readFileSync, readdirSync } from "node:fs";
 import { join } from "node:path";
-import { after, before, describe } from "node:test";
+import { after, before, describe, test } from "node:test";
+import { fileURLToPath } from "node:url";
 import { fresh, here, open, openBrowser, place, samples } from "./harness.mjs";
+import { library } from "./prepare.mjs";
 
 const root = join(here, "frameworks");
 const bin = (/** @type {string} */ name) => join(here, "node_modules", ".bin", name);
 const { devDependencies: versions } = JSON.parse(readFileSync(join(here, "package.json"), "utf8"));
+/** The lines in which a checker tells an error. @param {string} name @param {string[]} given @param {RegExp} error @returns {Promise<string[]>} */
+const errorsIn = (name, given, error) => new Promise((resolve, reject) => {
+  execFile(bin(name), given, { cwd: here }, (failure, stdout, stderr) => {
+    const lines = stdout.split("\n").filter((line) => error.test(line));
+    // What fails without telling an error did not check anything.
+    if (failure && lines.length === 0) reject(new Error(`${name}: ${stdout}${stderr}`));
+    else resolve(lines);
+  });
+});
 const FRAMEWORKS = { react: "React", preact: "Preact", vue: "Vue", svelte: "Svelte" };
 
 describe("frameworks", { timeout: 600_000 }, () => {
@@ -48,20 +59,35 @@ describe("frameworks", { timeout: 600_000 }, () => {
     });
   }
 
+  test("the README's lines are those that are compiled here", () => {
+    const [, section = ""] = /\n## Frameworks\n(.*?)\n## /s.exec(readFileSync(join(library, "README.md"), "utf8")) ?? [];
+    const sources = [...readdirSync(root).map((file) => join(root, file)), fileURLToPath(import.meta.url)].map((file) => readFileSync(file, "utf8")).join("\n");
+    const lines = [...section.matchAll(/`((?:<|import type|labels=|:labels=|vue\().*?)`/g)].map(([, line]) => line);
+    assert.equal(lines.length, 11);
+    for (const line of lines) assert.ok(sources.includes(line), line);
+  });
+
+  /** Each one's errors; they run side by side. @type {Record<string, Promise<string[]>> | undefined} */
+  let checks;
+  const errorsOf = (/** @type {string} */ checker) => (checks ??= {
+    tsc: errorsIn("tsc", ["--project", root], /error TS/),
+    "vue-tsc": errorsIn("vue-tsc", ["--project", join(root, "tsconfig.vue.json")], /error TS/),
+    "svelte-check": errorsIn("svelte-check", ["--workspace", root, "--tsconfig", join(root, "tsconfig.svelte.json"), "--output", "machine"], / ERROR /),
+  })[checker];
+
   place({ group: "Frameworks", place: `React ${versions.react}, Preact ${versions.preact}`, how: "JSX under strict TypeScript; wrong attributes are errors" }, async () => {
-    execFileSync(bin("tsc"), ["--project", root], { stdio: "inherit" });
+    assert.deepEqual(await errorsOf("tsc"), []);
   });
 
   place({ group: "Frameworks", place: `Vue ${versions.vue}`, how: "templates by vue-tsc; wrong attributes are errors" }, async () => {
-    execFileSync(bin("vue-tsc"), ["--project", join(root, "tsconfig.vue.json")], { stdio: "inherit" });
+    assert.deepEqual(await errorsOf("vue-tsc"), []);
   });
 
   place({ group: "Frameworks", place: `Svelte ${versions.svelte}`, how: "templates by svelte-check; wrong attributes are errors" }, async () => {
-    const { stdout } = spawnSync(bin("svelte-check"), ["--workspace", root, "--tsconfig", join(root, "tsconfig.svelte.json"), "--output", "machine"], { encoding: "utf8" });
-    const errors = stdout.split("\n").filter((line) => / ERROR /.test(line));
-    assert.equal(errors.length, 2, stdout);
-    assert.match(errors[0], /Refused\.svelte" 3:.*number/);
-    assert.match(errors[1], /Refused\.svelte" 4:.*webgl/);
+    const errors = (await errorsOf("svelte-check")) ?? [];
+    assert.equal(errors.length, 2, errors.join("\n"));
+    assert.match(errors[0] ?? "", /Refused\.svelte" 3:.*number/);
+    assert.match(errors[1] ?? "", /Refused\.svelte" 4:.*webgl/);
   });
 
   place({ group: "Frameworks", place: "Server-side rendering", how: "importing the tag does nothing where there is no page; React renders it, attributes and all" }, async () => {

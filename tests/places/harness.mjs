@@ -1,7 +1,7 @@
 // One place where people put the library: a test, and a row of docs/places.md. Pages are opened in Chromium.
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
-import { appendFileSync, cpSync, mkdirSync, readFileSync, readdirSync, rmSync } from "node:fs";
+import { appendFileSync, cpSync, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
@@ -10,6 +10,8 @@ import { launch } from "../browser/harness.mjs";
 import { cache, library } from "./prepare.mjs";
 
 export const here = fileURLToPath(new URL("./", import.meta.url));
+/** The sources of a user's page. */
+export const app = join(here, "app");
 export const samples = fileURLToPath(new URL("../../www/samples/", import.meta.url));
 /** The rows of one run, one in a line. */
 export const results = join(cache, "results.jsonl");
@@ -27,7 +29,7 @@ export const results = join(cache, "results.jsonl");
 
 /**
  * A test, and what the table says of it.
- * @param {Row} row @param {(t: import("node:test").TestContext) => Promise<{worker?: boolean, threads?: boolean} | void>} work
+ * @param {Row} row @param {(t: import("node:test").TestContext) => Promise<{works?: boolean, worker?: boolean, threads?: boolean} | void>} work `works: false`: it is refused, as it should be
  */
 export function place(row, work) {
   test(`${row.place}, ${row.how}${row.isolated ? ", cross-origin isolated" : ""}`, async (t) => {
@@ -144,6 +146,12 @@ export function pictureAnd(page, headers = {}) {
     else return false;
     return true;
   };
+}
+
+/** What a bundler that makes no pages is given: the page, and the picture. @param {string} folder @param {string} [head] put before the page's script */
+export function addPage(folder, head = "") {
+  writeFileSync(join(folder, "index.html"), readFileSync(join(app, "index.html"), "utf8").replace("<script", () => `${head}<script`));
+  addPicture(folder);
 }
 
 /** @param {string} folder */

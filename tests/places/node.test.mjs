@@ -18,7 +18,7 @@ describe("Node.js", { timeout: 600_000 }, () => {
   before(async () => { server = await serve(join(library, "models")); });
   after(() => server.close());
 
-  place({ group: "Other places", place: "Node.js 20 and newer", how: "a model by name, path and address; in a worker and on the calling thread" }, async () => {
+  place({ group: "Other places", place: "Node.js", how: "a model by name, path and address; in a worker and on the calling thread" }, async () => {
     const answers = [];
     for (const [model, image, worker] of [
       ["demo", picture.href, true],

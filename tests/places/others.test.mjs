@@ -148,6 +148,7 @@ describe("other places", { timeout: 600_000 }, () => {
   place({ group: GROUP, place: "Page that demands Trusted Types", how: "no policy allowed: the error says which to allow" }, async (t) => {
     const { page, address } = await ownPage(t, browser, { policy: "require-trusted-types-for 'script'; trusted-types 'none'" });
     await assert.rejects(classify(page, address, picture), /Trusted Types.*siglip-web/);
+    return { works: false };
   });
 
   place({ group: GROUP, place: "Sandboxed frame", how: "without `allow-same-origin`; the library read by CORS" }, async (t) => {
@@ -210,6 +211,7 @@ describe("with service workers and extensions", { timeout: 600_000 }, () => {
     });
     assert.equal(told.code, "unsupported");
     assert.match(told.message, /service worker.*Load the model in a page/s);
+    return { works: false };
   });
 
   place({ group: GROUP, place: "Browser extension", how: "Manifest V3, `examples/extension`: the demo model in the tag, a model by address in a call" }, async (t) => {

@@ -1,10 +1,10 @@
-// What a user writes: the import, the demo model, the tag. `answers` is for the test.
+// What a user writes: the import, the demo model, the tag. `answers` and `?backend=` are for the test.
 import { SiglipClassifier } from "siglip-web";
 import "siglip-web/demo";
 import "siglip-web/siglip-classifier";
 
 async function classify() {
-  const classifier = await SiglipClassifier.load("demo");
+  const classifier = await SiglipClassifier.load("demo", { backend: new URLSearchParams(location.search).get("backend") ?? "auto" });
   const scores = await classifier.classify("ladybug.png", ["a ladybug", "a teapot", "a penguin"]);
   const { adapter, backendReason } = classifier.info;
   await classifier.dispose();
