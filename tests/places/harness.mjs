@@ -53,7 +53,7 @@ export function fresh(name) {
 
 /** A browser for a file of tests. @param {Parameters<typeof launch>[0]} [options] */
 export async function openBrowser(options) {
-  const browser = await launch(options);
+  const browser = await launch({ browser: "chromium", ...options });
   return {
     close: browser.close,
     /** A page, closed when the test ends; what went wrong in it is in `problems`. @param {import("node:test").TestContext} t @param {string} address */
