@@ -17,7 +17,8 @@ usage: ./build.sh [VERB]
 
   (none)        install what is missing, then build the release wasm into www/lib/pkg/
   serve [PORT]  serves www/ on 127.0.0.1 (port 8080 unless given), as soon as the page can open; builds the rest meanwhile
-  test          formatting, lints, documentation, native tests, wasm tests, the library and the page in three browsers
+  test          formatting, lints, documentation, native tests, wasm tests, the library and the page in three browsers,
+                the npm package in bundlers, frameworks and extensions
   bench [ARGS]  the benchmark table of the README, with the peers in the same run
   package       the npm package, ready to publish, in dist/
   site OUT [--model DIR] [--dtype q8|q4] [--labels FILE]
@@ -25,8 +26,8 @@ usage: ./build.sh [VERB]
   help          this text
 
 Needed beforehand: rustup (or cargo and rustc), Node.js 20 or newer with npm; for bench also Python 3.
-Everything else is installed: cargo and npm tools under target/, tools/ and tests/browser/, Debian packages with
-apt-get where this runs as root or sudo asks no password (otherwise the command to type is printed).
+Everything else is installed: cargo and npm tools under target/, tools/, tests/browser/ and tests/places/, Debian
+packages with apt-get where this runs as root or sudo asks no password (otherwise the command to type is printed).
 
 Environment:
   SIGLIP_WEB_STD    where the wasm32 standard library comes from: rustup, debian (built from the sources in
