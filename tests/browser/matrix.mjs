@@ -46,6 +46,9 @@ async function gather(folder) {
   return suites;
 }
 
+/** A test's name as Markdown has it. @param {string} text */
+const escaped = (text) => text.replaceAll("|", "\\|").replaceAll("<", "&lt;");
+
 function print(suites) {
   const reasons = [];
   const mark = (result) => {
@@ -61,7 +64,7 @@ function print(suites) {
   for (const [title, tests] of [...suites].sort(([a], [b]) => (a < b ? -1 : 1))) {
     if ([...tests.values()].every((results) => results.size === 1 && results.has("chromium"))) continue;
     for (const results of tests.values()) for (const [browser, { skip }] of results) counts[browser][skip === undefined ? "passed" : "skipped"] += 1;
-    const rows = [...tests].map(([name, results]) => `| ${name.replaceAll("|", "\\|")} | ${BROWSERS.map((browser) => mark(results.get(browser))).join(" | ")} |`);
+    const rows = [...tests].map(([name, results]) => `| ${escaped(name)} | ${BROWSERS.map((browser) => mark(results.get(browser))).join(" | ")} |`);
     sections.push(`## ${title[0].toUpperCase()}${title.slice(1)}\n\n| | ${BROWSERS.map((browser) => TITLES[browser]).join(" | ")} |\n| --- | --- | --- | --- |\n${rows.join("\n")}\n`);
   }
   const summary = BROWSERS.map((browser) => `| ${TITLES[browser]} | ${counts[browser].passed} | ${counts[browser].skipped} |`).join("\n");
@@ -84,7 +87,7 @@ ${sections.join("\n")}
 
 ## Why not
 
-${reasons.map((reason, i) => `${i + 1}. ${reason}`).join("\n")}
+${reasons.map((reason, i) => `${i + 1}. ${escaped(reason)}`).join("\n")}
 `;
 }
 
