@@ -145,8 +145,12 @@ const wordsOf = (/** @type {unknown} */ error) => sentence(capital(error instanc
 /** A download that this browser has no room to keep. */
 class NoRoom extends Problem {}
 
-/** Why something failed, in the page's language: what the code of a SiglipError says, where that isn't the library's. @param {any} error @returns {string} */
-const reason = (error) => (error instanceof Problem ? error.tell() : texts.errors[/** @type {import('../lib/siglip-web.js').SiglipErrorCode} */ (error?.code)] ?? wordsOf(error));
+/** Why something failed, in the page's language: what the code of a SiglipError says, where that isn't the library's. @param {unknown} error */
+function reason(error) {
+  if (error instanceof Problem) return error.tell();
+  const { code } = /** @type {{code?: import('../lib/siglip-web.js').SiglipErrorCode}} */ (error ?? {});
+  return (code && texts.errors[code]) ?? wordsOf(error);
+}
 
 // ---- The answer --------------------------------------------------------------------------------------------------
 
@@ -668,13 +672,13 @@ async function load(choice) {
   const { whole } = model;
   const wholeTable = $.whole.checked;
   const found = models.find(choice.id);
-  if (model.choice.id !== 'demo') unload();
+  const buffer = found?.buffer;
+  if (model.choice.id !== 'demo' && !buffer) unload();
   busy(() => texts.loading(choice.title()), () => job.abort());
   mark();
   const room = found && !found.kept && !choice.anyway ? await roomLeft() : undefined;
   if (model.loading !== job) return;
   try {
-    const { buffer } = found ?? {};
     if (found && buffer) throw new Problem(() => texts.bufferTooLarge(found.title, bytes(buffer[0]), bytes(buffer[1])));
     if (found && room !== undefined && room < found.memory) {
       throw new NoRoom(() => texts.noRoom(bytes(found.memory), bytes(room), bytes(found.download)));
