@@ -6,6 +6,8 @@ mod cache;
 mod labels;
 mod options;
 mod picture;
+#[cfg(feature = "webgpu")]
+mod self_test;
 
 use std::collections::{HashMap, HashSet};
 use std::pin::Pin;
@@ -21,7 +23,7 @@ use crate::checkpoint::format::FixedLabels;
 use crate::checkpoint::{Checkpoint, LoadOptions, Pace, Progress, Source, Stage, Store};
 use crate::device;
 use crate::error::{Error, Result};
-use crate::kernels::{begin_to_vec, from_ids, from_vec, to_vec};
+use crate::kernels::{Receipt, begin, to_vec};
 use crate::model::{EncoderLayer, SiglipConfig};
 use crate::tokenizer::Tokenizer;
 use cache::Cache;
@@ -171,7 +173,7 @@ impl Classifier {
         Ok(classifier)
     }
 
-    /// Runs both towers once, so that shaders are compiled and damaged weights are found before the first picture.
+    /// Has a GPU prove what it computes, and compile its shaders, before the first picture.
     async fn warm_up(
         &mut self,
         pace: &impl Pace,
@@ -187,20 +189,29 @@ impl Classifier {
             });
         };
         report(Stage::Warmup, 0);
+        pace.step().await?;
         // The CPU's kernels were called when it was started, and a large model's picture takes seconds there.
+        #[cfg(feature = "webgpu")]
         if self.device != Device::flex() {
-            let side = self.config().vision.image_size;
-            self.begin_vision(vec![0.0; 3 * side * side], pace)
-                .await?
-                .await?;
+            let (model, config) = (&self.checkpoint.model, self.config());
+            let run = self_test::run_vision(&model.vision, &config.vision, &self.device, pace);
+            self.or_fault(run.await)?;
             report(Stage::Warmup, 1);
-            if self.checkpoint.tokenizer.is_some() {
-                self.begin_texts(&[String::new()], pace).await?.await?;
+            if let Some(tower) = &model.text {
+                let run = self_test::run_text(tower, &config.text, &self.device, pace);
+                self.or_fault(run.await)?;
             }
         }
         report(Stage::Warmup, 2);
         report(Stage::Ready, 2);
         Ok(())
+    }
+
+    /// What the device reported says more than the results that are wrong for it.
+    #[cfg(feature = "webgpu")]
+    fn or_fault<T>(&self, results: Result<T>) -> Result<T> {
+        device::fault(&self.device)?;
+        results
     }
 
     /// Scores `labels` for a picture, highest first. `progress` hears of the picture first, then of the labels.
@@ -545,9 +556,9 @@ impl Classifier {
         let side = self.config().vision.image_size;
         let shape = [pixels.len() / (3 * side * side), 3, side, side];
         let tower = &self.checkpoint.model.vision;
-        let x = from_vec(pixels, shape, &self.device);
-        let x = through(&tower.encoder.layers, tower.embed(x), pace).await?;
-        Ok(self.read_embeddings(tower.pool(x)))
+        let (x, mut receipt) = Receipt::with_floats(pixels, shape, &self.device);
+        let x = through(&tower.encoder.layers, tower.embed(x), pace, &mut receipt).await?;
+        Ok(self.read_embeddings(tower.pool(x), receipt))
     }
 
     /// Starts the text tower on texts.
@@ -564,27 +575,29 @@ impl Classifier {
         };
         let tower = self.checkpoint.model.text.as_ref();
         let tower = tower.expect("a tokenizer comes with a text tower");
-        let x = match rows {
+        let (x, mut receipt) = match rows {
             Some(rows) => {
                 let shape = [shape[0], shape[1], rows.len() / (shape[0] * shape[1])];
-                tower.embed_rows(from_vec(rows, shape, &self.device))
+                let (rows, receipt) = Receipt::with_floats(rows, shape, &self.device);
+                (tower.embed_rows(rows), receipt)
             }
             None => {
                 let flat: Vec<i32> = ids.iter().flatten().map(|id| *id as i32).collect();
-                tower.embed(from_ids(flat, shape, &self.device))
+                let (ids, receipt) = Receipt::with_ids(flat, shape, &self.device);
+                (tower.embed(ids), receipt)
             }
         };
-        let x = through(&tower.encoder.layers, x, pace).await?;
-        let begun = self.read_embeddings(tower.pool(x));
+        let x = through(&tower.encoder.layers, x, pace, &mut receipt).await?;
+        let begun = self.read_embeddings(tower.pool(x), receipt);
         self.text_runs += 1;
         Ok(begun)
     }
 
     /// Tower results `[batch, hidden]`, read back, checked and normalised: nothing wrong is ever shown.
-    fn read_embeddings(&self, pooled: Tensor<2>) -> Begun {
+    fn read_embeddings(&self, pooled: Tensor<2>, receipt: Receipt) -> Begun {
         let [_, hidden] = pooled.dims();
         let device = self.device.clone();
-        let values = begin_to_vec(pooled);
+        let values = begin(receipt.read(pooled));
         Box::pin(async move {
             let values = values.await;
             // What the device reported says more than the read that failed for it.
@@ -695,11 +708,19 @@ fn position(fixed: &FixedLabels, label: &str) -> Result<usize> {
 }
 
 /// Runs the layers one by one, so that a caller can stop between two.
-async fn through(layers: &[EncoderLayer], mut x: Tensor<3>, pace: &impl Pace) -> Result<Tensor<3>> {
+async fn through(
+    layers: &[EncoderLayer],
+    mut x: Tensor<3>,
+    pace: &impl Pace,
+    receipt: &mut Receipt,
+) -> Result<Tensor<3>> {
     for layer in layers {
+        // Before the step, in which others may have the device submit what it was told.
+        receipt.count();
         pace.step().await?;
         x = layer.forward(x);
     }
+    receipt.count();
     pace.step().await?;
     Ok(x)
 }

@@ -27,7 +27,12 @@ const HEADS: usize = 3;
 /// `device-lost`, naming the operation and the difference, if the device fails or computes something else.
 pub async fn check(device: &Device) -> Result<()> {
     #[cfg(feature = "webgpu")]
-    super::pipelines::begin(device, || drop(cases(device))).await;
+    super::pipelines::begin(device, || {
+        drop(cases(device));
+        // What comes with every result.
+        super::Receipt::alone(device).count();
+    })
+    .await;
     // All have been started before the first is waited for.
     for (name, expected, got) in cases(device) {
         let eight_bits = *device == Device::flex() && name.contains("with q");
@@ -187,22 +192,32 @@ mod host {
 
 /// Fails unless `got` is `expected` up to rounding.
 fn differ(name: &str, expected: &[f32], got: &[f32], tolerance: f32) -> Result<()> {
-    let difference = expected
-        .iter()
-        .zip(got)
-        .map(|(e, g)| (e - g).abs())
-        // NaN must not get lost in a maximum.
-        .fold(
-            0.0,
-            |worst: f32, d| if d > worst || d.is_nan() { d } else { worst },
-        );
-    if expected.len() == got.len() && difference <= tolerance {
-        return Ok(());
+    let difference = largest_difference(expected, got);
+    match difference <= tolerance {
+        true => Ok(()),
+        false => Err(wrong(name, difference, tolerance)),
     }
-    Err(Error::device_lost(format!(
-        "this device computes wrongly: its {name} is off by {difference:e} in a small test, where rounding explains {tolerance:e}. \
+}
+
+/// Between two results; NaN if there is one among them, or if they are not as long.
+pub(crate) fn largest_difference(expected: &[f32], got: &[f32]) -> f32 {
+    if expected.len() != got.len() {
+        return f32::NAN;
+    }
+    let differences = expected.iter().zip(got).map(|(e, g)| (e - g).abs());
+    // NaN must not get lost in a maximum.
+    differences.fold(
+        0.0,
+        |worst: f32, d| if d > worst || d.is_nan() { d } else { worst },
+    )
+}
+
+/// A device that computes something else than the CPU.
+pub(crate) fn wrong(what: &str, difference: f32, tolerance: f32) -> Error {
+    Error::device_lost(format!(
+        "this device computes wrongly: its {what} is off by {difference:e} in a test, where rounding explains {tolerance:e}. \
          Use the CPU (backend \"cpu\"), or try again after updating the graphics driver"
-    )))
+    ))
 }
 
 #[cfg(all(test, not(target_family = "wasm")))]

@@ -18,6 +18,7 @@ pub mod packed;
 #[cfg(feature = "webgpu")]
 pub mod pipelines;
 mod plain;
+mod receipt;
 pub mod reference;
 mod transfer;
 #[cfg(feature = "webgpu")]
@@ -33,7 +34,8 @@ use backend::Kernels;
 pub use backend::{Epilogue, Matrix};
 pub use numbers::Numbers;
 pub use packed::{Dtype, PackedMatrix, PackedWeight, takes_packed};
-pub use transfer::{begin_to_vec, from_ids, from_vec, to_vec};
+pub use receipt::Receipt;
+pub use transfer::{begin, from_ids, from_vec, to_vec, to_words};
 #[cfg(feature = "webgpu")]
 pub use wgsl::{Form, dispatches, set_form};
 

@@ -35,11 +35,15 @@ impl Attention {
         }
     }
 
+    /// What the heads find, before it is projected: `[batch, tokens, hidden]` → the same.
+    pub fn attend(&self, x: Tensor<3>) -> Tensor<3> {
+        let [query, key, value] = projections([&self.q_proj, &self.k_proj, &self.v_proj], x);
+        kernels::attention(query, key, value, self.heads)
+    }
+
     /// `residual + attention(x)`, all `[batch, tokens, hidden]`.
     pub fn forward(&self, x: Tensor<3>, residual: Tensor<3>) -> Tensor<3> {
-        let [query, key, value] = projections([&self.q_proj, &self.k_proj, &self.v_proj], x);
-        let attended = kernels::attention(query, key, value, self.heads);
-        self.out_proj.forward_residual(attended, residual)
+        self.out_proj.forward_residual(self.attend(x), residual)
     }
 }
 

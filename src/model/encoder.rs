@@ -62,9 +62,17 @@ impl EncoderLayer {
 
     /// `[batch, tokens, hidden]` → the same.
     pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        let x = self
-            .self_attn
-            .forward(self.layer_norm1.forward(x.clone()), x);
+        self.finish(self.attend(x.clone()), x)
+    }
+
+    /// What the heads find in `x`; see [`Attention::attend`].
+    pub fn attend(&self, x: Tensor<3>) -> Tensor<3> {
+        self.self_attn.attend(self.layer_norm1.forward(x))
+    }
+
+    /// What the layer makes of `x` with what its heads found: each position by itself.
+    pub fn finish(&self, attended: Tensor<3>, x: Tensor<3>) -> Tensor<3> {
+        let x = self.self_attn.out_proj.forward_residual(attended, x);
         self.mlp.forward(self.layer_norm2.forward(x.clone()), x)
     }
 }

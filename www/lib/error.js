@@ -17,9 +17,6 @@ export class SiglipError extends Error {
   }
 }
 
-/** The GPU's runtime ends its errors with this, which helps nobody. */
-const NO_BACKTRACE = /[,;]?\s*backtrace:\s*no backtrace available/gi;
-
 /**
  * Any thrown value as a SiglipError. What already has one of our codes keeps it (WebAssembly and a worker
  * throw plain objects); the browser's own errors are sorted by what they mean to the caller.
@@ -29,7 +26,7 @@ const NO_BACKTRACE = /[,;]?\s*backtrace:\s*no backtrace available/gi;
  */
 export function siglipError(error, otherwise = "device-lost") {
   if (error instanceof SiglipError) return error;
-  const message = String(error?.message ?? error).replace(NO_BACKTRACE, "");
+  const message = String(error?.message ?? error);
   if (CODES.includes(error?.code)) return new SiglipError(error.code, message);
   if (error?.name === "AbortError") return aborted();
   if (error instanceof RangeError && /memory|allocat|array (buffer|length)|typed array/i.test(message)) {

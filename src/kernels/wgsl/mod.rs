@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use burn::backend::wgpu::{CubeDim, CubeTensor, KernelSource, SourceKernel};
 use burn::backend::{Cube, TensorMetadata};
 use burn::cubecl::prelude::CubeCount;
-use burn::cubecl::server::{Handle, KernelArguments, MetadataBindingInfo};
+use burn::cubecl::server::{Handle, KernelArguments, MetadataBindingInfo, ServerError};
 use burn::tensor::{DType, Shape};
 
 use super::backend::Kernels;
@@ -89,18 +89,37 @@ pub fn of_shape(like: &CubeTensor, shape: Shape, dtype: DType) -> CubeTensor {
     CubeTensor::new_contiguous(client, device, shape, like.handle.clone(), dtype)
 }
 
-/// The tensor's numbers, on the host.
-pub async fn read(tensor: CubeTensor) -> Result<Vec<f32>, impl std::fmt::Debug> {
-    let tensor = contiguous(tensor);
-    let count = tensor.shape().num_elements();
-    let bytes = tensor.client.read_async(vec![tensor.handle]).await;
-    bytes.map(|bytes| {
-        let numbers = bytes[0].chunks_exact(size_of::<f32>());
-        numbers
-            .take(count)
-            .map(|number| f32::from_le_bytes(number.try_into().expect("four bytes")))
-            .collect()
-    })
+/// Some of the words that a tensor holds; they must begin at a multiple of [`ALIGNMENT`].
+pub fn part(whole: &CubeTensor, words: Range<usize>) -> CubeTensor {
+    let count = whole.shape().num_elements();
+    let bytes = |words: usize| (words * size_of::<u32>()) as u64;
+    let (before, behind) = (bytes(words.start), bytes(count - words.end));
+    let handle = whole.handle.clone();
+    let handle = handle.offset_start(before).offset_end(behind);
+    let (client, device) = (whole.client.clone(), whole.device.clone());
+    CubeTensor::new_contiguous(
+        client,
+        device,
+        Shape::new([words.len()]),
+        handle,
+        whole.dtype,
+    )
+}
+
+/// The tensors' numbers as words on the host, all copied by the same submission.
+pub async fn read<const N: usize>(tensors: [CubeTensor; N]) -> Result<[Vec<u32>; N], ServerError> {
+    let tensors = tensors.map(contiguous);
+    let client = tensors[0].client.clone();
+    let counts = tensors
+        .each_ref()
+        .map(|tensor| tensor.shape().num_elements());
+    let handles = tensors.into_iter().map(|tensor| tensor.handle).collect();
+    let bytes = client.read_async(handles).await?;
+    Ok(std::array::from_fn(|i| {
+        let (words, _) = bytes[i].as_chunks();
+        let words = words.iter().take(counts[i]);
+        words.copied().map(u32::from_le_bytes).collect()
+    }))
 }
 
 /// Natively tensors may come from any of burn's operations.
@@ -117,7 +136,7 @@ fn contiguous(tensor: CubeTensor) -> CubeTensor {
 }
 
 /// The distance that bindings into one buffer keep: what WebGPU may ask for.
-const ALIGNMENT: usize = 256;
+pub const ALIGNMENT: usize = 256;
 
 /// `bytes` of memory like that of `like`.
 fn allocate(like: &CubeTensor, bytes: usize) -> Handle {
