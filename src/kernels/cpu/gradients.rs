@@ -81,7 +81,7 @@ impl Derivatives for Flex {
         let keys = last(&weights);
         let scale = scale as f32;
         map_rows([&weights, &gradient], keys, |[weights, gradient], y| {
-            let along = sum(weights, |i, w| w * gradient[i]);
+            let along = sum_terms(weights, |i, w| w * gradient[i]);
             for ((y, w), g) in y.iter_mut().zip(weights).zip(gradient) {
                 *y = w * (g - along) * scale;
             }
@@ -112,8 +112,8 @@ impl Derivatives for Flex {
                 let mut normed = vec![0.0; hidden];
                 let rows = x.chunks_exact(hidden).zip(gradient.chunks_exact(hidden));
                 for (of_x, (x, gradient)) in of_x.chunks_exact_mut(hidden).zip(rows) {
-                    let mean = sum(x, |_, v| v) / count;
-                    let variance = sum(x, |_, v| (v - mean) * (v - mean)) / count;
+                    let mean = sum_terms(x, |_, v| v) / count;
+                    let variance = sum_terms(x, |_, v| (v - mean) * (v - mean)) / count;
                     let factor = (variance + epsilon as f32).sqrt().recip();
                     for (normed, x) in normed.iter_mut().zip(x) {
                         *normed = (x - mean) * factor;
@@ -125,8 +125,8 @@ impl Derivatives for Flex {
                     for ((y, g), gamma) in of_x.iter_mut().zip(gradient).zip(gamma) {
                         *y = g * gamma;
                     }
-                    let level = sum(of_x, |_, v| v) / count;
-                    let along = sum(of_x, |i, v| v * normed[i]) / count;
+                    let level = sum_terms(of_x, |_, v| v) / count;
+                    let along = sum_terms(of_x, |i, v| v * normed[i]) / count;
                     for (y, n) in of_x.iter_mut().zip(&normed) {
                         *y = (*y - level - n * along) * factor;
                     }
@@ -146,7 +146,7 @@ impl Derivatives for Flex {
 
 /// The sum of `term(index, value)`, in eight lanes, which the compiler may not do to a plain sum.
 #[inline(always)]
-fn sum(values: &[f32], term: impl Fn(usize, f32) -> f32) -> f32 {
+fn sum_terms(values: &[f32], term: impl Fn(usize, f32) -> f32) -> f32 {
     const LANES: usize = 8;
     let mut lanes = [0.0; LANES];
     let (whole, rest) = values.as_chunks::<LANES>();

@@ -12,7 +12,7 @@ pub const VECTORS: usize = 6;
 /// Columns of a panel, which are rows of the weight.
 pub const PANEL: usize = VECTORS * WIDTH;
 
-/// MatrixView of a matrix within a larger one, of f32 or of what [`Number`] says.
+/// Rows of a matrix within a larger one, of f32 or of what [`Number`] says.
 #[derive(Clone, Copy)]
 pub struct MatrixView<'a, T = f32> {
     /// From the first number of the first row on.
@@ -109,7 +109,7 @@ pub fn columns_of_halves(rows: usize) -> Vec<Range<usize>> {
         .collect()
 }
 
-/// MatrixView of a weight, at most as many as some vectors have numbers, as a panel `[length, vectors · WIDTH]`; where rows are missing,
+/// Rows of a weight, at most as many as some vectors have numbers, as a panel `[length, vectors · WIDTH]`; where rows are missing,
 /// the last one is repeated.
 #[allow(unsafe_code)]
 pub fn pack<const VECTORS: usize, T: Number>(weight: MatrixView<T>, panel: &mut [f32]) {

@@ -1,6 +1,6 @@
 //! The matrix product of a linear layer, `x · weightᵀ`, on 128-bit SIMD: what WebAssembly has.
 //!
-//! MatrixView of the weight, 24 at a time, are laid out as a *panel*, summed dimension first, so that a tile of 2 × 24 outputs
+//! Rows of the weight, 24 at a time, are laid out as a *panel*, summed dimension first, so that a tile of 2 × 24 outputs
 //! grows by twelve vector multiply-adds for each number of the two rows of `x`: sums and operands fill the fifteen vector registers
 //! that browsers have for them on x86. Large products save an eighth of the multiplications with one step of Strassen's algorithm
 //! ("Gaussian elimination is not optimal", 1969), panel by panel, so that its sums of weights never leave the cache. Natively
@@ -14,13 +14,13 @@ use super::panel::{MatrixView, PANEL, VECTORS, columns, columns_of_halves, pack}
 use super::parallel::{for_chunks, for_parts, for_threads};
 use crate::kernels::packed::Dtype;
 
-/// MatrixView of a tile.
+/// Rows of a tile.
 pub const ROWS: usize = 2;
 /// Longest panel: 36 KiB. (A smaller one, with room in the first-level cache for the rows of `x`, is no faster.)
 const LENGTH: usize = 384;
-/// MatrixView of `x` that pass by a panel: with `LENGTH` numbers each they stay in the second-level cache.
+/// Rows of `x` that pass by a panel: with `LENGTH` numbers each they stay in the second-level cache.
 const CHUNK: usize = 256;
-/// MatrixView of an operand that a thread adds at a time.
+/// Rows of an operand that a thread adds at a time.
 const SHARE: usize = 16;
 
 /// The weight of a linear layer.
