@@ -540,6 +540,32 @@ describe('models', () => {
     await page.waitForFunction(() => document.getElementById('model').value === 'demo');
   });
 
+  onPage('that are lost start again by themselves: the page asks once more, and loads one only when that is in vain', async (page) => {
+    /** The next calls end as those do whose GPU is lost. */
+    const lose = (times) => page.evaluate(async (times) => {
+      const { SiglipClassifier, SiglipError } = await import('./lib/siglip-web.js');
+      const { classify } = SiglipClassifier.prototype;
+      SiglipClassifier.prototype.classify = function (...given) {
+        if (--times === 0) SiglipClassifier.prototype.classify = classify;
+        return times >= 0 ? Promise.reject(new SiglipError('device-lost', 'The GPU was taken away. The model starts afresh for the next call.')) : classify.apply(this, given);
+      };
+    }, times);
+    const button = (name) => page.getByRole('button', { name, exact: true });
+    await lose(1);
+    await labels(page).fill('a balloon, a house');
+    await says(page, /taken away\. The model starts afresh for the next call\.$/);
+    await button('Try again').click();
+    assert.equal((await answered(page, ['a balloon', 'a house'])).length, 2);
+    await lose(3);
+    await labels(page).fill('a balloon, a tree');
+    await button('Try again').click();
+    await button('Try again').click();
+    await says(page, /has to be started again/);
+    await button('Start it again').click();
+    assert.equal((await answered(page, ['a balloon', 'a tree'])).length, 2);
+    await stillWorks(page);
+  });
+
   onPage('run on the backend that is chosen', async (page) => {
     await page.getByText('Advanced').click();
     const before = await read(page);

@@ -74,6 +74,8 @@ const labels = {
 let shown;
 /** The classification under way. @type {Job | undefined} */
 let running;
+/** How often in a row the model was lost. */
+let losses = 0;
 /** Of the pause after typing. @type {number | undefined} */
 let timer;
 
@@ -284,6 +286,7 @@ async function run(notice) {
       },
     });
     if (job !== running) return;
+    losses = 0;
     const known = shown?.classifier === classifier ? shown : undefined;
     shown = {
       ...question, scores, pictureTime: middle - start, labelsTime: performance.now() - middle,
@@ -303,9 +306,15 @@ async function run(notice) {
       fail(() => texts.stopped, { retry: () => run() });
     } else if (['device-lost', 'out-of-memory', 'disposed'].includes(error?.code)) {
       const { choice } = model;
-      drop(subject); // it may have been too much
-      unload();
-      fail(() => `${reason(error)} ${texts.modelEnded}`, { retry: () => load(choice), retryText: () => texts.startAgain, cause: error });
+      if (error.code === 'out-of-memory') drop(subject); // it may have been too much
+      losses += 1;
+      // The library starts the model afresh by itself, twice at most.
+      if (losses <= 2 && error.code !== 'disposed') {
+        fail(() => reason(error), { retry: () => run(), cause: error });
+      } else {
+        unload();
+        fail(() => `${reason(error)} ${texts.modelEnded}`, { retry: () => load(choice), retryText: () => texts.startAgain, cause: error });
+      }
     } else if (subject === picture.next || error?.code === 'bad-image') {
       refuse(subject, () => reason(error), error);
     } else {
