@@ -11,13 +11,15 @@ use burn::tensor::Device;
 use common::{FIXTURES, Memory, MemoryStore, ODD, PICTURE, StopAfter, TINY};
 use siglip_web::checkpoint::format::{FixedLabels, config_with_labels};
 use siglip_web::checkpoint::{
-    Calibration, Checkpoint, FileHeader, Folder, Pace, Source, Stage, Store, calibrate, convert,
-    shard_names, weight_dtype,
+    Calibration, Checkpoint, FileHeader, Folder, Pace, Progress, Source, Stage, Store, calibrate,
+    convert, shard_names, weight_dtype,
 };
 use siglip_web::classifier::Picture;
 use siglip_web::kernels::Numbers;
 use siglip_web::model::{SiglipConfig, parameters};
-use siglip_web::{Classifier, ClassifyOptions, Code, Dtype, Error, LabelSet, LoadOptions};
+use siglip_web::{
+    Backend, Classifier, ClassifyOptions, Code, Dtype, Error, LabelSet, LoadOptions, device,
+};
 
 fn load(source: &Memory) -> Result<Checkpoint, Error> {
     Checkpoint::load(source, &LoadOptions::exact(), &Device::flex())
@@ -385,6 +387,14 @@ fn load_stored(
         pace,
         &mut |_| {},
     ))
+}
+
+/// As it is, on any device.
+fn load_on(device: &Device, source: &impl Source) -> Result<Classifier, Error> {
+    let options = LoadOptions::exact();
+    let progress = &mut |_: Progress| {};
+    let load = Classifier::load_async(source, (), &options, device, &(), progress);
+    pollster::block_on(load)
 }
 
 fn held_as(dtype: Dtype) -> LoadOptions {
@@ -1029,6 +1039,46 @@ fn packed_weights_that_are_not_finite_are_named_too() {
             assert!(
                 error.message().contains(&named),
                 "{dtype:?} as {held:?}: {error}"
+            );
+        }
+    }
+}
+
+/// The weights are finite, what comes of them is not.
+#[test]
+fn sums_that_overflow_are_an_error_on_both_devices_and_never_an_answer() {
+    let devices = [
+        Device::flex(),
+        #[cfg(feature = "webgpu")]
+        device::open(Backend::WebGpu).unwrap(),
+    ];
+    let (header, _) = parts(&TINY.source().files["model.safetensors"]);
+    let tensors = header.as_object().unwrap();
+    for (tensor, info) in tensors.iter().filter(|(name, _)| name.contains('.')) {
+        let mut source = TINY.source();
+        let start = place_of(&source, tensor);
+        let offsets = &info["data_offsets"];
+        let length = offsets[1].as_u64().unwrap() - offsets[0].as_u64().unwrap();
+        let file = source.files.get_mut("model.safetensors").unwrap();
+        for number in file[start..start + length as usize].chunks_exact_mut(4) {
+            // 1.7e38, with the sign that it had.
+            let sign = number[3] & 0x80;
+            number.copy_from_slice(&1.7e38_f32.to_le_bytes());
+            number[3] |= sign;
+        }
+        for device in &devices {
+            let classified = load_on(device, &source).and_then(|mut classifier| {
+                classifier.classify(PICTURE, &LABELS, &ClassifyOptions::default())
+            });
+            let error = classified.expect_err(tensor);
+            let codes = match *device == Device::flex() {
+                true => &[Code::BadModel][..],
+                // What overflows on a GPU alone is not the model's fault for sure.
+                false => &[Code::BadModel, Code::DeviceLost],
+            };
+            assert!(
+                codes.contains(&error.code()),
+                "{device:?}, {tensor}: {error}"
             );
         }
     }

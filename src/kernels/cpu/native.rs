@@ -112,6 +112,10 @@ pub fn attention(
         return plain::attention::<Flex>(query, key, value, heads);
     }
     let shape = query.shape();
+    // burn-flex takes scores that are no numbers for those of masked keys, and gives an answer without them.
+    if [&query, &key].into_iter().any(may_overflow) {
+        return tensor::<3>(vec![f32::NAN; shape.num_elements()], shape.dims());
+    }
     let split = |x: FloatTensor<Flex>| {
         let [batch, tokens, hidden] = x.shape().dims();
         let heads_last = Flex::float_reshape(x, Shape::new([batch, tokens, heads, hidden / heads]));
@@ -127,6 +131,16 @@ pub fn attention(
         AttentionModuleOptions::default(),
     );
     Flex::float_reshape(Flex::float_swap_dims(y, 1, 2), shape)
+}
+
+/// Whether there are numbers whose products may not be finite. Queries and keys that make sense are far from it.
+fn may_overflow(x: &FloatTensor<Flex>) -> bool {
+    const LARGEST: f32 = 1e18;
+    let x = x.to_contiguous();
+    let values: &[f32] = x.storage();
+    // Without branches, so that it goes in lanes; the bits of what is infinite or none are larger than any number's.
+    let magnitudes = values.iter().map(|value| value.to_bits() & 0x7fff_ffff);
+    magnitudes.fold(0, u32::max) > LARGEST.to_bits()
 }
 
 /// `x [rows, hidden]`, `gamma` and `beta [hidden]` → `[rows, hidden]`.
