@@ -84,6 +84,7 @@ ${sections.join("\n")}
   pretended answers of other sites, as Chromium's driver does it. That the page opens and answers is tested in every browser.
 - Downloads, faults and threads (\`download\`, \`faults\`, \`threads\`): most would run in Firefox (\`BROWSER=firefox node --test tests/browser/download.test.mjs\`), but
   take minutes each time; filling the disk needs Chromium's developer tools. That a model is kept, and that loads get their threads, is tested in every browser that can.
+- GPUs with silent faults (\`gpu\`): of the browsers tested here only Chromium has WebGPU without a switch.
 
 ## Why not
 
