@@ -59,9 +59,10 @@ fn assert_close<const D: usize>(what: &str, got: Tensor<D>, expected: Tensor<D>)
 }
 
 /// Activation, and whether there is a residual.
-const EPILOGUES: [(Option<Activation>, bool); 3] = [
+const EPILOGUES: [(Option<Activation>, bool); 4] = [
     (None, false),
     (Some(Activation::GeluTanh), false),
+    (Some(Activation::Gelu), false),
     (None, true),
 ];
 

@@ -380,7 +380,11 @@ fn bad_options_are_named() {
     let mut bytes = std::fs::read(&weights).unwrap();
     let last = bytes.len() - 4;
     for (value, code, words) in [
-        (f32::NAN, Code::BadModel, &["post_layernorm", "not a number"][..]),
+        (
+            f32::NAN,
+            Code::BadModel,
+            &["post_layernorm", "not a number"][..],
+        ),
         (f32::MAX, Code::BadInput, &["step 1", "diverged"]),
     ] {
         bytes[last..].copy_from_slice(&value.to_le_bytes());

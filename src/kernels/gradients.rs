@@ -66,7 +66,7 @@ pub(crate) trait Derivatives: Kernels {
 pub(super) mod plain {
     use super::*;
     pub use crate::kernels::plain::{activate, scaled_softmax};
-    use crate::kernels::plain::{gelu_sigmoid, scalar};
+    use crate::kernels::plain::{gelu_sigmoid, normal_distribution, scalar};
 
     pub fn activate_backward<B: Backend>(
         x: FloatTensor<B>,
@@ -83,6 +83,16 @@ pub(super) mod plain {
                 let rest = B::float_sub(s.clone(), B::float_mul(s.clone(), s.clone()));
                 let slope = B::float_mul(B::float_mul(x, rest), v);
                 B::float_mul(gradient, B::float_add(s, slope))
+            }
+            Activation::Gelu => {
+                // Φ(x) + x·φ(x), with the normal distribution and its density e^(−x²/2) / √(2π).
+                let distribution = normal_distribution::<B>(x.clone());
+                let square = B::float_mul(x.clone(), x.clone());
+                let density = B::float_exp(B::float_mul_scalar(square, scalar(-0.5)));
+                let density =
+                    B::float_mul_scalar(density, scalar(std::f64::consts::TAU.sqrt().recip()));
+                let slope = B::float_add(distribution, B::float_mul(x, density));
+                B::float_mul(gradient, slope)
             }
         }
     }

@@ -35,7 +35,24 @@ pub fn linear<B: Backend>(
             let product = B::float_mul(y, B::float_add_scalar(tanh, scalar(1.0)));
             B::float_mul_scalar(product, scalar(0.5))
         }
+        Epilogue::Activation(Activation::Gelu) => {
+            let doubled = normal_distribution_twice::<B>(y.clone());
+            B::float_mul_scalar(B::float_mul(y, doubled), scalar(0.5))
+        }
     }
+}
+
+/// `1 + erf(x / √2)`
+#[cfg(any(not(target_family = "wasm"), feature = "train"))]
+fn normal_distribution_twice<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
+    let scaled = B::float_mul_scalar(x, scalar(std::f64::consts::FRAC_1_SQRT_2));
+    B::float_add_scalar(B::float_erf(scaled), scalar(1.0))
+}
+
+/// `(1 + erf(x / √2)) / 2`
+#[cfg(feature = "train")]
+pub(super) fn normal_distribution<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
+    B::float_mul_scalar(normal_distribution_twice::<B>(x), scalar(0.5))
 }
 
 #[cfg(feature = "train")]
@@ -44,6 +61,10 @@ pub fn activate<B: Backend>(x: FloatTensor<B>, activation: Activation) -> FloatT
         Activation::GeluTanh => {
             let sigmoid = gelu_sigmoid::<B>(x.clone());
             B::float_mul(x, sigmoid)
+        }
+        Activation::Gelu => {
+            let distribution = normal_distribution::<B>(x.clone());
+            B::float_mul(x, distribution)
         }
     }
 }

@@ -14,14 +14,17 @@ pub fn linear<const D: usize>(
     let y = burn::tensor::module::linear(x, weight.transpose(), Some(bias));
     match epilogue {
         Epilogue::None => y,
-        Epilogue::Activation(Activation::GeluTanh) => gelu_tanh(y),
+        Epilogue::Activation(activation) => activate(y, activation),
         Epilogue::Add(residual) => Tensor::<2>::from_dispatch(residual).reshape(y.dims()) + y,
     }
 }
 
-/// `gelu_pytorch_tanh`.
-pub fn gelu_tanh<const D: usize>(x: Tensor<D>) -> Tensor<D> {
-    activation::gelu_approximate(x)
+/// See [`Activation`].
+pub fn activate<const D: usize>(x: Tensor<D>, kind: Activation) -> Tensor<D> {
+    match kind {
+        Activation::GeluTanh => activation::gelu_approximate(x),
+        Activation::Gelu => activation::gelu(x),
+    }
 }
 
 /// See [`attention`](super::attention). One head after the other, so that only one head's scores exist at a time.

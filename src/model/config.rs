@@ -230,8 +230,9 @@ fn positive(section: &str, key: &str, value: usize) -> Result<usize> {
 fn activation(section: &str, name: &str) -> Result<Activation> {
     match name {
         "gelu_pytorch_tanh" => Ok(Activation::GeluTanh),
+        "gelu" => Ok(Activation::Gelu),
         other => Err(Error::unsupported(format!(
-            "config.json: {section}.hidden_act {other:?} is not supported; SigLIP uses \"gelu_pytorch_tanh\""
+            "config.json: {section}.hidden_act {other:?} is not supported; SigLIP uses \"gelu_pytorch_tanh\", or \"gelu\" for the exact form"
         ))),
     }
 }

@@ -234,9 +234,7 @@ impl Run {
         let hidden = self
             .linear(&format!("{name}.fc1"), &mut packed.fc1, &exact.fc1, x, None)
             .await?;
-        let activate = |x| match exact.activation {
-            Activation::GeluTanh => kernels::reference::gelu_tanh(x),
-        };
+        let activate = |x| kernels::reference::activate(x, exact.activation);
         let hidden = Both {
             packed: activate(hidden.packed),
             exact: activate(hidden.exact),

@@ -3,7 +3,7 @@
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
-use super::functions::gelu_tanh;
+use super::functions::{gelu, gelu_tanh};
 use super::lanes::{Lanes, WIDTH, add, load, to_array};
 use super::panel::PANEL;
 use super::parallel::for_chunks;
@@ -96,6 +96,9 @@ impl LayerOutput<'_> {
             EpilogueRef::None => self.write_as(first_row, sums, None, |sum, _| sum),
             EpilogueRef::Activation(Activation::GeluTanh) => {
                 self.write_as(first_row, sums, None, |sum, _| gelu_tanh(sum));
+            }
+            EpilogueRef::Activation(Activation::Gelu) => {
+                self.write_as(first_row, sums, None, |sum, _| gelu(sum));
             }
             EpilogueRef::Add(residual) => self.write_as(first_row, sums, Some(residual), add),
         }

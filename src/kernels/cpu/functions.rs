@@ -83,6 +83,57 @@ pub fn gelu_tanh(x: Lanes) -> Lanes {
     divide(x, add(splat(1.0), exp(multiply(x, factor))))
 }
 
+/// `x/2 · (1 + erf(x / √2))`
+#[inline(always)]
+pub fn gelu(x: Lanes) -> Lanes {
+    let erf = erf(multiply(x, splat(std::f32::consts::FRAC_1_SQRT_2)));
+    multiply(multiply(x, splat(0.5)), add(splat(1.0), erf))
+}
+
+/// erf as Eigen has it: an odd polynomial by an even one, up to 4, where erf is 1 to the last bit.
+#[inline(always)]
+fn erf(x: Lanes) -> Lanes {
+    const NUMERATOR: [f32; 7] = [
+        -2.726_142_3e-10,
+        2.770_681_5e-8,
+        -2.101_024e-6,
+        -5.692_506_5e-5,
+        -7.349_906_4e-4,
+        -2.954_6e-3,
+        -1.609_603_3e-2,
+    ];
+    const DENOMINATOR: [f32; 5] = [
+        -1.456_607_15e-5,
+        -2.133_740_5e-4,
+        -1.682_827e-3,
+        -7.373_329_3e-3,
+        -1.426_473_9e-2,
+    ];
+    let x = lesser(greater(x, splat(-4.0)), splat(4.0));
+    let square = multiply(x, x);
+    let of = |first: f32, rest: &[f32]| {
+        rest.iter().fold(splat(first), |sum, term| {
+            multiply_add(sum, square, splat(*term))
+        })
+    };
+    let numerator = of(NUMERATOR[0], &NUMERATOR[1..]);
+    divide(
+        multiply(x, numerator),
+        of(DENOMINATOR[0], &DENOMINATOR[1..]),
+    )
+}
+
+/// The derivative of [`gelu`]: `Φ(x) + x·φ(x)` with the normal distribution and its density.
+#[cfg(all(feature = "train", not(target_family = "wasm")))]
+#[inline(always)]
+pub fn gelu_slope(x: Lanes) -> Lanes {
+    const HEIGHT: f32 = 0.398_942_3;
+    let erf = erf(multiply(x, splat(std::f32::consts::FRAC_1_SQRT_2)));
+    let distribution = multiply(splat(0.5), add(splat(1.0), erf));
+    let density = exp(multiply(multiply(x, x), splat(-0.5)));
+    multiply_add(multiply(x, splat(HEIGHT)), density, distribution)
+}
+
 /// The derivative of [`gelu_tanh`]: `x·s(v)` with `v = 2u` has the slope `s + x·s·(1 − s)·v′`.
 #[cfg(all(feature = "train", not(target_family = "wasm")))]
 #[inline(always)]
@@ -202,6 +253,33 @@ mod tests {
         assert_eq!(of(gelu_tanh, 1e4), 1e4);
         assert!(of(gelu_tanh, -1e4).abs() < 1e-30);
         assert!(of(gelu_tanh, f32::NAN).is_nan());
+    }
+
+    #[test]
+    fn gelu_is_the_area_under_the_bell_curve() {
+        // Simpson's rule over the normal distribution's density, from 0 on.
+        let distribution = |x: f64| {
+            let density = |t: f64| (-t * t / 2.0).exp() / std::f64::consts::TAU.sqrt();
+            let (steps, step) = (200, x / 400.0);
+            let area: f64 = (0..steps)
+                .map(|i| f64::from(2 * i))
+                .map(|i| {
+                    density(i * step) + 4.0 * density((i + 1.0) * step) + density((i + 2.0) * step)
+                })
+                .sum();
+            0.5 + area * step / 3.0
+        };
+        for i in -1200..1200 {
+            let x = f64::from(i) * 0.01;
+            let (expected, got) = (x * distribution(x), f64::from(of(gelu, x as f32)));
+            assert!(
+                (got - expected).abs() < 1e-6 * x.abs().max(1.0),
+                "gelu({x}) = {got}, not {expected}"
+            );
+        }
+        assert_eq!(of(gelu, 1e4), 1e4);
+        assert!(of(gelu, -1e4).abs() < 1e-3);
+        assert!(of(gelu, f32::NAN).is_nan());
     }
 
     #[test]

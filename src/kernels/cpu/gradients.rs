@@ -9,7 +9,7 @@ use burn::backend::{Flex, TensorMetadata};
 use burn::tensor::{Shape, TensorData};
 use rayon::prelude::*;
 
-use super::functions::{self, exponentials, gelu_tanh, gelu_tanh_slope};
+use super::functions::{self, exponentials, gelu, gelu_slope, gelu_tanh, gelu_tanh_slope};
 use super::native::add;
 use crate::kernels::Activation;
 use crate::kernels::gradients::Derivatives;
@@ -27,6 +27,10 @@ impl Derivatives for Flex {
                 y.copy_from_slice(x);
                 functions::map(y, gelu_tanh);
             }
+            Activation::Gelu => {
+                y.copy_from_slice(x);
+                functions::map(y, gelu);
+            }
         })
     }
 
@@ -36,13 +40,14 @@ impl Derivatives for Flex {
         activation: Activation,
     ) -> FloatTensor<Self> {
         let [x, gradient] = [x, gradient].map(|t| t.to_contiguous());
-        map([&x, &gradient], |[x, gradient], y| match activation {
-            Activation::GeluTanh => {
-                y.copy_from_slice(x);
-                functions::map(y, gelu_tanh_slope);
-                for (y, g) in y.iter_mut().zip(gradient) {
-                    *y *= g;
-                }
+        map([&x, &gradient], |[x, gradient], y| {
+            y.copy_from_slice(x);
+            match activation {
+                Activation::GeluTanh => functions::map(y, gelu_tanh_slope),
+                Activation::Gelu => functions::map(y, gelu_slope),
+            }
+            for (y, g) in y.iter_mut().zip(gradient) {
+                *y *= g;
             }
         })
     }
@@ -244,20 +249,21 @@ mod tests {
 
     #[test]
     fn each_equals_its_plain_form_on_sizes_that_no_block_divides() {
-        let gelu = Activation::GeluTanh;
         for (rows, columns) in [(1, 4), (3, 7), (200, 64), (333, 100)] {
             let (x, g) = (given(&[rows, columns], 3), given(&[rows, columns], 500));
             let what = |name: &str| format!("{name} of {rows} × {columns}");
-            assert_close(
-                &what("activate"),
-                Flex::activate(x.clone(), gelu),
-                plain::activate::<Flex>(x.clone(), gelu),
-            );
-            assert_close(
-                &what("activate_backward"),
-                Flex::activate_backward(x.clone(), g.clone(), gelu),
-                plain::activate_backward::<Flex>(x.clone(), g.clone(), gelu),
-            );
+            for gelu in [Activation::GeluTanh, Activation::Gelu] {
+                assert_close(
+                    &what("activate"),
+                    Flex::activate(x.clone(), gelu),
+                    plain::activate::<Flex>(x.clone(), gelu),
+                );
+                assert_close(
+                    &what("activate_backward"),
+                    Flex::activate_backward(x.clone(), g.clone(), gelu),
+                    plain::activate_backward::<Flex>(x.clone(), g.clone(), gelu),
+                );
+            }
             assert_close(
                 &what("sum_rows"),
                 Flex::sum_rows(x.clone()),

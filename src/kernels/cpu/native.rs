@@ -36,6 +36,10 @@ pub fn linear(
             add(row, bias);
             functions::map(row, functions::gelu_tanh);
         }),
+        Epilogue::Activation(Activation::Gelu) => rows.for_each(|row| {
+            add(row, bias);
+            functions::map(row, functions::gelu);
+        }),
         Epilogue::Add(residual) => {
             let residual = residual.to_contiguous();
             let residual: &[f32] = residual.storage();

@@ -26,6 +26,16 @@ fn gelu_tanh(x: vec4<f32>) -> vec4<f32> {
     return 0.5 * x * (1.0 + tanh(clamp(u, vec4<f32>(-10.0), vec4<f32>(10.0))));
 }
 
+// erf is an odd polynomial by an even one, as in src/kernels/cpu/functions.rs.
+fn gelu(x: vec4<f32>) -> vec4<f32> {
+    let z = clamp(0.7071067812 * x, vec4<f32>(-4.0), vec4<f32>(4.0));
+    let s = z * z;
+    let numerator = ((((((-2.7261423e-10 * s + 2.7706815e-8) * s - 2.101024e-6) * s - 5.6925065e-5) * s - 7.3499064e-4) * s
+        - 2.9546e-3) * s - 1.6096033e-2) * z;
+    let denominator = (((-1.45660715e-5 * s - 2.1337405e-4) * s - 1.682827e-3) * s - 7.3733293e-3) * s - 1.4264739e-2;
+    return 0.5 * x * (1.0 + numerator / denominator);
+}
+
 // Four results of a row, from column 4 · column on.
 fn store(part: u32, row: u32, column: u32, sum: vec4<f32>) {
     if row < sizes.x && column < OUTPUTS {

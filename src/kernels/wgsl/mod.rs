@@ -222,6 +222,7 @@ fn linear<const N: usize>(
     let (kind, residual) = match epilogue {
         Epilogue::None => (EpilogueKind::None, None),
         Epilogue::Activation(Activation::GeluTanh) => (EpilogueKind::GeluTanh, None),
+        Epilogue::Activation(Activation::Gelu) => (EpilogueKind::Gelu, None),
         Epilogue::Add(residual) => (EpilogueKind::Add, Some(contiguous(residual))),
     };
     let dtype = operands[0].0.dtype();

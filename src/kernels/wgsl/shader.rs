@@ -94,6 +94,7 @@ fn buffer(binding: usize, name: &str, element: &str) -> String {
 pub enum EpilogueKind {
     None,
     GeluTanh,
+    Gelu,
     /// Adds a buffer that is bound behind the biases.
     Add,
 }
@@ -224,6 +225,7 @@ impl Linear {
                     "epilogue",
                     match self.epilogue {
                         EpilogueKind::GeluTanh => "gelu_tanh(sum)",
+                        EpilogueKind::Gelu => "gelu(sum)",
                         EpilogueKind::None | EpilogueKind::Add => "sum",
                     },
                 ),
