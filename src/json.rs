@@ -27,6 +27,36 @@ pub(crate) fn parse<'a, T: Deserialize<'a>>(file: &str, bytes: &'a [u8]) -> Resu
     })
 }
 
+/// `bytes` without what Python writes and JSON doesn't have: `NaN` and infinities become null, which whoever reads such a key refuses.
+pub(crate) fn without_constants(bytes: Vec<u8>) -> Vec<u8> {
+    const CONSTANTS: [&[u8]; 3] = [b"NaN", b"-Infinity", b"Infinity"];
+    let mut out = Vec::new();
+    let (mut copied, mut at, mut in_string) = (0, 0, false);
+    while at < bytes.len() {
+        match bytes[at] {
+            b'"' => in_string = !in_string,
+            b'\\' if in_string => at += 1,
+            b'N' | b'-' | b'I' if !in_string => {
+                let rest = &bytes[at..];
+                if let Some(constant) = CONSTANTS.iter().find(|word| rest.starts_with(word)) {
+                    out.extend_from_slice(&bytes[copied..at]);
+                    out.extend_from_slice(b"null");
+                    at += constant.len();
+                    copied = at;
+                    continue;
+                }
+            }
+            _ => {}
+        }
+        at += 1;
+    }
+    if copied == 0 {
+        return bytes;
+    }
+    out.extend_from_slice(&bytes[copied..]);
+    out
+}
+
 /// The bytes after a byte order mark, which JSON must not have but files do.
 pub(crate) fn without_mark(bytes: &[u8]) -> &[u8] {
     bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes)
@@ -72,7 +102,7 @@ pub(crate) fn check_not_a_stand_in(file: &str, start: &[u8]) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::check_not_a_stand_in;
+    use super::*;
 
     #[test]
     fn a_servers_error_is_no_file() {
@@ -96,5 +126,14 @@ mod tests {
         ] {
             assert!(check_not_a_stand_in("preprocessor_config.json", file.as_bytes()).is_ok());
         }
+    }
+
+    #[test]
+    fn constants_of_python_become_null_outside_of_strings() {
+        let given = br#"{"NaN": [NaN, -Infinity,Infinity], "a\"NaN": "Infinity", "b": -1}"#;
+        let expected = r#"{"NaN": [null, null,null], "a\"NaN": "Infinity", "b": -1}"#;
+        assert_eq!(without_constants(given.to_vec()), expected.as_bytes());
+        let plain = br#"{"a": -1.5e-3, "b": "NaN"}"#.to_vec();
+        assert_eq!(without_constants(plain.clone()), plain);
     }
 }

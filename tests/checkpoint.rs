@@ -1289,3 +1289,305 @@ fn a_classifier_moves_between_threads() {
         .unwrap();
     assert_eq!(got, expected);
 }
+
+/// A folder of the fixtures, in memory.
+fn folder(name: &str) -> Memory {
+    let path = format!("{}/tests/fixtures/model/{name}", env!("CARGO_MANIFEST_DIR"));
+    let mut source = Memory::default();
+    for entry in std::fs::read_dir(path).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+        source.files.insert(name, std::fs::read(path).unwrap());
+    }
+    source
+}
+
+/// Tensors of a file by name: format, shape and bytes.
+fn tensors(file: &[u8]) -> BTreeMap<String, (String, Vec<usize>, Vec<u8>)> {
+    let (header, data) = parts(file);
+    let tensors = header.as_object().unwrap().iter();
+    let tensors = tensors.filter(|(name, _)| *name != "__metadata__");
+    let tensors = tensors.map(|(name, info)| {
+        let offset = |i: usize| info["data_offsets"][i].as_u64().unwrap() as usize;
+        let shape = info["shape"].as_array().unwrap().iter();
+        let shape = shape.map(|side| side.as_u64().unwrap() as usize).collect();
+        let bytes = data[offset(0)..offset(1)].to_vec();
+        let dtype = info["dtype"].as_str().unwrap().to_owned();
+        (name.clone(), (dtype, shape, bytes))
+    });
+    tensors.collect()
+}
+
+/// The file of these tensors.
+fn file_of(tensors: &BTreeMap<String, (String, Vec<usize>, Vec<u8>)>) -> Vec<u8> {
+    let (mut header, mut data) = (serde_json::Map::new(), Vec::new());
+    for (name, (dtype, shape, bytes)) in tensors {
+        let start = data.len();
+        data.extend_from_slice(bytes);
+        let info = serde_json::json!({"dtype": dtype, "shape": shape, "data_offsets": [start, data.len()]});
+        header.insert(name.clone(), info);
+    }
+    safetensors(&serde_json::Value::from(header).to_string(), &data)
+}
+
+/// Does a folder give the logits that its `classify.json` has, from its files and from what is kept of them?
+fn assert_golden(name: &str) {
+    let source = folder(name);
+    let golden: serde_json::Value = serde_json::from_slice(&source.files["classify.json"]).unwrap();
+    let list = |key: &str| golden[key].as_array().unwrap().clone();
+    let labels = list("labels");
+    let labels: Vec<&str> = labels.iter().map(|label| label.as_str().unwrap()).collect();
+    for (dtype, bound) in [(Dtype::F32, 1e-4), (Dtype::F16, 0.05), (Dtype::Q8, 0.7)] {
+        let store = MemoryStore::default();
+        // The second time from the store.
+        for _ in 0..2 {
+            let mut classifier = load_stored(&source, store.clone(), &held_as(dtype), &()).unwrap();
+            assert_eq!(classifier.checkpoint().unused, [""; 0], "{name}");
+            let options = ClassifyOptions::default();
+            let results = classifier.classify(PICTURE, &labels, &options).unwrap();
+            for (label, expected) in labels.iter().zip(list("logits")) {
+                let got = results.iter().find(|r| r.label == *label).unwrap().logit;
+                let error = (f64::from(got) - expected.as_f64().unwrap()).abs();
+                assert!(
+                    error < bound,
+                    "{name} {dtype:?} {label}: {got}, the reference has {expected}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn files_that_mlx_wrote_give_what_transformers_computes_with_their_numbers() {
+    for name in ["mlx-8bit", "mlx-mixed"] {
+        assert_golden(name);
+        let source = folder(name);
+        // Written anew in our own format, the numbers are the same.
+        let mut direct = load_stored(&source, (), &held_as(Dtype::Q8), &()).unwrap();
+        let mut anew = converted(&source, Dtype::Q8, None, None);
+        let config = TINY.source().files["config.json"].clone();
+        anew.files.insert("config.json".into(), config);
+        let mut anew = load_stored(&anew, (), &LoadOptions::default(), &()).unwrap();
+        assert_eq!(logits(&mut anew), logits(&mut direct));
+    }
+}
+
+#[test]
+fn rows_of_a_table_that_mlx_quantized_are_read_one_by_one() {
+    const ROWS: usize = 300_000;
+    let mut source = folder("mlx-8bit");
+    let mut all = tensors(&source.files["model.safetensors"]);
+    let stem = "text_model.text_model.embeddings.token_embedding";
+    for field in ["weight", "scales", "biases"] {
+        let (_, shape, bytes) = all.get_mut(&format!("{stem}.{field}")).unwrap();
+        shape[0] = ROWS;
+        let row = bytes.len() / 256;
+        bytes.resize(ROWS * row, 0);
+    }
+    source
+        .files
+        .insert("model.safetensors".into(), file_of(&all));
+    let mut config: serde_json::Value =
+        serde_json::from_slice(&source.files["config.json"]).unwrap();
+    config["text_config"]["vocab_size"] = ROWS.into();
+    source
+        .files
+        .insert("config.json".into(), config.to_string().into_bytes());
+    let whole = held_as(Dtype::F32).with_whole_table();
+    let expected = logits(&mut load_stored(&source, (), &whole, &()).unwrap());
+    source.reads.lock().unwrap().clear();
+    let mut classifier = load_stored(&source, (), &held_as(Dtype::F32), &()).unwrap();
+    assert_eq!(logits(&mut classifier), expected);
+    assert!(source.bytes_read() < 1 << 20, "{}", source.bytes_read());
+}
+
+#[test]
+fn quantized_files_that_do_not_fit_are_named_with_both_shapes() {
+    let mut source = folder("mlx-8bit");
+    source.files.insert(
+        "config.json".into(),
+        TINY.source().files["config.json"].clone(),
+    );
+    fails(&source, Code::BadModel, &["quantization", "[", "64"]);
+    let name = "vision_model.vision_model.encoder.layers.0.mlp.fc1";
+    for field in ["scales", "biases", "weight"] {
+        let mut source = folder("mlx-8bit");
+        let mut all = tensors(&source.files["model.safetensors"]);
+        let (_, shape, bytes) = all.get_mut(&format!("{name}.{field}")).unwrap();
+        shape[0] -= 1;
+        bytes.truncate(bytes.len() / (shape[0] + 1) * shape[0]);
+        source
+            .files
+            .insert("model.safetensors".into(), file_of(&all));
+        fails(&source, Code::BadModel, &[name, "[159", "[160"]);
+    }
+    let mut source = folder("mlx-8bit");
+    let mut config: serde_json::Value =
+        serde_json::from_slice(&source.files["config.json"]).unwrap();
+    config["quantization"]["mode"] = "mxfp4".into();
+    source
+        .files
+        .insert("config.json".into(), config.to_string().into_bytes());
+    fails(&source, Code::Unsupported, &["mxfp4", "affine"]);
+}
+
+#[test]
+fn weights_that_open_clip_wrote_give_what_open_clip_computes() {
+    assert_golden("open-clip");
+}
+
+#[test]
+fn tensors_of_open_clip_that_hold_several_parameters_are_checked_as_a_whole() {
+    for (name, rows) in [
+        ("visual.trunk.blocks.0.attn.qkv.weight", 3 * 64 + 1),
+        ("text.transformer.resblocks.1.attn.in_proj_bias", 3 * 64 - 1),
+        ("visual.trunk.attn_pool.q.weight", 3 * 64),
+        ("visual.trunk.attn_pool.kv.weight", 64),
+        ("visual.trunk.pos_embed", 2),
+    ] {
+        let mut source = folder("open-clip");
+        let mut all = tensors(&source.files["model.safetensors"]);
+        let (_, shape, bytes) = all.get_mut(name).unwrap();
+        bytes.resize(bytes.len() / shape[0] * rows, 0);
+        shape[0] = rows;
+        source
+            .files
+            .insert("model.safetensors".into(), file_of(&all));
+        fails(&source, Code::BadModel, &[name]);
+    }
+}
+
+#[test]
+fn open_clip_folders_that_are_no_siglip_are_refused_by_the_key() {
+    let path = format!(
+        "{}/tests/fixtures/configs/open_clip.json",
+        env!("CARGO_MANIFEST_DIR")
+    );
+    let configs: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let mut source = folder("open-clip");
+    source.files.remove("config.json");
+    let weights = source.files.remove("model.safetensors").unwrap();
+    source
+        .files
+        .insert("open_clip_model.safetensors".into(), weights);
+    let mut with = |change: &dyn Fn(&mut serde_json::Value)| {
+        let mut config = configs["ViT-B-16-SigLIP"]["open_clip_config"].clone();
+        change(&mut config);
+        source.files.insert(
+            "open_clip_config.json".into(),
+            config.to_string().into_bytes(),
+        );
+        source.clone()
+    };
+    // The weights are found, and are too small for a ViT-B.
+    let words = &["open_clip_model.safetensors", "[64]", "[768]"];
+    fails(&with(&|_| ()), Code::BadModel, words);
+    for (section, key, value) in [
+        ("vision_cfg", "timm_model_name", "convnext_base".into()),
+        (
+            "vision_cfg",
+            "timm_model_name",
+            "vit_base_patch16_siglip_gap_224".into(),
+        ),
+        ("vision_cfg", "timm_pool", "avg".into()),
+        ("vision_cfg", "timm_proj", "linear".into()),
+        ("vision_cfg", "image_size", serde_json::json!([224, 256])),
+        ("text_cfg", "pool_type", "argmax".into()),
+        ("text_cfg", "proj_bias", false.into()),
+        ("text_cfg", "qk_norm", true.into()),
+        ("text_cfg", "hf_model_name", "roberta-base".into()),
+        (
+            "text_cfg",
+            "act_kwargs",
+            serde_json::json!({"approximate": "quick"}),
+        ),
+        (
+            "text_cfg",
+            "tokenizer_kwargs",
+            serde_json::json!({"clean": "lower"}),
+        ),
+        ("text_cfg", "tokenizer_kwargs", serde_json::Value::Null),
+    ] {
+        let broken = with(&|config| config["model_cfg"][section][key] = value.clone());
+        fails(
+            &broken,
+            Code::Unsupported,
+            &["open_clip_config.json", section, key],
+        );
+    }
+    for (key, value) in [("resize_mode", "shortest"), ("interpolation", "random")] {
+        let broken = with(&|config| config["preprocess_cfg"][key] = value.into());
+        fails(
+            &broken,
+            Code::Unsupported,
+            &["open_clip_config.json", "preprocess_cfg", key],
+        );
+    }
+    let broken = with(&|config| config["model_cfg"]["text_cfg"]["width"] = 0.into());
+    fails(
+        &broken,
+        Code::BadModel,
+        &["open_clip_config.json", "text_config.hidden_size"],
+    );
+    // Nothing of open_clip: the usual message.
+    let mut bare = source.clone();
+    bare.files.remove("open_clip_config.json");
+    fails(&bare, Code::BadModel, &["config.json", "missing"]);
+}
+
+#[test]
+fn a_folder_as_transformers_5_saves_it() {
+    let mut source = TINY.source();
+    let mut expected = load_stored(&source, (), &held_as(Dtype::F32), &()).unwrap();
+    let own = source.files.remove("preprocessor_config.json").unwrap();
+    let own: serde_json::Value = serde_json::from_slice(&own).unwrap();
+    let shared = serde_json::json!({"image_processor": own, "processor_class": "SiglipProcessor"});
+    source.files.insert(
+        "processor_config.json".into(),
+        shared.to_string().into_bytes(),
+    );
+    // A byte order mark, and what Python writes for numbers that are none.
+    let config = String::from_utf8(source.files["config.json"].clone()).unwrap();
+    let config = format!(
+        "\u{feff}{}",
+        config.replacen('{', "{\"unread\": [NaN, -Infinity],", 1)
+    );
+    source
+        .files
+        .insert("config.json".into(), config.clone().into_bytes());
+    let mut loaded = load_stored(&source, (), &held_as(Dtype::F32), &()).unwrap();
+    assert_eq!(logits(&mut loaded), logits(&mut expected));
+    // A key that is read must be a number.
+    let config = config.replace("\"layer_norm_eps\": 1e-06", "\"layer_norm_eps\": NaN");
+    source
+        .files
+        .insert("config.json".into(), config.into_bytes());
+    fails(&source, Code::BadModel, &["config.json"]);
+    // An older one doesn't say how pictures are prepared.
+    let mut source = TINY.source();
+    source.files.remove("preprocessor_config.json");
+    source.files.insert(
+        "processor_config.json".into(),
+        br#"{"processor_class": "SiglipProcessor"}"#.to_vec(),
+    );
+    fails(
+        &source,
+        Code::BadModel,
+        &["preprocessor_config.json", "missing"],
+    );
+}
+
+#[test]
+fn a_folder_with_onnx_alone_says_what_to_use_instead() {
+    let mut source = TINY.source();
+    source.files.remove("model.safetensors");
+    source.files.insert("onnx/model.onnx".into(), vec![8]);
+    fails(
+        &source,
+        Code::Unsupported,
+        &["onnx/model.onnx", "model.safetensors"],
+    );
+    let config = r#"{"model_type": "siglip", "vision_config": {}, "text_config": {}}"#;
+    let config = SiglipConfig::from_json(config.as_bytes()).unwrap();
+    assert_eq!(config.published(), Some("google/siglip-base-patch16-224"));
+}

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 use siglip_web::Code;
+use siglip_web::kernels::Activation;
 use siglip_web::model::{EncoderConfig, SiglipConfig, parameters};
 
 fn folder() -> PathBuf {
@@ -25,7 +26,11 @@ fn assert_encoder(name: &str, got: &EncoderConfig, expected: &Value) {
         expected["layer_norm_eps"], got.layer_norm_eps,
         "{name} layer_norm_eps"
     );
-    assert_eq!(expected["hidden_act"], "gelu_pytorch_tanh", "{name}");
+    let activation = match got.hidden_act {
+        Activation::GeluTanh => "gelu_pytorch_tanh",
+        Activation::Gelu => "gelu",
+    };
+    assert_eq!(expected["hidden_act"], activation, "{name}");
 }
 
 #[test]
@@ -165,4 +170,18 @@ fn bad_configurations_say_what_is_wrong() {
         assert_eq!(error.code(), code, "{json}: {error}");
         assert!(error.message().contains(word), "{json}: {error}");
     }
+}
+
+#[test]
+fn an_architecture_names_its_checkpoint_on_the_hub() {
+    let expected: Value =
+        serde_json::from_slice(&std::fs::read(folder().join("expected.json")).unwrap()).unwrap();
+    for name in expected.as_object().unwrap().keys() {
+        let json = std::fs::read(folder().join(format!("{name}.json"))).unwrap();
+        let config = SiglipConfig::from_json(&json).unwrap();
+        let google = format!("google/{name}");
+        assert_eq!(config.published(), Some(google.as_str()));
+    }
+    let own = br#"{"model_type": "siglip", "vision_config": {"image_size": 240}}"#;
+    assert_eq!(SiglipConfig::from_json(own).unwrap().published(), None);
 }

@@ -152,3 +152,37 @@ impl FixedLabels {
         }
     }
 }
+
+/// Whether a `config.json` says that weights are quantized with scales and biases, as MLX writes it.
+///
+/// # Errors
+/// `unsupported` for another scheme, naming it.
+pub(super) fn is_quantized(config: &[u8]) -> Result<bool> {
+    #[derive(Deserialize)]
+    struct Config {
+        quantization: Option<Quantization>,
+    }
+    #[derive(Deserialize)]
+    struct Quantization {
+        mode: Option<String>,
+    }
+    let config: Config = json::parse("config.json", config)?;
+    match config.quantization.map(|quantization| quantization.mode) {
+        None => Ok(false),
+        Some(None) => Ok(true),
+        Some(Some(mode)) if mode == "affine" => Ok(true),
+        Some(Some(mode)) => Err(Error::unsupported(format!(
+            "config.json: the quantization mode {mode:?} can't be read, only \"affine\""
+        ))),
+    }
+}
+
+/// Whether a `processor_config.json` says how pictures are prepared; older ones don't.
+///
+/// # Errors
+/// `bad-model` if it can't be read.
+pub(super) fn has_image_processor(processor: &[u8]) -> Result<bool> {
+    let processor: serde_json::Map<String, serde_json::Value> =
+        json::parse("processor_config.json", processor)?;
+    Ok(processor.contains_key("image_processor"))
+}

@@ -9,6 +9,7 @@ mod folder;
 pub mod format;
 mod load;
 mod memory;
+mod open_clip;
 mod ports;
 mod precision;
 mod safetensors;
@@ -31,13 +32,13 @@ pub use shards::shard;
 #[cfg(all(feature = "train", not(target_family = "wasm")))]
 pub use write::{StoredDtype, write_file, write_safetensors};
 
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::kernels::Dtype;
 use crate::model::{ParameterSpec, Siglip, SiglipConfig};
 use crate::preprocess::Preprocessor;
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::{Cleaning, Tokenizer};
 use format::FixedLabels;
-use load::{Loaded, Manifest, Ports, Wish, load_weights, optional, parsed, required};
+use load::{Hints, Loaded, Manifest, Ports, Wish, load_weights, optional, parsed, required};
 use precision::auto_dtype;
 
 /// How a checkpoint is loaded.
@@ -136,8 +137,13 @@ impl Checkpoint {
             let tokenizer = match &described.fixed {
                 Some(_) => None,
                 None => {
+                    let cleaning = match described.hints.open_clip {
+                        true => Cleaning::OpenClip,
+                        false => Cleaning::Class,
+                    };
                     let read = async |file: &'static str| optional(source, file).await;
-                    Some(Tokenizer::from_files(read, &described.config.text).await?)
+                    let text = &described.config.text;
+                    Some(Tokenizer::from_files(read, text, cleaning).await?)
                 }
             };
             pace.step().await?;
@@ -153,6 +159,7 @@ impl Checkpoint {
             dtype: options.dtype,
             auto: auto_dtype(parameters, device),
             whole_table: options.whole_table,
+            hints: described.hints,
         };
         #[cfg(feature = "webgpu")]
         let prepare = |dtype| load::prepare(config, &specs, dtype, device);
@@ -210,17 +217,23 @@ struct Described {
     config: SiglipConfig,
     fixed: Option<FixedLabels>,
     preprocessor: Preprocessor,
+    hints: Hints,
 }
 
 impl Described {
     async fn read(source: &impl Source, pace: &impl Pace) -> Result<Self> {
-        let config_json = required(source, "config.json").await?;
-        let config = SiglipConfig::from_json(&config_json)?;
-        let fixed = FixedLabels::from_config(&config_json)?;
-        let preprocessor = required(source, "preprocessor_config.json").await?;
-        let preprocessor = Preprocessor::from_json(&preprocessor)?;
-        let side = config.vision.image_size;
-        let (height, width) = preprocessor.size();
+        let described = match Self::transformers(source).await {
+            // open_clip's files may be beside a config.json for something else.
+            Err(error) if matches!(error.code(), Code::BadModel | Code::Unsupported) => {
+                match optional(source, open_clip::FILE).await? {
+                    Some(json) => Self::open_clip(&json)?,
+                    None => return Err(error),
+                }
+            }
+            described => described?,
+        };
+        let side = described.config.vision.image_size;
+        let (height, width) = described.preprocessor.size();
         if (height, width) != (side, side) {
             return Err(Error::bad_model(format!(
                 "preprocessor_config.json makes pictures of {width} × {height} pixels, config.json says {side} × {side}: \
@@ -228,10 +241,53 @@ impl Described {
             )));
         }
         pace.step().await?;
+        Ok(described)
+    }
+
+    async fn transformers(source: &impl Source) -> Result<Self> {
+        let json = required(source, "config.json").await?;
+        let config = SiglipConfig::from_json(&json)?;
         Ok(Self {
+            fixed: FixedLabels::from_config(&json)?,
+            preprocessor: preprocessor(source).await?,
+            hints: Hints {
+                quantized: format::is_quantized(&json)?,
+                open_clip: false,
+                published: config.published(),
+            },
             config,
-            fixed,
-            preprocessor,
         })
+    }
+
+    fn open_clip(json: &[u8]) -> Result<Self> {
+        let [config, preprocessor] = open_clip::as_transformers(json)?;
+        let told = |error: Error| {
+            let message = error.message();
+            let (file, read) = (open_clip::FILE, "read as transformers' files");
+            Error::new(error.code(), format!("{file}, {read}: {message}"))
+        };
+        let config = SiglipConfig::from_json(&config).map_err(told)?;
+        Ok(Self {
+            fixed: None,
+            preprocessor: Preprocessor::from_json(&preprocessor).map_err(told)?,
+            hints: Hints {
+                quantized: false,
+                open_clip: true,
+                published: config.published(),
+            },
+            config,
+        })
+    }
+}
+
+/// How pictures are prepared: from `preprocessor_config.json`, or from `processor_config.json`, where transformers 5 writes it.
+async fn preprocessor(source: &impl Source) -> Result<Preprocessor> {
+    let own = "preprocessor_config.json";
+    if let Some(json) = optional(source, own).await? {
+        return Preprocessor::from_json(&json);
+    }
+    match optional(source, "processor_config.json").await? {
+        Some(json) if format::has_image_processor(&json)? => Preprocessor::from_json(&json),
+        _ => Preprocessor::from_json(&required(source, own).await?),
     }
 }

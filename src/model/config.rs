@@ -118,6 +118,59 @@ impl SiglipConfig {
     }
 }
 
+/// What Google published under `google/` on the Hub in this form.
+const PUBLISHED: [&str; 25] = [
+    "google/siglip-base-patch16-224",
+    "google/siglip-base-patch16-256",
+    "google/siglip-base-patch16-256-multilingual",
+    "google/siglip-base-patch16-384",
+    "google/siglip-base-patch16-512",
+    "google/siglip-large-patch16-256",
+    "google/siglip-large-patch16-384",
+    "google/siglip-so400m-patch14-224",
+    "google/siglip-so400m-patch14-384",
+    "google/siglip-so400m-patch16-256-i18n",
+    "google/siglip2-base-patch16-224",
+    "google/siglip2-base-patch16-256",
+    "google/siglip2-base-patch16-384",
+    "google/siglip2-base-patch16-512",
+    "google/siglip2-base-patch32-256",
+    "google/siglip2-giant-opt-patch16-256",
+    "google/siglip2-giant-opt-patch16-384",
+    "google/siglip2-large-patch16-256",
+    "google/siglip2-large-patch16-384",
+    "google/siglip2-large-patch16-512",
+    "google/siglip2-so400m-patch14-224",
+    "google/siglip2-so400m-patch14-384",
+    "google/siglip2-so400m-patch16-256",
+    "google/siglip2-so400m-patch16-384",
+    "google/siglip2-so400m-patch16-512",
+];
+
+impl SiglipConfig {
+    /// The checkpoint of this architecture that Google published on the Hub, if there is one.
+    pub fn published(&self) -> Option<&'static str> {
+        let (vision, vocabulary) = (&self.vision, self.text.vocab_size);
+        let size = match vision.encoder.hidden_size {
+            768 => "base",
+            1024 => "large",
+            1152 => "so400m",
+            1536 => "giant-opt",
+            _ => return None,
+        };
+        let (family, languages) = match (vocabulary, size) {
+            (32_000, _) => ("siglip", ""),
+            (250_000, "base") => ("siglip", "-multilingual"),
+            (250_000, _) => ("siglip", "-i18n"),
+            (256_000, _) => ("siglip2", ""),
+            _ => return None,
+        };
+        let (patch, image) = (vision.patch_size, vision.image_size);
+        let name = format!("google/{family}-{size}-patch{patch}-{image}{languages}");
+        PUBLISHED.into_iter().find(|published| *published == name)
+    }
+}
+
 #[derive(Deserialize)]
 struct RawConfig {
     #[serde(default)]

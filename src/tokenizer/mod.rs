@@ -37,7 +37,7 @@ use std::fmt;
 use serde_json::{Value, json};
 
 use self::added::{AddedToken, AddedTokens, Part};
-use self::canonical::{UNDERLINE, canonicalize};
+use self::canonical::{UNDERLINE, canonicalize, canonicalize_for_open_clip};
 use self::files::{
     Algorithm, Side, SpecialToken, TOKENIZER_CONFIG, TOKENIZER_JSON, TokenizerConfig,
     TokenizerJson, excerpt,
@@ -64,6 +64,7 @@ use crate::model::TextConfig;
 /// # }
 /// ```
 pub struct Tokenizer {
+    cleaning: Cleaning,
     family: Family,
     /// Tokens that are recognised in a label as written.
     added: AddedTokens,
@@ -76,6 +77,15 @@ pub struct Tokenizer {
     truncation_side: Side,
     context_length: usize,
     vocab_size: usize,
+}
+
+/// What is done to a label before all else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cleaning {
+    /// What the tokenizer's class in transformers does.
+    Class,
+    /// What open_clip does, whatever the tokenizer's class: `"clean": "canonicalize"`.
+    OpenClip,
 }
 
 /// What is done to a label beyond what `tokenizer.json` says.
@@ -133,12 +143,17 @@ impl Tokenizer {
         context_length: usize,
         vocab_size: usize,
     ) -> Result<Self> {
-        let draft = Draft::new(
-            tokenizer_json,
-            tokenizer_config_json,
+        let settings = Settings {
+            config: parsed_config(tokenizer_config_json)?,
+            cleaning: Cleaning::Class,
             context_length,
             vocab_size,
-        )?;
+        };
+        Self::from_json(tokenizer_json, settings)
+    }
+
+    fn from_json(tokenizer_json: &[u8], settings: Settings) -> Result<Self> {
+        let draft = Draft::new(tokenizer_json, settings)?;
         let mut tokenizer = draft.tokenizer;
         if let Some(steps) = draft.steps {
             tokenizer.pipeline = library_pipeline(tokenizer_json, &steps)?;
@@ -153,15 +168,20 @@ impl Tokenizer {
     pub(crate) async fn from_files(
         read: impl AsyncFn(&'static str) -> Result<Option<Vec<u8>>>,
         text: &TextConfig,
+        cleaning: Cleaning,
     ) -> Result<Self> {
-        let (context_length, vocab_size) = (text.max_position_embeddings, text.vocab_size);
         let json = read(TOKENIZER_JSON).await?.ok_or_else(|| {
             Error::bad_model(format!(
                 "{TOKENIZER_JSON} is missing; a checkpoint folder has config.json, preprocessor_config.json, tokenizer.json and model.safetensors"
             ))
         })?;
-        let config = read(TOKENIZER_CONFIG).await?;
-        Self::new(&json, config.as_deref(), context_length, vocab_size)
+        let settings = Settings {
+            config: parsed_config(read(TOKENIZER_CONFIG).await?.as_deref())?,
+            cleaning,
+            context_length: text.max_position_embeddings,
+            vocab_size: text.vocab_size,
+        };
+        Self::from_json(&json, settings)
     }
 
     /// The ids of `text`: exactly [`context_length`](Self::context_length) of them, cut or padded, the
@@ -212,6 +232,14 @@ impl Tokenizer {
 
     /// The ids of `text` alone.
     fn text_ids(&self, text: &str) -> Result<Vec<u32>> {
+        let cleaned;
+        let text = match self.cleaning {
+            Cleaning::Class => text,
+            Cleaning::OpenClip => {
+                cleaned = canonicalize_for_open_clip(text);
+                cleaned.as_str()
+            }
+        };
         let mut ids = Vec::new();
         match self.family {
             // `SiglipTokenizer.tokenize`.
@@ -288,22 +316,14 @@ fn library_pipeline(_: &[u8], _: &Value) -> Result<AnyPipeline> {
 }
 
 impl Draft {
-    fn new(
-        tokenizer_json: &[u8],
-        tokenizer_config_json: Option<&[u8]>,
-        context_length: usize,
-        vocab_size: usize,
-    ) -> Result<Self> {
-        let config: TokenizerConfig = match tokenizer_config_json {
-            Some(json) => json::parse(TOKENIZER_CONFIG, json)?,
-            None => TokenizerConfig::default(),
-        };
+    fn new(tokenizer_json: &[u8], settings: Settings) -> Result<Self> {
+        let (context_length, vocab_size) = (settings.context_length, settings.vocab_size);
         let mut file: TokenizerJson = json::parse(TOKENIZER_JSON, tokenizer_json)?;
         check_range(&file, vocab_size)?;
         let model = std::mem::take(&mut file.model);
         let own_model = model.is_own();
         let model = model.build()?;
-        let family = family(&config, &model)?;
+        let family = family(&settings, &model)?;
         let normalizer = build::normalizer(&file.normalizer)?;
         let pre_tokenizer = build::pre_tokenizer(&file.pre_tokenizer, family == Algorithm::Bpe)?;
         let single_words =
@@ -316,11 +336,6 @@ impl Draft {
             pre_tokenizer: pre_tokenizer.unwrap_or_default(),
             trim_end: family == Algorithm::Unigram,
             model,
-        };
-        let settings = Settings {
-            config,
-            context_length,
-            vocab_size,
         };
         let draft = match family {
             Algorithm::Unigram => settings.siglip(file, own, foreign)?,
@@ -339,6 +354,7 @@ impl Draft {
 /// What is known beside `tokenizer.json`.
 struct Settings {
     config: TokenizerConfig,
+    cleaning: Cleaning,
     context_length: usize,
     vocab_size: usize,
 }
@@ -348,6 +364,7 @@ impl Settings {
     fn siglip(self, file: TokenizerJson, own: Own, foreign: bool) -> Result<Draft> {
         let Settings {
             config,
+            cleaning,
             context_length,
             vocab_size,
         } = self;
@@ -392,6 +409,7 @@ impl Settings {
         });
         Ok(Draft {
             tokenizer: Tokenizer {
+                cleaning,
                 family: Family::Siglip {
                     lower_case: config.do_lower_case.unwrap_or(true),
                 },
@@ -413,6 +431,7 @@ impl Settings {
     fn siglip2(self, mut file: TokenizerJson, mut own: Own, foreign: bool) -> Result<Draft> {
         let Settings {
             config,
+            cleaning,
             context_length,
             vocab_size,
         } = self;
@@ -500,6 +519,7 @@ impl Settings {
         let truncation_side = file.truncation.and_then(|truncation| truncation.direction);
         Ok(Draft {
             tokenizer: Tokenizer {
+                cleaning,
                 family: Family::Siglip2,
                 added: AddedTokens::new(as_written).map_err(build::damaged)?,
                 pipeline: Box::new(own),
@@ -538,12 +558,22 @@ fn without_prefix_space(mut step: Value) -> Value {
     step
 }
 
+fn parsed_config(json: Option<&[u8]>) -> Result<TokenizerConfig> {
+    match json {
+        Some(json) => json::parse(TOKENIZER_CONFIG, json),
+        None => Ok(TokenizerConfig::default()),
+    }
+}
+
 /// Which family the checkpoint's tokenizer belongs to, told by its algorithm.
-fn family(config: &TokenizerConfig, model: &Model) -> Result<Algorithm> {
+fn family(settings: &Settings, model: &Model) -> Result<Algorithm> {
+    let config = &settings.config;
     let algorithm = model.algorithm();
     let has = |token: &str| model.id(token).is_some();
     let named = match class(config) {
         Some("SiglipTokenizer") => Algorithm::Unigram,
+        // Its pieces are cut alike; what else differs is in the cleaning.
+        Some("T5Tokenizer") if settings.cleaning == Cleaning::OpenClip => Algorithm::Unigram,
         Some("GemmaTokenizer" | "Siglip2Tokenizer") => Algorithm::Bpe,
         None | Some("PreTrainedTokenizer" | "TokenizersBackend") => {
             return match algorithm {

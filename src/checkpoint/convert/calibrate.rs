@@ -14,7 +14,7 @@ use crate::checkpoint::{Checkpoint, LoadOptions, Pace, Source};
 use crate::error::{Error, Result};
 use crate::kernels::packed::InputMoments;
 use crate::kernels::{self, Dtype, PackedMatrix, PackedWeight};
-use crate::model::{Activation, Encoder, Linear, Mlp, Weight};
+use crate::model::{Encoder, Linear, Mlp, Weight};
 
 /// Patches that the pictures have together, at least: as many as the widest input of a base model has numbers.
 const PATCHES: usize = 3072;

@@ -11,13 +11,13 @@ pub use calibrate::{Calibration, calibrate};
 
 use super::format::{self, FixedLabels, KEY, LABEL_EMBEDDINGS, Packing};
 use super::load::{
-    Fresh, INDEX, Numbers, SINGLE_FILE, Sink, Target, WeightsFile, check_tensor, encoding,
-    not_finite, required,
+    Assembly, Fresh, INDEX, Numbers, Part, SINGLE_FILE, Share, Sink, Target, WeightsFile,
+    check_part, encoding, not_finite, parts_of,
 };
-use super::{Pace, Reader, Source, weight_dtype};
+use super::{Described, Pace, Reader, Source, weight_dtype};
 use crate::error::{Error, Result};
 use crate::kernels::Dtype;
-use crate::model::{ParameterSpec, Role, SiglipConfig, parameters};
+use crate::model::{ParameterSpec, Role, parameters};
 
 /// How a tensor is written.
 struct Written {
@@ -33,6 +33,13 @@ impl Written {
             false => Dtype::F32,
         };
         Self { spec, dtype }
+    }
+
+    fn target(&self) -> Target {
+        match self.dtype {
+            Dtype::Q8 | Dtype::Q4 => Target::Packed(self.dtype),
+            Dtype::F32 | Dtype::F16 => Target::Plain,
+        }
     }
 
     /// The format of its numbers in the file and its shape there.
@@ -64,15 +71,27 @@ pub async fn convert(
     out: &mut impl Write,
     pace: &impl Pace,
 ) -> Result<()> {
-    let config = required(source, "config.json").await?;
-    if FixedLabels::from_config(&config)?.is_some() {
+    let Described {
+        config,
+        fixed,
+        hints,
+        ..
+    } = Described::read(source, pace).await?;
+    if fixed.is_some() {
         return Err(Error::unsupported(
             "the checkpoint was converted for fixed labels already; convert the one that it was made from",
         ));
     }
-    let config = SiglipConfig::from_json(&config)?;
+    if hints.open_clip {
+        let instead = hints
+            .published
+            .map_or(String::new(), |name| format!(", for example {name}"));
+        return Err(Error::unsupported(format!(
+            "the checkpoint is open_clip's, which is loaded as it is; convert one in the form of transformers{instead}"
+        )));
+    }
     let mut files = Vec::new();
-    for fresh in Fresh::list(source, &parameters(&config)).await? {
+    for fresh in Fresh::list(source, &parameters(&config), &hints).await? {
         files.push(fresh.open(source, &()).await?);
     }
     let specs = format::parameters(&config, labels.map(|(fixed, _)| fixed)).into_iter();
@@ -137,35 +156,47 @@ fn header(dtype: Dtype, written: &[Written]) -> Result<Vec<u8>> {
 /// The bytes of a tensor as they are written, from the file that has it.
 async fn read<R: Reader>(files: &mut [WeightsFile<R>], tensor: &Written) -> Result<Vec<u8>> {
     let name = &tensor.spec.name;
-    let found = files.iter_mut().find_map(|file| {
-        let info = file.header.tensors.iter().find(|t| t.name == *name)?;
-        Some((info.clone(), file))
-    });
-    let (info, file) = found.ok_or_else(|| {
+    let mut assembly = Assembly::default();
+    let mut numbers = None;
+    for file in files {
+        let parts: Vec<Part> = parts_of(file, &tensor.spec).cloned().collect();
+        for part in parts {
+            check_part(file, &part, &tensor.spec)?;
+            let info = &part.tensor;
+            let reader = file.reader.as_mut().expect("a file that was just opened");
+            let bytes = reader.read_at(info.offset, info.bytes as usize).await?;
+            if (bytes.len() as u64) < info.bytes {
+                return Err(Error::bad_model(format!(
+                    "{} ends in the middle of {name}; it was cut off: get it again",
+                    file.name()
+                )));
+            }
+            let target = match part.share {
+                Share::Whole => tensor.target(),
+                _ => Target::Part,
+            };
+            let mut sink = Sink::new(encoding(file, info), target, tensor.spec.matrix());
+            sink.push(&bytes);
+            let fault = |index| not_finite(file.name(), name, index);
+            match sink.finish().map_err(fault)? {
+                Numbers::Part(words) => {
+                    if assembly.add(part, words) {
+                        let whole = std::mem::take(&mut assembly);
+                        numbers =
+                            Some(whole.numbers(file.name(), &tensor.spec, tensor.target())?);
+                    }
+                }
+                whole => numbers = Some(whole),
+            }
+        }
+    }
+    let numbers = numbers.ok_or_else(|| {
         Error::bad_model(format!(
             "{SINGLE_FILE} or {INDEX} doesn't have the tensor {name}"
         ))
     })?;
-    check_tensor(file, &info, &tensor.spec)?;
-    let target = match tensor.dtype {
-        Dtype::Q8 | Dtype::Q4 => Target::Packed(tensor.dtype),
-        Dtype::F32 | Dtype::F16 => Target::Plain,
-    };
-    let mut sink = Sink::new(encoding(file, &info), target, tensor.spec.matrix());
-    let reader = file.reader.as_mut().expect("a file that was just opened");
-    let bytes = reader.read_at(info.offset, info.bytes as usize).await?;
-    if (bytes.len() as u64) < info.bytes {
-        return Err(Error::bad_model(format!(
-            "{} ends in the middle of {name}; it was cut off: get it again",
-            file.name()
-        )));
-    }
-    sink.push(&bytes);
-    let numbers = sink
-        .finish()
-        .map_err(|index| not_finite(&file.about.name, name, index))?;
     Ok(match numbers {
-        Numbers::None => Vec::new(),
+        Numbers::None | Numbers::Part(_) => Vec::new(),
         Numbers::Plain(values) if tensor.dtype == Dtype::F16 => {
             let halves = values.iter().map(|value| f16::from_f32(*value));
             halves.flat_map(|half| half.to_le_bytes()).collect()

@@ -1,10 +1,14 @@
 //! Which files a checkpoint's weights are in, and their headers: from the source, or as the store remembers them.
 
+use std::collections::HashSet;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use twox_hash::XxHash3_128;
 
+use super::Hints;
 use super::entry::{Entry, Kind, seal};
+use super::layout::{Part, parameter, parts};
 use super::sink::words;
 use crate::checkpoint::format::Packing;
 use crate::checkpoint::{FileHeader, Reader, Source, Store};
@@ -14,6 +18,8 @@ use crate::model::ParameterSpec;
 
 /// The weights, where they are in one file.
 pub const SINGLE_FILE: &str = "model.safetensors";
+/// The weights in open_clip's layout.
+const OPEN_CLIP_FILE: &str = "open_clip_model.safetensors";
 /// The list of the files that the weights are in, where they are in several.
 pub const INDEX: &str = "model.safetensors.index.json";
 
@@ -82,6 +88,8 @@ pub struct WeightsFile<R> {
     pub about: ManifestFile,
     pub header_bytes: Vec<u8>,
     pub header: FileHeader,
+    /// Which parameters its tensors are, in the order of the file.
+    pub parts: Vec<Part>,
     pub packing: Packing,
     pub reader: Option<R>,
 }
@@ -107,6 +115,7 @@ impl<R: Reader> WeightsFile<R> {
                 random_access: reader.random_access(),
             },
             header_bytes,
+            parts: parts(&header.tensors),
             header,
             reader: Some(reader),
         })
@@ -129,6 +138,7 @@ impl<R: Reader> WeightsFile<R> {
             packing: Packing::from_metadata(&about.name, &header.metadata)?,
             about,
             header_bytes,
+            parts: parts(&header.tensors),
             header,
             reader: None,
         })
@@ -170,23 +180,32 @@ impl<R: Reader> Fresh<R> {
     pub async fn list<S: Source<Reader = R>>(
         source: &S,
         specs: &[ParameterSpec],
+        hints: &Hints,
     ) -> Result<Vec<Self>> {
-        if let Some(reader) = source.open(SINGLE_FILE).await? {
-            return Ok(vec![Self {
-                name: SINGLE_FILE.into(),
-                reader: Some(reader),
-            }]);
+        let own: &[&str] = match hints.open_clip {
+            // Some have the same weights in a form of their own beside it.
+            true => &[OPEN_CLIP_FILE, SINGLE_FILE],
+            false => &[SINGLE_FILE],
+        };
+        for name in own {
+            if let Some(reader) = source.open(name).await? {
+                return Ok(vec![Self {
+                    name: (*name).into(),
+                    reader: Some(reader),
+                }]);
+            }
         }
-        let names = parsed(source, async || {
-            let index = optional(source, INDEX).await?.ok_or_else(|| {
-                Error::bad_model(format!(
-                    "{SINGLE_FILE} is missing (and so is {INDEX}); checkpoints in other formats (.bin, .h5, .onnx) can't be read"
-                ))
-            })?;
-            shard_names(&index, specs)
+        let index = parsed(source, async || match optional(source, INDEX).await? {
+            Some(index) => shard_names(&index, specs).map(Some),
+            None => Ok(None),
         });
-        let names = names.await?.into_iter();
-        Ok(names.map(|name| Self { name, reader: None }).collect())
+        match index.await? {
+            Some(names) => {
+                let names = names.into_iter();
+                Ok(names.map(|name| Self { name, reader: None }).collect())
+            }
+            None => Err(no_weights(source, hints).await),
+        }
     }
 
     /// With its header; what is read of it is put into `store`.
@@ -217,11 +236,12 @@ impl<R: Reader> Listed<R> {
         manifest: Option<&Manifest>,
         source: &S,
         specs: &[ParameterSpec],
+        hints: &Hints,
     ) -> Result<Vec<Self>> {
         Ok(match manifest {
             Some(manifest) => manifest.files.iter().cloned().map(Self::Stored).collect(),
             None => {
-                let fresh = Fresh::list(source, specs).await?.into_iter();
+                let fresh = Fresh::list(source, specs, hints).await?.into_iter();
                 fresh.map(Self::Fresh).collect()
             }
         })
@@ -238,6 +258,23 @@ impl<R: Reader> Listed<R> {
             Self::Fresh(fresh) => Ok(fresh.open(source, store).await?),
         }
     }
+}
+
+/// What there is to say of a folder without weights.
+async fn no_weights(source: &impl Source, hints: &Hints) -> Error {
+    for file in ["onnx/model.onnx", "onnx/vision_model.onnx", "model.onnx"] {
+        if let Ok(Some(_)) = source.open(file).await {
+            let instead = hints
+                .published
+                .map_or(String::new(), |name| format!(", for example {name}"));
+            return Error::unsupported(format!(
+                "the folder has its weights as ONNX only ({file}), which can't be read; use a checkpoint with {SINGLE_FILE}{instead}"
+            ));
+        }
+    }
+    Error::bad_model(format!(
+        "{SINGLE_FILE} is missing (and so is {INDEX}); checkpoints in other formats (.bin, .h5, .onnx) can't be read"
+    ))
 }
 
 /// Opens a file that must be there.
@@ -263,7 +300,12 @@ fn limit(file: &str) -> u64 {
 
 /// Reads a small file, if it is there.
 pub async fn optional(source: &impl Source, file: &str) -> Result<Option<Vec<u8>>> {
-    source.read_all(file, limit(file)).await
+    let bytes = source.read_all(file, limit(file)).await?;
+    Ok(match file {
+        // Large, and never written by Python.
+        "tokenizer.json" => bytes,
+        _ => bytes.map(json::without_constants),
+    })
 }
 
 /// Reads a small file that must be there.
@@ -298,7 +340,8 @@ pub fn shard_names(index: &[u8], parameters: &[ParameterSpec]) -> Result<Vec<Str
         .get("weight_map")
         .and_then(Value::as_object)
         .ok_or_else(|| Error::bad_model(format!("{INDEX} has no weight_map")))?;
-    if let Some(spec) = parameters.iter().find(|spec| !map.contains_key(&spec.name)) {
+    let known: HashSet<String> = map.keys().map(|name| parameter(name)).collect();
+    if let Some(spec) = parameters.iter().find(|spec| !known.contains(&spec.name)) {
         return Err(Error::bad_model(format!(
             "{INDEX} doesn't have the tensor {}",
             spec.name

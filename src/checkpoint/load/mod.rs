@@ -2,6 +2,7 @@
 
 mod entry;
 mod files;
+mod layout;
 #[cfg(feature = "webgpu")]
 mod outline;
 mod rows;
@@ -13,11 +14,12 @@ use burn::tensor::Device;
 pub use files::{
     Fresh, INDEX, Manifest, SINGLE_FILE, WeightsFile, optional, parsed, required, shard_names,
 };
+pub use layout::{Assembly, Part, Share};
 #[cfg(feature = "webgpu")]
 pub use outline::prepare;
 pub use rows::TokenRows;
 pub use sink::{Numbers, Sink, Target};
-pub use tensors::{Loader, Ports, check_tensor, encoding, not_finite};
+pub use tensors::{Loader, Ports, check_part, encoding, not_finite, parts_of};
 
 use super::{Pace, Progress, Source, Store};
 use crate::error::{Error, Result};
@@ -33,6 +35,18 @@ pub struct Wish {
     pub auto: Dtype,
     /// The token table too, rather than its rows when they are needed.
     pub whole_table: bool,
+    pub hints: Hints,
+}
+
+/// What the configuration says of the files with the weights.
+#[derive(Clone, Copy, Debug)]
+pub struct Hints {
+    /// Whether weights are quantized, as MLX does it.
+    pub quantized: bool,
+    /// Whether the folder is open_clip's.
+    pub open_clip: bool,
+    /// A model of the Hub with the same architecture.
+    pub published: Option<&'static str>,
 }
 
 /// Everything that was loaded.
@@ -85,7 +99,7 @@ async fn load_files<'a, S: Source, T: Store, P: Pace, F: FnMut(Progress), W: Fut
     prepare: &impl Fn(Dtype) -> W,
     ports: &mut Ports<'_, S, T, P, F>,
 ) -> Result<Loaded<'a, S::Reader>, Failure> {
-    let listed = Listed::list(manifest.as_ref(), ports.source, specs).await?;
+    let listed = Listed::list(manifest.as_ref(), ports.source, specs, &wish.hints).await?;
     let alone = listed.len() == 1;
     let mut listed = listed.into_iter();
     let first = listed.next().ok_or(Failure::Stale)?;
@@ -95,7 +109,7 @@ async fn load_files<'a, S: Source, T: Store, P: Pace, F: FnMut(Progress), W: Fut
         return Err(Failure::Stale);
     }
     let prepared = prepare(dtype);
-    let mut loader = Loader::new(device, dtype, wish.whole_table, specs);
+    let mut loader = Loader::new(device, dtype, wish, specs);
     let (mut reader, mut files) = (None, Vec::new());
     loop {
         let before = loader.remote.is_some();

@@ -10,10 +10,11 @@ use twox_hash::XxHash3_128;
 
 use super::entry::{Entry, Kind, seal};
 use super::files::{Identity, Manifest, ManifestFile, open};
+use super::layout::Affine;
 use super::sink::{Encoding, words};
 use super::tensors::not_finite;
 use crate::checkpoint::format::TOKEN_TABLE;
-use crate::checkpoint::safetensors::{append_f32, size_of_number};
+use crate::checkpoint::safetensors::append_f32;
 use crate::checkpoint::{FileHeader, MaybeSend, Reader, Source, Store};
 use crate::error::{Error, Result};
 use crate::kernels::packed::unpack_row;
@@ -28,18 +29,48 @@ pub struct RemoteTable {
     pub identity: Identity,
     pub header_hash: u128,
     pub file_size: u64,
-    /// Of its first row.
-    pub offset: u64,
-    pub encoding: Encoding,
+    /// A row is one stretch of each, in this order.
+    pub stripes: Vec<Stripe>,
+    pub rows: Rows,
     pub hidden: usize,
 }
 
+/// Where a part of every row is, one after the other.
+#[derive(Clone, Copy, Debug)]
+pub struct Stripe {
+    /// Of the first row's part.
+    pub offset: u64,
+    pub row_bytes: usize,
+}
+
+/// How rows are written.
+#[derive(Clone, Copy, Debug)]
+pub enum Rows {
+    /// In one stripe.
+    Encoded(Encoding),
+    /// As codes, scales and biases, in one stripe each.
+    Affine(Affine),
+}
+
 impl RemoteTable {
-    fn row_bytes(&self) -> usize {
-        match self.encoding {
-            Encoding::Numbers(format) => self.hidden * size_of_number(format),
-            Encoding::Packed(dtype) => 4 * dtype.row_words(self.hidden),
+    /// The row that consists of these bytes, one piece of each stripe.
+    fn decode(&self, pieces: &[&[u8]]) -> Vec<f32> {
+        let mut values = Vec::with_capacity(self.hidden);
+        match (self.rows, pieces) {
+            (Rows::Encoded(Encoding::Numbers(format)), [row]) => {
+                append_f32(format, row, &mut values);
+            }
+            (Rows::Encoded(Encoding::Packed(dtype)), [row]) => {
+                values.resize(self.hidden, 0.0);
+                unpack_row(dtype, &words(row).collect::<Vec<u32>>(), &mut values);
+            }
+            (Rows::Affine(affine), &[codes, scales, biases]) => {
+                values.resize(self.hidden, 0.0);
+                affine.dequantize([codes, scales, biases], &mut values);
+            }
+            _ => {}
         }
+        values
     }
 }
 
@@ -143,15 +174,21 @@ impl<S: Source, T: Store> Fetch for Remote<S, T> {
 impl<S: Source, T: Store> Remote<S, T> {
     /// Reads rows, in ascending order.
     async fn fetch(&mut self, ids: &[u32]) -> Result<()> {
-        let row_bytes = self.table.row_bytes() as u64;
-        let start = |id: u32| self.table.offset + u64::from(id) * row_bytes;
+        // Where each piece of each row is, in the order of the file.
+        let mut pieces: Vec<(u64, usize, u32)> = Vec::new();
+        for stripe in &self.table.stripes {
+            let at = |id: u32| stripe.offset + u64::from(id) * stripe.row_bytes as u64;
+            pieces.extend(ids.iter().map(|id| (at(*id), stripe.row_bytes, *id)));
+        }
+        pieces.sort_unstable();
         let mut reads: Vec<(u64, u64)> = Vec::new();
-        for id in ids {
+        for (start, length, _) in &pieces {
+            let length = *length as u64;
             match reads.last_mut() {
-                Some((offset, length)) if start(*id) <= *offset + *length + GAP => {
-                    *length = start(*id) + row_bytes - *offset;
+                Some((offset, read)) if *start <= *offset + *read + GAP => {
+                    *read = start + length - *offset;
                 }
-                _ => reads.push((start(*id), row_bytes)),
+                _ => reads.push((*start, length)),
             }
         }
         let mut reader = match self.reader.take() {
@@ -159,34 +196,32 @@ impl<S: Source, T: Store> Remote<S, T> {
             None => self.open().await?,
         };
         reader.plan(&reads);
-        let first_new = self.order.len();
-        let mut ids = ids.iter().peekable();
+        let mut arrived: HashMap<(u64, u32), Vec<u8>> = HashMap::new();
+        let mut pieces = pieces.into_iter().peekable();
         for (offset, length) in reads {
             let bytes = reader.read_at(offset, length as usize).await?;
             if bytes.len() as u64 != length || reader.validator() != self.table.about.validator {
                 return Err(self.changed().await);
             }
-            let end = offset + length;
-            while let Some(id) =
-                ids.next_if(|id| self.table.offset + u64::from(**id) * row_bytes < end)
+            while let Some((start, length, id)) =
+                pieces.next_if(|(start, ..)| *start < offset + length)
             {
-                let at = (self.table.offset + u64::from(*id) * row_bytes - offset) as usize;
-                let row = &bytes[at..at + row_bytes as usize];
-                let mut values = Vec::with_capacity(self.table.hidden);
-                match self.table.encoding {
-                    Encoding::Numbers(format) => append_f32(format, row, &mut values),
-                    Encoding::Packed(dtype) => {
-                        values.resize(self.table.hidden, 0.0);
-                        unpack_row(dtype, &words(row).collect::<Vec<u32>>(), &mut values);
-                    }
-                }
-                if let Some(at) = values.iter().position(|value| !value.is_finite()) {
-                    let index = *id as usize * self.table.hidden + at;
-                    return Err(not_finite(&self.table.about.name, TOKEN_TABLE, index));
-                }
-                self.known.insert(*id, values);
-                self.order.push(*id);
+                let at = (start - offset) as usize;
+                arrived.insert((start, id), bytes[at..at + length].to_vec());
             }
+        }
+        let first_new = self.order.len();
+        for id in ids {
+            let start = |stripe: &Stripe| stripe.offset + u64::from(*id) * stripe.row_bytes as u64;
+            let row = self.table.stripes.iter();
+            let row: Vec<&[u8]> = row.map(|stripe| &*arrived[&(start(stripe), *id)]).collect();
+            let values = self.table.decode(&row);
+            if let Some(at) = values.iter().position(|value| !value.is_finite()) {
+                let index = *id as usize * self.table.hidden + at;
+                return Err(not_finite(&self.table.about.name, TOKEN_TABLE, index));
+            }
+            self.known.insert(*id, values);
+            self.order.push(*id);
         }
         self.reader = Some(reader);
         self.keep(first_new).await;

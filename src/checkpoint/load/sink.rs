@@ -33,6 +33,8 @@ pub enum Target {
     Remote,
     /// The label embeddings, in the host's memory.
     Labels,
+    /// A part of a parameter, which is put together when the others are here too.
+    Part,
 }
 
 /// A tensor's numbers as they are held.
@@ -40,6 +42,8 @@ pub enum Numbers {
     None,
     Plain(Vec<f32>),
     Packed(PackedMatrix),
+    /// A part's bytes as the file has them, filled up to whole words.
+    Part(Vec<u32>),
 }
 
 /// Converts bytes to numbers as they are held.
@@ -78,6 +82,7 @@ impl Finite {
 
 enum Out {
     Nothing,
+    Part(Vec<u8>),
     Plain(Vec<f32>),
     Packer(Packer),
     /// The file has the words as they are held.
@@ -88,6 +93,7 @@ impl Sink {
     pub fn new(encoding: Encoding, target: Target, [rows, input]: [usize; 2]) -> Self {
         let out = match target {
             Target::Nothing | Target::Remote => Out::Nothing,
+            Target::Part => Out::Part(Vec::new()),
             Target::Plain | Target::Labels => Out::Plain(Vec::with_capacity(rows * input)),
             Target::Packed(dtype) | Target::Table(dtype) => match encoding {
                 Encoding::Packed(same) if same == dtype => Out::Words(
@@ -99,7 +105,7 @@ impl Sink {
             },
         };
         let unit = match (encoding, &out) {
-            (_, Out::Nothing) => 1,
+            (_, Out::Nothing | Out::Part(_)) => 1,
             (_, Out::Words(..)) => 4,
             (Encoding::Packed(dtype), _) => 4 * dtype.row_words(input),
             (Encoding::Numbers(format), _) => size_of_number(format),
@@ -141,32 +147,41 @@ impl Sink {
     fn convert(&mut self, bytes: &[u8]) {
         match (&mut self.out, self.encoding) {
             (Out::Nothing, _) => {}
+            (Out::Part(out), _) => out.extend_from_slice(bytes),
             (Out::Words(_, _, out), _) => out.extend(words(bytes)),
             (Out::Plain(out), Encoding::Numbers(format)) => {
                 let before = out.len();
                 append_f32(format, bytes, out);
                 self.finite.check(&out[before..]);
             }
-            (Out::Packer(packer), Encoding::Numbers(format)) => {
-                self.scratch.clear();
-                append_f32(format, bytes, &mut self.scratch);
-                self.finite.check(&self.scratch);
-                packer.push(&self.scratch);
+            (Out::Packer(_), Encoding::Numbers(format)) => {
+                let mut values = std::mem::take(&mut self.scratch);
+                values.clear();
+                append_f32(format, bytes, &mut values);
+                self.push_numbers(&values);
+                self.scratch = values;
             }
-            (out, Encoding::Packed(dtype)) => {
+            (Out::Plain(_) | Out::Packer(_), Encoding::Packed(dtype)) => {
+                let mut values = std::mem::take(&mut self.scratch);
                 let mut row_words = Vec::new();
                 for row in bytes.chunks_exact(self.unit) {
                     row_words.clear();
                     row_words.extend(words(row));
-                    unpack_row(dtype, &row_words, &mut self.scratch);
-                    self.finite.check(&self.scratch);
-                    match out {
-                        Out::Plain(values) => values.extend_from_slice(&self.scratch),
-                        Out::Packer(packer) => packer.push(&self.scratch),
-                        Out::Nothing | Out::Words(..) => {}
-                    }
+                    unpack_row(dtype, &row_words, &mut values);
+                    self.push_numbers(&values);
                 }
+                self.scratch = values;
             }
+        }
+    }
+
+    /// Takes the next numbers, where they are known as such.
+    pub fn push_numbers(&mut self, values: &[f32]) {
+        self.finite.check(values);
+        match &mut self.out {
+            Out::Plain(out) => out.extend_from_slice(values),
+            Out::Packer(packer) => packer.push(values),
+            Out::Nothing | Out::Part(_) | Out::Words(..) => {}
         }
     }
 
@@ -174,6 +189,10 @@ impl Sink {
     pub fn finish(self) -> Result<Numbers, usize> {
         let numbers = match self.out {
             Out::Nothing => Numbers::None,
+            Out::Part(mut bytes) => {
+                bytes.resize(bytes.len().next_multiple_of(4), 0);
+                Numbers::Part(words(&bytes).collect())
+            }
             Out::Plain(values) => Numbers::Plain(values),
             Out::Packer(packer) => Numbers::Packed(packer.finish()),
             Out::Words(dtype, input, words) => {

@@ -8,11 +8,14 @@ use burn::tensor::{Device, Tensor};
 use safetensors::tensor::Dtype as NumberFormat;
 use twox_hash::XxHash3_128;
 
+use super::Wish;
 use super::entry::{Entry, FileHash, Kind, seal};
 use super::files::{Failure, Identity, WeightsFile, open};
-use super::rows::RemoteTable;
+use super::layout::{Affine, Assembly, Part, Share};
+use super::rows::{RemoteTable, Rows, Stripe};
 use super::sink::{Encoding, Numbers, Sink, Target};
-use crate::checkpoint::format::LABEL_EMBEDDINGS;
+use crate::checkpoint::format::{LABEL_EMBEDDINGS, TOKEN_TABLE};
+use crate::checkpoint::safetensors::size_of_number;
 use crate::checkpoint::{Pace, Progress, Reader, Source, Stage, Store, TensorInfo, weight_dtype};
 use crate::error::{Error, Result};
 use crate::kernels::{self, Dtype, PackedMatrix, PackedWeight};
@@ -43,6 +46,7 @@ pub struct Loader<'a> {
     device: &'a Device,
     dtype: Dtype,
     whole_table: bool,
+    quantized: bool,
     expected: HashMap<String, ParameterSpec>,
     plain: HashMap<String, Tensor<1>>,
     packed: HashMap<String, PackedWeight>,
@@ -52,6 +56,8 @@ pub struct Loader<'a> {
     pub remote: Option<RemoteTable>,
     /// The label embeddings, one after the other.
     pub labels: Option<Vec<f32>>,
+    /// Parameters of which parts have arrived.
+    assemblies: HashMap<String, Assembly>,
     /// What has arrived.
     arrived: HashSet<String>,
     /// Tensors of the files that the model has no use for.
@@ -60,23 +66,19 @@ pub struct Loader<'a> {
     pub bytes: usize,
 }
 
-/// A tensor of a file, and what becomes of it.
+/// A tensor of a file, or some rows of one, and what becomes of it.
 struct Planned {
-    tensor: TensorInfo,
+    part: Part,
     target: Target,
 }
 
 impl<'a> Loader<'a> {
-    pub fn new(
-        device: &'a Device,
-        dtype: Dtype,
-        whole_table: bool,
-        specs: &[ParameterSpec],
-    ) -> Self {
+    pub fn new(device: &'a Device, dtype: Dtype, wish: &Wish, specs: &[ParameterSpec]) -> Self {
         Self {
             device,
             dtype,
-            whole_table,
+            whole_table: wish.whole_table,
+            quantized: wish.hints.quantized,
             expected: specs
                 .iter()
                 .map(|spec| (spec.name.clone(), spec.clone()))
@@ -86,6 +88,7 @@ impl<'a> Loader<'a> {
             table: None,
             remote: None,
             labels: None,
+            assemblies: HashMap::new(),
             arrived: HashSet::new(),
             unused: Vec::new(),
             bytes: 0,
@@ -116,14 +119,14 @@ impl<'a> Loader<'a> {
     /// What becomes of each tensor. Neighbours of no use count as one: the store has an entry for each, and a file may be full of them.
     fn plan<R>(&self, file: &WeightsFile<R>) -> Vec<Planned> {
         let mut planned: Vec<Planned> = Vec::new();
-        for tensor in &file.header.tensors {
-            let target = self.target(file, tensor);
+        for part in &file.parts {
+            let target = self.target(file, part);
             match planned.last_mut() {
                 Some(last) if target == Target::Nothing && last.target == target => {
-                    last.tensor.bytes += tensor.bytes;
+                    last.part.tensor.bytes += part.tensor.bytes;
                 }
                 _ => planned.push(Planned {
-                    tensor: tensor.clone(),
+                    part: part.clone(),
                     target,
                 }),
             }
@@ -135,22 +138,29 @@ impl<'a> Loader<'a> {
     fn check_file<R>(&mut self, file: &WeightsFile<R>, alone: bool) -> Result<()> {
         let name = &file.about.name;
         let mut here = HashSet::new();
-        for tensor in &file.header.tensors {
-            let Some(spec) = self.expected.get(&tensor.name) else {
+        for part in &file.parts {
+            let tensor = &part.tensor;
+            let Some(spec) = self.expected.get(&part.parameter) else {
                 // Position numbers 0, 1, 2… that older versions of transformers saved are no surprise.
                 if !tensor.name.ends_with(".embeddings.position_ids") {
                     self.unused.push(tensor.name.clone());
                 }
                 continue;
             };
-            check_tensor(file, tensor, spec)?;
-            if self.arrived.contains(&tensor.name) {
+            if part.share == Share::Codes && !self.quantized {
+                return Err(Error::bad_model(format!(
+                    "{name}: the tensor {} holds codes of shape {:?} for weights of shape {:?}, but config.json has no \"quantization\": the two files belong to different checkpoints",
+                    tensor.name, tensor.shape, spec.shape
+                )));
+            }
+            check_part(file, part, spec)?;
+            if self.arrived.contains(&part.parameter) {
                 return Err(Error::bad_model(format!(
                     "{name} has the tensor {}, which another shard has too",
                     tensor.name
                 )));
             }
-            here.insert(tensor.name.as_str());
+            here.insert(part.parameter.as_str());
         }
         let missing = self
             .expected
@@ -188,19 +198,26 @@ impl<'a> Loader<'a> {
         )))
     }
 
-    fn target<R>(&self, file: &WeightsFile<R>, tensor: &TensorInfo) -> Target {
-        let Some(spec) = self.expected.get(&tensor.name) else {
+    fn target<R>(&self, file: &WeightsFile<R>, part: &Part) -> Target {
+        let Some(spec) = self.expected.get(&part.parameter) else {
             return Target::Nothing;
         };
-        if tensor.name == LABEL_EMBEDDINGS {
+        if spec.role == Role::TokenTable && self.stays(file, spec) {
+            return Target::Remote;
+        }
+        match part.share {
+            Share::Whole => self.resident(spec),
+            _ => Target::Part,
+        }
+    }
+
+    /// What becomes of a parameter that is loaded.
+    fn resident(&self, spec: &ParameterSpec) -> Target {
+        if spec.name == LABEL_EMBEDDINGS {
             return Target::Labels;
         }
         if spec.role == Role::TokenTable {
             let [rows, hidden] = spec.matrix();
-            let remote = file.about.random_access && !self.whole_table;
-            if remote && tensor.bytes >= SMALLEST_REMOTE_TABLE {
-                return Target::Remote;
-            }
             let dtype = weight_dtype(self.dtype, spec);
             let bytes = rows * hidden * size_of::<f32>();
             let on_cpu = *self.device == Device::flex();
@@ -215,26 +232,53 @@ impl<'a> Loader<'a> {
         }
     }
 
+    /// Whether the token table is left in this file.
+    fn stays<R>(&self, file: &WeightsFile<R>, spec: &ParameterSpec) -> bool {
+        let parts = file.parts.iter().filter(|part| part.parameter == spec.name);
+        let bytes: u64 = parts.map(|part| part.tensor.bytes).sum();
+        let rows_apart = file.about.random_access && !self.whole_table;
+        rows_apart && bytes >= SMALLEST_REMOTE_TABLE && stripes(file, spec).is_some()
+    }
+
     /// Leaves the token table where it is.
-    fn leave<R>(&mut self, file: &WeightsFile<R>, tensor: &TensorInfo) {
-        let [_, hidden] = self.expected[&tensor.name].matrix();
-        self.remote = Some(RemoteTable {
-            about: file.about.clone(),
-            identity: file.identity(),
-            header_hash: XxHash3_128::oneshot(&file.header_bytes),
-            file_size: file.header.file_size(),
-            offset: tensor.offset,
-            encoding: encoding(file, tensor),
-            hidden,
-        });
-        self.arrived.insert(tensor.name.clone());
+    fn leave<R>(&mut self, file: &WeightsFile<R>) {
+        let spec = &self.expected[TOKEN_TABLE];
+        let [_, hidden] = spec.matrix();
+        if let Some((stripes, rows)) = stripes(file, spec) {
+            self.remote = Some(RemoteTable {
+                about: file.about.clone(),
+                identity: file.identity(),
+                header_hash: XxHash3_128::oneshot(&file.header_bytes),
+                file_size: file.header.file_size(),
+                stripes,
+                rows,
+                hidden,
+            });
+        }
+        self.arrived.insert(TOKEN_TABLE.into());
+    }
+
+    /// Takes a part of a parameter; puts the parameter where it will live if it was the last.
+    fn assemble(&mut self, file: &str, part: &Part, words: Vec<u32>) -> Result<()> {
+        let name = &part.parameter;
+        let spec = &self.expected[name];
+        let mut assembly = self.assemblies.remove(name).unwrap_or_default();
+        if !assembly.add(part.clone(), words) {
+            self.assemblies.insert(name.clone(), assembly);
+            return Ok(());
+        }
+        let target = self.resident(spec);
+        let numbers = assembly.numbers(file, spec, target)?;
+        self.place(&name.clone(), target, numbers);
+        Ok(())
     }
 
     /// Puts a tensor where it will live.
     fn place(&mut self, name: &str, target: Target, numbers: Numbers) {
         self.arrived.insert(name.to_owned());
         match numbers {
-            Numbers::None => {}
+            // Parts are put together before.
+            Numbers::None | Numbers::Part(_) => {}
             Numbers::Plain(values) => {
                 self.bytes += size_of_val(values.as_slice());
                 if target == Target::Labels {
@@ -309,15 +353,83 @@ pub fn check_tensor<R>(
     };
     let expected: Vec<u64> = expected.iter().map(|side| *side as u64).collect();
     if expected != tensor.shape {
-        return Err(Error::bad_model(format!(
-            "{name}: the tensor {} has the shape {:?}, config.json asks for {expected:?}: the two files belong to different checkpoints",
-            tensor.name, tensor.shape
-        )));
+        return Err(misshapen(name, tensor, &expected));
     }
     match packed {
         Some(_) => Ok(()),
         None => tensor.check_dtype(name),
     }
+}
+
+/// Has this part the shape that its parameter asks for, in a format that can be read?
+pub fn check_part<R>(file: &WeightsFile<R>, part: &Part, spec: &ParameterSpec) -> Result<()> {
+    let tensor = &part.tensor;
+    let shape: Vec<u64> = spec.shape.iter().map(|side| *side as u64).collect();
+    let expected = match (part.share, &shape[..]) {
+        (Share::Whole, _) => return check_tensor(file, tensor, spec),
+        (Share::Codes | Share::Scales | Share::Biases, _) => {
+            let parts: Vec<&Part> = parts_of(file, spec).collect();
+            // In shards the others may be elsewhere.
+            return match parts.len() < 3 {
+                true => Ok(()),
+                false => Affine::of(file.name(), &parts, spec).map(drop),
+            };
+        }
+        (Share::ChannelsLast, &[out, channels, height, width]) => {
+            vec![out, height, width, channels]
+        }
+        (Share::Thirds { count, .. }, &[rows, ref rest @ ..]) => {
+            [&[rows / 3 * count as u64], rest].concat()
+        }
+        _ => shape,
+    };
+    if expected != tensor.shape {
+        return Err(misshapen(file.name(), tensor, &expected));
+    }
+    tensor.check_dtype(file.name())
+}
+
+fn misshapen(file: &str, tensor: &TensorInfo, expected: &[u64]) -> Error {
+    Error::bad_model(format!(
+        "{file}: the tensor {} has the shape {:?}, its configuration asks for {expected:?}: the two files belong to different checkpoints",
+        tensor.name, tensor.shape
+    ))
+}
+
+/// The parts of a parameter that a file has.
+pub fn parts_of<'f, R>(
+    file: &'f WeightsFile<R>,
+    spec: &ParameterSpec,
+) -> impl Iterator<Item = &'f Part> {
+    let name = spec.name.clone();
+    file.parts.iter().filter(move |part| part.parameter == name)
+}
+
+/// Where a table's rows are, each made up of one stretch of every stripe; none if the file doesn't have them so.
+fn stripes<R>(file: &WeightsFile<R>, spec: &ParameterSpec) -> Option<(Vec<Stripe>, Rows)> {
+    let [_, hidden] = spec.matrix();
+    let parts: Vec<&Part> = parts_of(file, spec).collect();
+    let stripe = |part: &Part, row_bytes| Stripe {
+        offset: part.tensor.offset,
+        row_bytes,
+    };
+    if let [part] = parts[..]
+        && part.share == Share::Whole
+    {
+        let encoding = encoding(file, &part.tensor);
+        let row_bytes = match encoding {
+            Encoding::Packed(dtype) => 4 * dtype.row_words(hidden),
+            Encoding::Numbers(format) => hidden * size_of_number(format),
+        };
+        return Some((vec![stripe(part, row_bytes)], Rows::Encoded(encoding)));
+    }
+    let affine = Affine::of(file.name(), &parts, spec).ok()?;
+    let shares = [Share::Codes, Share::Scales, Share::Biases].into_iter();
+    let stripes = shares.zip(affine.row_bytes(hidden)).map(|(share, bytes)| {
+        let part = parts.iter().find(|part| part.share == share)?;
+        Some(stripe(part, bytes))
+    });
+    Some((stripes.collect::<Option<_>>()?, Rows::Affine(affine)))
 }
 
 /// How the file has this tensor's rows.
@@ -350,7 +462,7 @@ impl<'a, 'l, 'p, S: Source, T: Store, P: Pace, F: FnMut(Progress)> Run<'a, 'l, '
         ports: &'a mut Ports<'p, S, T, P, F>,
     ) -> Self {
         let left_out = planned.iter().filter(|p| p.target == Target::Remote);
-        let left_out: u64 = left_out.map(|p| p.tensor.bytes).sum();
+        let left_out: u64 = left_out.map(|p| p.part.tensor.bytes).sum();
         let hashed = left_out == 0 && (file.about.sha256.is_some() || ports.store.keeps());
         let mut hash = match hashed {
             true => FileHash::new(),
@@ -383,9 +495,9 @@ impl<'a, 'l, 'p, S: Source, T: Store, P: Pace, F: FnMut(Progress)> Run<'a, 'l, '
                 return Ok(());
             };
             match entry {
-                None => self.loader.leave(self.file, &next.tensor),
+                None => self.loader.leave(self.file),
                 Some(entry) => {
-                    if self.restore(next, entry) {
+                    if self.restore(next, entry)? {
                         self.report(true);
                     } else {
                         // It is of another version of the file.
@@ -415,11 +527,14 @@ impl<'a, 'l, 'p, S: Source, T: Store, P: Pace, F: FnMut(Progress)> Run<'a, 'l, '
         if !self.ports.store.keeps() {
             return None;
         }
-        let key = key(self.loader.dtype, &next.tensor.name);
+        let key = key(self.loader.dtype, &next.part);
         let entry = self.ports.store.get_words(&key).await?;
-        let [rows, input] = self.dims(&next.tensor);
+        let [rows, input] = self.dims(&next.part);
         let kind = kind(next.target);
         let count = match kind {
+            Kind::Bytes if next.target == Target::Part => {
+                next.part.tensor.bytes.div_ceil(4) as usize
+            }
             Kind::Bytes => 0,
             Kind::Numbers(Dtype::F32) if !matches!(next.target, Target::Table(_)) => rows * input,
             Kind::Numbers(dtype) => rows * dtype.row_words(input),
@@ -428,33 +543,47 @@ impl<'a, 'l, 'p, S: Source, T: Store, P: Pace, F: FnMut(Progress)> Run<'a, 'l, '
     }
 
     /// Takes a tensor from the store, unless it is of another file.
-    fn restore(&mut self, next: &Planned, entry: Entry) -> bool {
+    fn restore(&mut self, next: &Planned, entry: Entry) -> Result<bool> {
         let after = entry.after.strip_prefix(&self.identity[..]);
         let Some(after) = after.and_then(FileHash::resume) else {
-            return false;
+            return Ok(false);
         };
         if entry.before != self.state() {
-            return false;
+            return Ok(false);
         }
         self.hash = after;
-        let [_, input] = self.dims(&next.tensor);
+        let [_, input] = self.dims(&next.part);
         let words = entry.words;
         let numbers = match next.target {
             Target::Nothing | Target::Remote => Numbers::None,
+            Target::Part => Numbers::Part(words),
             // In place, too.
             Target::Plain | Target::Labels => Numbers::Plain(bytemuck::cast_vec(words)),
             Target::Packed(dtype) | Target::Table(dtype) => {
                 Numbers::Packed(PackedMatrix::from_words(dtype, input, words))
             }
         };
-        self.loader.place(&next.tensor.name, next.target, numbers);
-        self.loaded += next.tensor.bytes;
-        true
+        self.place(&next.part, next.target, numbers)?;
+        self.loaded += next.part.tensor.bytes;
+        Ok(true)
+    }
+
+    fn place(&mut self, part: &Part, target: Target, numbers: Numbers) -> Result<()> {
+        match numbers {
+            Numbers::Part(words) => (self.loader).assemble(self.file.name(), part, words),
+            numbers => {
+                self.loader.place(&part.parameter, target, numbers);
+                Ok(())
+            }
+        }
     }
 
     /// Reads neighbouring tensors.
     async fn read(&mut self, planned: &[Planned]) -> Result<(), Failure> {
-        let (first, last) = (&planned[0].tensor, &planned[planned.len() - 1].tensor);
+        let (first, last) = (
+            &planned[0].part.tensor,
+            &planned[planned.len() - 1].part.tensor,
+        );
         let end = last.offset + last.bytes;
         let pieces: Vec<(u64, u64)> = (first.offset..end)
             .step_by(PIECE)
@@ -490,7 +619,8 @@ impl<'a, 'l, 'p, S: Source, T: Store, P: Pace, F: FnMut(Progress)> Run<'a, 'l, '
                 self.ports.pace.step().await?;
             }
             if piece.len() < length as usize {
-                let name = current.map_or("a tensor", |arriving| &arriving.planned.tensor.name);
+                let name =
+                    current.map_or("a tensor", |arriving| &arriving.planned.part.tensor.name);
                 return Err(Error::bad_model(format!(
                     "{} ends after {} bytes, in the middle of {name}; it should have {}. It was cut off: get it again",
                     self.file.name(),
@@ -522,24 +652,36 @@ impl<'a, 'l, 'p, S: Source, T: Store, P: Pace, F: FnMut(Progress)> Run<'a, 'l, '
     }
 
     fn begin<'t>(&self, planned: &'t Planned) -> Arriving<'t> {
-        let (tensor, target) = (&planned.tensor, planned.target);
+        let (tensor, target) = (&planned.part.tensor, planned.target);
         Arriving {
             planned,
             before: self.state(),
             left: tensor.bytes,
-            sink: Sink::new(encoding(self.file, tensor), target, self.dims(tensor)),
+            sink: Sink::new(
+                encoding(self.file, tensor),
+                target,
+                self.dims(&planned.part),
+            ),
         }
     }
 
     async fn end(&mut self, arrived: Arriving<'_>) -> Result<()> {
-        let Planned { tensor, target } = arrived.planned;
+        let Planned { part, target } = arrived.planned;
         let numbers = (arrived.sink.finish())
-            .map_err(|index| not_finite(self.file.name(), &tensor.name, index))?;
+            .map_err(|index| not_finite(self.file.name(), &part.tensor.name, index))?;
         if self.ports.store.keeps() {
-            let [_, input] = self.dims(tensor);
+            let [_, input] = self.dims(part);
             let (kind, before, after) = (kind(*target), &arrived.before, self.state());
             let entry = match &numbers {
                 Numbers::None => seal(kind, input, before, &after, 0, std::iter::empty()),
+                Numbers::Part(words) => seal(
+                    kind,
+                    input,
+                    before,
+                    &after,
+                    words.len(),
+                    words.iter().copied(),
+                ),
                 Numbers::Plain(values) => {
                     let words = values.iter().map(|v| v.to_bits());
                     seal(kind, input, before, &after, values.len(), words)
@@ -549,11 +691,10 @@ impl<'a, 'l, 'p, S: Source, T: Store, P: Pace, F: FnMut(Progress)> Run<'a, 'l, '
                     seal(kind, input, before, &after, words.len(), words)
                 }
             };
-            let key = key(self.loader.dtype, &tensor.name);
+            let key = key(self.loader.dtype, part);
             self.ports.store.put(&key, &entry).await;
         }
-        self.loader.place(&tensor.name, *target, numbers);
-        Ok(())
+        self.place(part, *target, numbers)
     }
 
     /// Does a file that told no size end with its last tensor?
@@ -580,8 +721,8 @@ impl<'a, 'l, 'p, S: Source, T: Store, P: Pace, F: FnMut(Progress)> Run<'a, 'l, '
             return Ok(());
         }
         // Nothing that came from it can be trusted.
-        for Planned { tensor, .. } in planned {
-            let key = key(self.loader.dtype, &tensor.name);
+        for Planned { part, .. } in planned {
+            let key = key(self.loader.dtype, part);
             self.ports.store.put(&key, &[]).await;
         }
         Err(Error::bad_model(format!(
@@ -600,10 +741,10 @@ impl<'a, 'l, 'p, S: Source, T: Store, P: Pace, F: FnMut(Progress)> Run<'a, 'l, '
         });
     }
 
-    fn dims(&self, tensor: &TensorInfo) -> [usize; 2] {
+    fn dims(&self, part: &Part) -> [usize; 2] {
         self.loader
             .expected
-            .get(&tensor.name)
+            .get(&part.parameter)
             .map_or([0, 0], ParameterSpec::matrix)
     }
 
@@ -620,15 +761,19 @@ pub fn not_finite(file: &str, tensor: &str, index: usize) -> Error {
     ))
 }
 
-/// Under which name the store has a tensor.
-fn key(dtype: Dtype, name: &str) -> String {
+/// Under which name the store has a tensor: several parameters may be in one of the file, and several of the file make one parameter.
+fn key(dtype: Dtype, part: &Part) -> String {
+    let name = match part.share {
+        Share::Whole => &part.parameter,
+        _ => &part.tensor.name,
+    };
     format!("{}/{name}", dtype.as_str())
 }
 
 /// The kind of the store's entry.
 fn kind(target: Target) -> Kind {
     match target {
-        Target::Nothing | Target::Remote => Kind::Bytes,
+        Target::Nothing | Target::Remote | Target::Part => Kind::Bytes,
         Target::Plain | Target::Labels => Kind::Numbers(Dtype::F32),
         Target::Packed(dtype) | Target::Table(dtype) => Kind::Numbers(dtype),
     }

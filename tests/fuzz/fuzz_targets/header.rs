@@ -11,7 +11,7 @@ fuzz_target!(|json: &[u8]| {
         let mut end = header.data_start;
         for tensor in &header.tensors {
             assert_eq!(tensor.offset, end, "tensors leave no hole and don't overlap");
-            end += tensor.bytes as u64;
+            end += tensor.bytes;
         }
         assert_eq!(end, header.file_size());
         let _ = Packing::from_metadata("model.safetensors", &header.metadata);

@@ -7,6 +7,9 @@ import { badInput, show, tagOf } from "./arguments.js";
 /** `cure`: as in LoadRequest. @typedef {{place: import("../ports.d.ts").Place, name: string, cure?: string}} Located */
 /** @typedef {import("../siglip-web.d.ts").ModelFiles} ModelFiles */
 
+/** The files that describe a model: transformers', or open_clip's. */
+const CONFIGS = ["config.json", "open_clip_config.json"];
+
 /** @type {ModelFiles | undefined} what siglip-web/demo gives */
 let demo;
 
@@ -71,7 +74,7 @@ function locateAddresses({ name = "the model", files }, ours) {
     else throw badInput(`The address of the model's ${file}, ${show(address.href)}, starts with ${address.protocol}, which this page can't read. With a bundler, write new URL("./${file}", import.meta.url) and nothing shorter.`);
   }
   const base = addresses.get("config.json") ?? addresses.values().next().value;
-  if (!inline.has("config.json") && !addresses.has("config.json")) throw new SiglipError("bad-model", "config.json is missing among the model's files. Give the addresses of config.json, preprocessor_config.json, tokenizer.json and model.safetensors.");
+  if (!CONFIGS.some((file) => inline.has(file) || addresses.has(file))) throw new SiglipError("bad-model", "config.json is missing among the model's files. Give the addresses of config.json, preprocessor_config.json, tokenizer.json and model.safetensors.");
   if (base === undefined) return { place: { kind: "files", files: inline }, name };
   return { place: { kind: "url", base, addresses, inline, ours }, name };
 }
@@ -119,13 +122,15 @@ function locateFiles(list) {
     if (tagOf(file) !== "File") throw badInput(`Of the model's files, number ${index + 1} is ${show(file)}; all must be File objects.`);
   });
   const paths = list.map((file) => file.webkitRelativePath || file.name);
-  const config = paths.filter((path) => /(^|\/)config\.json$/.test(path)).sort((a, b) => a.split("/").length - b.split("/").length)[0];
-  if (config === undefined) {
+  const folder = CONFIGS.flatMap((file) => {
+    const found = paths.filter((path) => path === file || path.endsWith(`/${file}`)).map((path) => path.slice(0, -file.length));
+    return found.sort((a, b) => a.split("/").length - b.split("/").length).slice(0, 1);
+  })[0];
+  if (folder === undefined) {
     throw new SiglipError("bad-model", list.length === 0
       ? "No model files were given. Choose all files of the model's folder: config.json, preprocessor_config.json, tokenizer.json and model.safetensors."
       : `config.json is missing among the ${list.length} files given. Choose all files of the model's folder: config.json, preprocessor_config.json, tokenizer.json and model.safetensors.`);
   }
-  const folder = config.slice(0, -"config.json".length);
   const files = new Map();
   paths.forEach((path, index) => {
     if (path.startsWith(folder)) files.set(path.slice(folder.length), list[index]);
