@@ -875,3 +875,173 @@ fn bpe_ids_equal_the_library() {
         assert_same_ids(&name, &file, 1, &texts, |text| library_ids(&library, text));
     }
 }
+
+/// SentencePiece's own file with the pieces of a `tokenizer.json`, as `sentencepiece_model.proto` has it.
+fn spiece_model(file: &Value, byte_fallback: bool) -> Vec<u8> {
+    fn number(mut number: u64, out: &mut Vec<u8>) {
+        while number > 0x7f {
+            out.push(number as u8 | 0x80);
+            number >>= 7;
+        }
+        out.push(number as u8);
+    }
+    fn bytes(field: u64, bytes: &[u8], out: &mut Vec<u8>) {
+        number(field << 3 | 2, out);
+        number(bytes.len() as u64, out);
+        out.extend_from_slice(bytes);
+    }
+    let mut out = Vec::new();
+    let unknown = file["model"]["unk_id"].as_u64().unwrap() as usize;
+    for (i, piece) in file["model"]["vocab"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .enumerate()
+    {
+        let text = piece[0].as_str().unwrap();
+        let kind = match i {
+            i if i == unknown => 2,
+            0..3 => 3,
+            _ if byte_fallback && text.starts_with("<0x") => 6,
+            _ => 1,
+        };
+        let mut one = Vec::new();
+        bytes(1, text.as_bytes(), &mut one);
+        one.push(2 << 3 | 5);
+        one.extend((piece[1].as_f64().unwrap() as f32).to_le_bytes());
+        one.extend([3 << 3, kind]);
+        bytes(1, &one, &mut out);
+    }
+    let mut trainer = vec![3 << 3, 1];
+    number(35 << 3, &mut trainer);
+    trainer.push(u8::from(byte_fallback));
+    bytes(2, &trainer, &mut out);
+    let steps = file["normalizer"]["normalizers"].as_array().unwrap();
+    let map = steps
+        .iter()
+        .find_map(|step| step["precompiled_charsmap"].as_str());
+    let map = base64::Engine::decode(
+        &base64::engine::general_purpose::STANDARD,
+        map.unwrap_or_default(),
+    );
+    let mut normalizer = Vec::new();
+    bytes(2, &map.unwrap(), &mut normalizer);
+    bytes(3, &normalizer, &mut out);
+    out
+}
+
+#[test]
+fn sentencepieces_own_files_give_the_ids_that_transformers_gives_with_them() {
+    let file: Value = serde_json::from_slice(&read("v1/tokenizer.json.gz")).unwrap();
+    let config = read("v1/tokenizer_config.json");
+    let v1 = |byte_fallback| {
+        let model = spiece_model(&file, byte_fallback);
+        let name = "spiece.model";
+        Tokenizer::from_sentencepiece(name, &model, Some(&config), 64, V1_VOCABULARY).unwrap()
+    };
+    let v2 = Tokenizer::from_sentencepiece(
+        "tokenizer.model",
+        &read("siglip2/tokenizer.model"),
+        Some(&read("siglip2/tokenizer_config.json")),
+        64,
+        256_000,
+    );
+    let (unknown, spelling, v2) = (v1(false), v1(true), v2.unwrap());
+    let lines = String::from_utf8(read("goldens.jsonl.gz")).unwrap();
+    let mut spelt = 0;
+    for line in lines.lines() {
+        let line: Value = serde_json::from_str(line).unwrap();
+        let text = line["text"].as_str().unwrap();
+        spelt += usize::from(line.get("v1_bytes").is_some());
+        for (tokenizer, ids) in [
+            (&unknown, &line["v1"]),
+            (&spelling, line.get("v1_bytes").unwrap_or(&line["v1"])),
+            (&v2, &line["v2_model"]),
+        ] {
+            let mut expected: Vec<u32> = serde_json::from_value(ids.clone()).unwrap();
+            expected.resize(64, tokenizer.pad_id());
+            let mut got = tokenizer.encode(text).unwrap();
+            let text: String = text.chars().take(80).collect();
+            // Two cuts with the same score: the same pieces in another order.
+            if line.get("tie").is_some() {
+                got.sort_unstable();
+                expected.sort_unstable();
+            }
+            assert_eq!(got, expected, "{text:?}");
+        }
+    }
+    assert!(spelt > 1000, "{spelt}");
+}
+
+#[test]
+fn a_trained_spiece_model_says_what_its_tokenizer_json_says() {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("www/lib/models/demo");
+    let read_demo = |name: &str| std::fs::read(folder.join(name)).unwrap();
+    let config = read_demo("tokenizer_config.json");
+    let json = Tokenizer::new(&read_demo("tokenizer.json"), Some(&config), 16, 2560).unwrap();
+    let model = read_demo("spiece.model");
+    let model =
+        Tokenizer::from_sentencepiece("spiece.model", &model, Some(&config), 16, 2560).unwrap();
+    let lines = String::from_utf8(read("goldens.jsonl.gz")).unwrap();
+    for line in lines.lines() {
+        let line: Value = serde_json::from_str(line).unwrap();
+        let text = line["text"].as_str().unwrap();
+        let ids = json.encode(text).unwrap();
+        assert_eq!(model.encode(text).unwrap(), ids, "{text:?}");
+    }
+}
+
+#[test]
+fn damaged_sentencepiece_files_are_refused_by_name() {
+    let (file, config) = (small("v1"), json!({"tokenizer_class": "SiglipTokenizer"}));
+    let load = |bytes: &[u8]| {
+        let config = config.to_string();
+        Tokenizer::from_sentencepiece("spiece.model", bytes, Some(config.as_bytes()), 8, 2000)
+    };
+    let refused = |bytes: &[u8], code: Code, words: &[&str]| {
+        assert_error(load(bytes), code, &["spiece.model"]);
+        assert_error(load(bytes), code, words);
+    };
+    let whole = {
+        let mut file = file.clone();
+        file["normalizer"] = json!({"normalizers": []});
+        spiece_model(&file, false)
+    };
+    load(&whole).unwrap();
+    for length in 0..whole.len() {
+        // Shorter by a whole field it may still be one.
+        if let Err(error) = load(&whole[..length]) {
+            assert_eq!(error.code(), Code::BadModel, "{error}");
+        }
+    }
+    refused(b"", Code::BadModel, &["no pieces"]);
+    refused(
+        b"<!doctype html>",
+        Code::BadModel,
+        &["no SentencePiece model"],
+    );
+    let with = |section: u8, field: &[u8]| {
+        let length = field.len() as u8;
+        [&whole[..], &[section << 3 | 2, length], field].concat()
+    };
+    let words = "trainer_spec.model_type";
+    refused(&with(2, &[3 << 3, 3]), Code::Unsupported, &[words, "3"]);
+    for (field, name) in [(3, "dummy_prefix"), (4, "extra_whitespaces"), (5, "escape")] {
+        refused(&with(3, &[field << 3, 0]), Code::Unsupported, &[name]);
+    }
+    // A second piece for unknown text, one without text, one of a type that is left out, one without a score.
+    for (piece, code) in [
+        (&[10, 1, b'x', 24, 2][..], Code::BadModel),
+        (&[24, 1], Code::BadModel),
+        (&[10, 1, b'x', 24, 5], Code::Unsupported),
+        (&[10, 1, b'x', 21, 0, 0, 0xc0, 0x7f], Code::BadModel),
+        (&[10, 1, 0xff], Code::BadModel),
+    ] {
+        refused(&with(1, piece), code, &[]);
+    }
+    let error = Tokenizer::from_sentencepiece("spiece.model", &whole, None, 8, 3).unwrap_err();
+    assert!(
+        error.message().starts_with("spiece.model has 6 tokens"),
+        "{error}"
+    );
+}

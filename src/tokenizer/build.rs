@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::bpe::{Bpe, Merges};
 use super::budget;
 use super::charsmap::Charsmap;
-use super::files::{Algorithm, MergeList, RawModel, TOKENIZER_JSON, excerpt};
+use super::files::{Algorithm, MergeList, Merging, RawModel, TOKENIZER_JSON, excerpt};
 use super::own::Model;
 use super::pieces::{IndexError, Pieces};
 use super::steps::{Normalize, Pattern, PreTokenize};
@@ -85,7 +85,8 @@ impl RawModel {
         let pieces = index(self.vocab.pieces)?;
         check_unique_ids(&pieces)?;
         let merges = match &self.merges {
-            Some(merges) if own => resolve(merges, &pieces)?,
+            Some(Merging::Listed(merges)) if own => resolve(merges, &pieces)?,
+            Some(Merging::Pieces) => merges_of(&pieces),
             _ => Merges::default(),
         };
         let unknown = match &self.unk_token {
@@ -140,6 +141,19 @@ fn check_unique_ids(pieces: &Pieces) -> Result<()> {
         name(),
         twice[0]
     )))
+}
+
+/// The merges that SentencePiece makes: neighbours that are a piece together. As in transformers' `generate_merges`, earlier pieces come
+/// first, and of a piece's own those with the shorter left.
+fn merges_of(pieces: &Pieces) -> Merges {
+    let numbered = pieces.iter().zip(0..);
+    let merges = numbered.flat_map(|((piece, _), merged)| {
+        pieces.prefixes(piece).filter_map(move |(length, left)| {
+            let right = pieces.get(&piece[length..])?;
+            Some([left, right, merged])
+        })
+    });
+    Merges::new(merges.collect())
 }
 
 /// The merges by the numbers of their pieces.

@@ -132,7 +132,7 @@ pub(super) struct RawModel {
     #[serde(rename = "type")]
     pub kind: Option<String>,
     pub vocab: Vocabulary,
-    pub merges: Option<MergeList>,
+    pub merges: Option<Merging>,
     pub unk_id: Option<u64>,
     pub unk_token: Option<String>,
     pub fuse_unk: Option<bool>,
@@ -264,6 +264,22 @@ impl<'de> Visitor<'de> for PieceAndScore<'_> {
             )));
         }
         Ok(score)
+    }
+}
+
+/// Which neighbours are merged.
+#[derive(Deserialize)]
+#[serde(from = "MergeList")]
+pub(super) enum Merging {
+    /// Those of a list.
+    Listed(MergeList),
+    /// Those that are a piece together.
+    Pieces,
+}
+
+impl From<MergeList> for Merging {
+    fn from(list: MergeList) -> Self {
+        Self::Listed(list)
     }
 }
 

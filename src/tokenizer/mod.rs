@@ -28,6 +28,7 @@ mod files;
 mod library;
 mod own;
 mod pieces;
+mod sentencepiece;
 mod steps;
 mod unigram;
 
@@ -64,6 +65,8 @@ use crate::model::TextConfig;
 /// # }
 /// ```
 pub struct Tokenizer {
+    /// What it was read from.
+    file: String,
     cleaning: Cleaning,
     family: Family,
     /// Tokens that are recognised in a label as written.
@@ -152,8 +155,38 @@ impl Tokenizer {
         Self::from_json(tokenizer_json, settings)
     }
 
+    /// Reads SentencePiece's own file (`spiece.model`, `tokenizer.model`) instead of a `tokenizer.json`; `file` is its name, for messages.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn from_sentencepiece(
+        file: &str,
+        bytes: &[u8],
+        tokenizer_config_json: Option<&[u8]>,
+        context_length: usize,
+        vocab_size: usize,
+    ) -> Result<Self> {
+        let settings = Settings {
+            config: parsed_config(tokenizer_config_json)?,
+            cleaning: Cleaning::Class,
+            context_length,
+            vocab_size,
+        };
+        Self::from_pieces(file, bytes, settings)
+    }
+
+    fn from_pieces(file: &str, bytes: &[u8], settings: Settings) -> Result<Self> {
+        let read = sentencepiece::read(file, bytes)?;
+        let draft = Draft::new(read, settings).map_err(|error| of_file(&error, file))?;
+        debug_assert!(draft.steps.is_none(), "our own encoder has its steps");
+        Ok(Self {
+            file: file.into(),
+            ..draft.tokenizer
+        })
+    }
+
     fn from_json(tokenizer_json: &[u8], settings: Settings) -> Result<Self> {
-        let draft = Draft::new(tokenizer_json, settings)?;
+        let draft = Draft::new(json::parse(TOKENIZER_JSON, tokenizer_json)?, settings)?;
         let mut tokenizer = draft.tokenizer;
         if let Some(steps) = draft.steps {
             tokenizer.pipeline = library_pipeline(tokenizer_json, &steps)?;
@@ -170,18 +203,27 @@ impl Tokenizer {
         text: &TextConfig,
         cleaning: Cleaning,
     ) -> Result<Self> {
-        let json = read(TOKENIZER_JSON).await?.ok_or_else(|| {
-            Error::bad_model(format!(
-                "{TOKENIZER_JSON} is missing; a checkpoint folder has config.json, preprocessor_config.json, tokenizer.json and model.safetensors"
-            ))
-        })?;
-        let settings = Settings {
-            config: parsed_config(read(TOKENIZER_CONFIG).await?.as_deref())?,
-            cleaning,
-            context_length: text.max_position_embeddings,
-            vocab_size: text.vocab_size,
+        let settings = async || -> Result<Settings> {
+            Ok(Settings {
+                config: parsed_config(read(TOKENIZER_CONFIG).await?.as_deref())?,
+                cleaning,
+                context_length: text.max_position_embeddings,
+                vocab_size: text.vocab_size,
+            })
         };
-        Self::from_json(&json, settings)
+        if let Some(json) = read(TOKENIZER_JSON).await? {
+            return Self::from_json(&json, settings().await?);
+        }
+        for file in sentencepiece::FILES {
+            if let Some(bytes) = read(file).await? {
+                return Self::from_pieces(file, &bytes, settings().await?);
+            }
+        }
+        let [v1, v2] = sentencepiece::FILES;
+        Err(Error::bad_model(format!(
+            "{TOKENIZER_JSON} is missing (and so are {v1} and {v2}); \
+             a checkpoint folder has config.json, preprocessor_config.json, tokenizer.json and model.safetensors"
+        )))
     }
 
     /// The ids of `text`: exactly [`context_length`](Self::context_length) of them, cut or padded, the
@@ -190,7 +232,8 @@ impl Tokenizer {
     /// # Errors
     /// `bad-model` if the tokenizer can't express `text`, makes too much of it, or gives an id past the embedding table.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        let mut ids = self.text_ids(text)?;
+        let ids = self.text_ids(text);
+        let mut ids = ids.map_err(|error| of_file(&error, &self.file))?;
 
         let room = self.context_length - self.before.len() - self.after.len();
         let excess = ids.len().saturating_sub(room);
@@ -212,7 +255,8 @@ impl Tokenizer {
 
         if let Some(id) = ids.iter().find(|&&id| id as usize >= self.vocab_size) {
             return Err(Error::bad_model(format!(
-                "{TOKENIZER_JSON} gives the label {:?} the id {id}, but config.json says vocab_size {}",
+                "{} gives the label {:?} the id {id}, but config.json says vocab_size {}",
+                self.file,
                 excerpt(text),
                 self.vocab_size
             )));
@@ -316,9 +360,8 @@ fn library_pipeline(_: &[u8], _: &Value) -> Result<AnyPipeline> {
 }
 
 impl Draft {
-    fn new(tokenizer_json: &[u8], settings: Settings) -> Result<Self> {
+    fn new(mut file: TokenizerJson, settings: Settings) -> Result<Self> {
         let (context_length, vocab_size) = (settings.context_length, settings.vocab_size);
-        let mut file: TokenizerJson = json::parse(TOKENIZER_JSON, tokenizer_json)?;
         check_range(&file, vocab_size)?;
         let model = std::mem::take(&mut file.model);
         let own_model = model.is_own();
@@ -409,6 +452,7 @@ impl Settings {
         });
         Ok(Draft {
             tokenizer: Tokenizer {
+                file: TOKENIZER_JSON.into(),
                 cleaning,
                 family: Family::Siglip {
                     lower_case: config.do_lower_case.unwrap_or(true),
@@ -519,6 +563,7 @@ impl Settings {
         let truncation_side = file.truncation.and_then(|truncation| truncation.direction);
         Ok(Draft {
             tokenizer: Tokenizer {
+                file: TOKENIZER_JSON.into(),
                 cleaning,
                 family: Family::Siglip2,
                 added: AddedTokens::new(as_written).map_err(build::damaged)?,
@@ -556,6 +601,11 @@ fn without_prefix_space(mut step: Value) -> Value {
         *step = without_prefix_space(step.take());
     }
     step
+}
+
+/// An error about `tokenizer.json` as one about the file that it was made of.
+fn of_file(error: &Error, file: &str) -> Error {
+    Error::new(error.code(), error.message().replace(TOKENIZER_JSON, file))
 }
 
 fn parsed_config(json: Option<&[u8]>) -> Result<TokenizerConfig> {

@@ -1136,6 +1136,50 @@ describe("the library over the real engine", { timeout: 1_200_000 }, () => {
     assertError(missing, "bad-model", /config\.json is missing among the 1 files/);
   });
 
+  test("folders of MLX and open_clip give what these compute", async () => {
+    for (const name of ["mlx-8bit", "mlx-mixed", "open-clip"]) {
+      const folder = new URL(`../fixtures/model/${name}/`, import.meta.url);
+      for (const file of await readdir(folder)) site.overlay[`/${name}/${file}`] = new URL(file, folder);
+      const reference = JSON.parse(await readFile(new URL("classify.json", folder), "utf8"));
+      const { value, ...error } = await page.evaluate(([name, labels]) => outcome(async () => {
+        const classifier = await SiglipClassifier.load(`/${name}/`, { backend: "cpu", dtype: "f32" });
+        const scores = await classifier.classify("/picture.png", labels);
+        await classifier.dispose();
+        return scores;
+      }), [name, reference.labels]);
+      assert.ok(value, `${name}: ${JSON.stringify(error)}`);
+      for (const { label, logit } of value) {
+        const want = reference.logits[reference.labels.indexOf(label)];
+        assert.ok(Math.abs(logit - want) < 1e-3, `${name}, ${label}: ${logit}, not ${want}`);
+      }
+    }
+  });
+
+  test("a folder as transformers 5 saves it, on a server and from the visitor's disk: spiece.model and processor_config.json alone", async () => {
+    const demo = (file) => new URL(`../../www/lib/models/demo/${file}`, import.meta.url);
+    const preprocessor = JSON.parse(await readFile(demo("preprocessor_config.json"), "utf8"));
+    const saved = ["config.json", "tokenizer_config.json", "spiece.model", "model.safetensors"];
+    for (const file of saved) site.overlay[`/five/${file}`] = demo(file);
+    site.overlay["/five/processor_config.json"] = JSON.stringify({ image_processor: preprocessor, processor_class: "SiglipProcessor" });
+    const [want, ...got] = await page.evaluate(async (files) => {
+      const labels = ["a cat", "Zürich, two dogs!", "a red apple"];
+      const dropped = files.map(async (name) => new File([await (await fetch(`/five/${name}`)).blob()], name));
+      const results = [];
+      for (const source of ["demo", "/five/", await Promise.all(dropped)]) {
+        const { value, ...error } = await outcome(async () => {
+          const classifier = await SiglipClassifier.load(source, { backend: "cpu" });
+          const scores = await classifier.classify("/picture.png", labels);
+          await classifier.dispose();
+          return scores;
+        });
+        results.push(value ?? error);
+      }
+      return results;
+    }, [...saved, "processor_config.json"]);
+    assert.equal(want.length, 3, JSON.stringify(want));
+    for (const scores of got) assert.deepEqual(scores, want);
+  });
+
   test("checkpoint files that are missing, wrong or damaged are named", async () => {
     const weights = await readFile(model("model.safetensors"));
     const config = JSON.parse(await readFile(model("config.json"), "utf8"));

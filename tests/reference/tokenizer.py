@@ -10,7 +10,7 @@ SigLIP: `SiglipTokenizer` is Python code around sentencepiece and wants `spiece.
 here from the real `tokenizer.json`: the same pieces, scores, character map and `byte_fallback`. Where two
 ways to cut a run of one letter score the same, sentencepiece's 32-bit sums and the 64-bit sums of `tokenizers`
 pick different ones: such lines are marked `tie`.
-SigLIP 2: a small Gemma-like `tokenizer.json` is trained here and loaded by `Siglip2Tokenizer`.
+SigLIP 2: a small Gemma-like `tokenizer.json` and a `tokenizer.model` are trained here and loaded by `Siglip2Tokenizer`.
 """
 import argparse, base64, gzip, itertools, json, random, shutil, sys, tempfile, unicodedata, warnings
 from pathlib import Path
@@ -97,8 +97,8 @@ def texts():
     return list(dict.fromkeys(s for s in out if not any(0xD800 <= ord(c) < 0xE000 for c in s)))
 
 
-def siglip(folder, work):
-    """transformers' SiglipTokenizer over the pieces of a real tokenizer.json."""
+def siglip(folder, work, byte_fallback=False):
+    """transformers' SiglipTokenizer over the pieces of a real tokenizer.json; with `byte_fallback` unknown characters are spelt in bytes."""
     from sentencepiece import sentencepiece_model_pb2 as pb
     from tokenizers import Tokenizer
     from transformers import SiglipTokenizer
@@ -108,10 +108,11 @@ def siglip(folder, work):
     m = pb.ModelProto()
     for i, (piece, score) in enumerate(t["model"]["vocab"]):
         p = m.pieces.add(piece=piece, score=score)
-        fallback = t["model"]["byte_fallback"] and piece.startswith("<0x")
+        fallback = byte_fallback and piece.startswith("<0x")
         p.type = kind.UNKNOWN if i == t["model"]["unk_id"] else kind.CONTROL if i < 3 else kind.BYTE if fallback else kind.NORMAL
     m.trainer_spec.model_type = m.trainer_spec.UNIGRAM
-    m.trainer_spec.byte_fallback = t["model"]["byte_fallback"]
+    assert not t["model"]["byte_fallback"]
+    m.trainer_spec.byte_fallback = byte_fallback
     m.trainer_spec.pad_id, m.trainer_spec.eos_id, m.trainer_spec.unk_id, m.trainer_spec.bos_id = 0, 1, 2, -1
     charsmap = next(n for n in t["normalizer"]["normalizers"] if n["type"] == "Precompiled")["precompiled_charsmap"]
     m.normalizer_spec.precompiled_charsmap = base64.b64decode(charsmap)
@@ -153,6 +154,22 @@ def train_siglip2(folder):
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 
+def train_siglip2_model(folder):
+    """A small tokenizer.model with Gemma's settings, by SentencePiece itself."""
+    import sentencepiece
+
+    rng = random.Random(5)
+    corpus = [" ".join(rng.choice(WORDS) for _ in range(9)) for _ in range(4000)] + [s.lower() for s in SENTENCES for _ in range(40)]
+    corpus += PUBLISHED * 40 + [w.title() for w in WORDS]
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(corpus), model_prefix=str(folder / "tokenizer"), model_type="bpe", vocab_size=1500, byte_fallback=True,
+        split_digits=True, normalization_rule_name="identity", add_dummy_prefix=False, remove_extra_whitespaces=False,
+        allow_whitespace_only_pieces=True, pad_id=0, eos_id=1, bos_id=2, unk_id=3, pad_piece="<pad>", eos_piece="<eos>", bos_piece="<bos>",
+        unk_piece="<unk>", control_symbols=["<mask>"], minloglevel=2, num_threads=1,
+        user_defined_symbols=["<start_of_turn>", "<end_of_turn>", "\n\n", "\n", "▁▁", "▁▁▁", "<table>", "</table>"])
+    (folder / "tokenizer.vocab").unlink()
+
+
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("--v1", type=Path, help="folder with SigLIP's tokenizer.json and tokenizer_config.json")
@@ -168,6 +185,7 @@ def main():
         (OUT / "v1" / "tokenizer_config.json").write_bytes((a.v1 / "tokenizer_config.json").read_bytes())
     if a.train:
         train_siglip2(OUT / "siglip2")
+        train_siglip2_model(OUT / "siglip2")
 
     def padded(tokenizer, text, length, **kw):
         return tokenizer(text, padding="max_length", truncation=True, max_length=length, **kw)["input_ids"]
@@ -179,10 +197,19 @@ def main():
 
     with tempfile.TemporaryDirectory() as work:
         v1, pieces = siglip(OUT / "v1", Path(work) / "v1")
+        spelling, _ = siglip(OUT / "v1", Path(work) / "v1-bytes", byte_fallback=True)
         v2 = Siglip2Tokenizer.from_pretrained(OUT / "siglip2")
+        (Path(work) / "v2-model").mkdir()
+        for name in ("tokenizer.model", "tokenizer_config.json"):
+            shutil.copyfile(OUT / "siglip2" / name, Path(work) / "v2-model" / name)
+        v2_model = Siglip2Tokenizer.from_pretrained(Path(work) / "v2-model")
         lines = []
         for text in texts():
             line = {"text": text, "v1": short(padded(v1, text, CONTEXT), v1.pad_token_id), "v2": short(padded(v2, text, CONTEXT), v2.pad_token_id)}
+            line["v2_model"] = short(padded(v2_model, text, CONTEXT), v2_model.pad_token_id)
+            spelt = short(padded(spelling, text, CONTEXT), v1.pad_token_id)
+            if spelt != line["v1"]:
+                line["v1_bytes"] = spelt
             ours, theirs = pieces.encode(v1.canonicalize_text(text)).ids, v1(text)["input_ids"]
             if ours != theirs and sorted(ours) == sorted(theirs):
                 line["tie"] = True

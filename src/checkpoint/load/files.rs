@@ -304,7 +304,8 @@ pub async fn optional(source: &impl Source, file: &str) -> Result<Option<Vec<u8>
     Ok(match file {
         // Large, and never written by Python.
         "tokenizer.json" => bytes,
-        _ => bytes.map(json::without_constants),
+        file if file.ends_with(".json") => bytes.map(json::without_constants),
+        _ => bytes,
     })
 }
 

@@ -15,7 +15,9 @@ import { Ranges } from "./ranges.js";
 /** @typedef {import("../store/stored.js").Stored} Stored */
 
 /** Files that a model needn't have: some servers answer with a web page where there is none. */
-const OPTIONAL = ["model.safetensors", "tokenizer_config.json"];
+const OPTIONAL = [
+  "model.safetensors", "tokenizer_config.json", "processor_config.json", "spiece.model", "tokenizer.model", "open_clip_config.json", "open_clip_model.safetensors",
+];
 /** Of weights in several files. */
 const INDEX = "model.safetensors.index.json";
 
@@ -196,9 +198,11 @@ export class RemoteFiles {
     if (hub && (stored.complete || /^[\da-f]{40}$/.test(hub.revision))) return;
     const { files, weights, commit } = stored.about;
     if (hub) {
-      const download = this.#unpinned("config.json", this.#context);
+      // open_clip's folders have another.
+      const config = files["config.json"] === null ? "open_clip_config.json" : "config.json";
+      const download = this.#unpinned(config, this.#context);
       const response = await download.look();
-      const version = files["config.json"];
+      const version = files[config];
       const same = commit && download.commit ? commit === download.commit : response && provable(version) && sameVersion(version ?? {}, versionOf(response));
       if (!same) await stored.clear();
       return;
