@@ -85,6 +85,7 @@ ${sections.join("\n")}
 - Downloads, faults and threads (\`download\`, \`faults\`, \`threads\`): most would run in Firefox (\`BROWSER=firefox node --test tests/browser/download.test.mjs\`), but
   take minutes each time; filling the disk needs Chromium's developer tools. That a model is kept, and that loads get their threads, is tested in every browser that can.
 - GPUs with silent faults (\`gpu\`): of the browsers tested here only Chromium has WebGPU without a switch.
+- A file of more than 4 GiB (\`large\`): it takes a minute, and what counts its bytes is WebAssembly that all browsers run.
 
 ## Why not
 
