@@ -363,6 +363,14 @@ impl Draft {
     fn new(mut file: TokenizerJson, settings: Settings) -> Result<Self> {
         let (context_length, vocab_size) = (settings.context_length, settings.vocab_size);
         check_range(&file, vocab_size)?;
+        if settings.cleaning == Cleaning::OpenClip {
+            // Words are one space apart then, so that T5's `Metaspace` alone cuts where both steps do.
+            let steps = build::flat("pre_tokenizer", "pretokenizers", &file.pre_tokenizer)?;
+            let steps = steps.into_iter();
+            let steps = steps.filter(|step| step["type"] != "WhitespaceSplit");
+            let steps: Vec<Value> = steps.cloned().collect();
+            file.pre_tokenizer = json!({"type": "Sequence", "pretokenizers": steps});
+        }
         let model = std::mem::take(&mut file.model);
         let own_model = model.is_own();
         let model = model.build()?;
@@ -707,4 +715,55 @@ fn two_ids(content: &str, id: u32, other: u32) -> Error {
     Error::bad_model(format!(
         "{TOKENIZER_JSON} gives the token {content:?} two ids, {id} and {other}: it is damaged"
     ))
+}
+
+#[cfg(all(test, not(target_family = "wasm")))]
+mod tests {
+    use std::io::Read;
+
+    use super::*;
+
+    #[test]
+    fn a_tokenizer_of_t5_gives_open_clips_ids() {
+        let path = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/tests/fixtures/tokenizer/v1/tokenizer.json.gz"
+        );
+        let mut file = String::new();
+        flate2::read::GzDecoder::new(std::fs::File::open(path).unwrap())
+            .read_to_string(&mut file)
+            .unwrap();
+        let mut file: Value = serde_json::from_str(&file).unwrap();
+        // As transformers' T5Tokenizer writes it.
+        file["pre_tokenizer"] = json!({"type": "Sequence", "pretokenizers": [
+            {"type": "WhitespaceSplit"},
+            {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": true},
+        ]});
+        let settings = Settings {
+            config: parsed_config(Some(br#"{"tokenizer_class": "T5Tokenizer"}"#)).unwrap(),
+            cleaning: Cleaning::OpenClip,
+            context_length: 64,
+            vocab_size: 32_000,
+        };
+        let tokenizer = Tokenizer::from_json(file.to_string().as_bytes(), settings).unwrap();
+        // From open_clip_torch 3.3.0 (`tests/reference/layouts.py --open-clip`).
+        for (label, ids) in [
+            (
+                "This is a photo of the “real” mountain's view.",
+                &[291, 269, 262, 266, 1304, 267, 260, 638, 5486, 870][..],
+            ),
+            (
+                "This is a photo of a_red house.",
+                &[291, 269, 262, 266, 1304, 267, 262, 266, 1226, 683],
+            ),
+            (
+                "This is a photo of Zürich.",
+                &[291, 269, 262, 266, 1304, 267, 262, 761, 5879, 5345],
+            ),
+        ] {
+            let mut expected = ids.to_vec();
+            expected.resize(64, 1);
+            assert_eq!(tokenizer.encode(label).unwrap(), expected, "{label}");
+        }
+    }
 }
