@@ -19,7 +19,7 @@ pub(crate) fn parse<'a, T: Deserialize<'a>>(file: &str, bytes: &'a [u8]) -> Resu
         let what = match error.classify() {
             serde_json::error::Category::Eof => "is cut off; get it again",
             serde_json::error::Category::Data => {
-                "doesn't hold what it should; it may belong to another kind of model"
+                "is valid JSON, but not of the structure expected; it may belong to another kind of model"
             }
             _ => "can't be read as JSON; get it again",
         };

@@ -13,7 +13,7 @@ const NEEDED = [
   "siglip-classifier.d.ts",
   "demo.js",
   "demo.d.ts",
-  ...["webgpu", "cpu", "cpu_relaxed", "cpu_threads", "cpu_relaxed_threads"].flatMap((device) => [`pkg/siglip_web_${device}.js`, `pkg/siglip_web_${device}_bg.wasm`]),
+  ...["webgpu", "cpu", "cpu_relaxed", "cpu_threads", "cpu_relaxed_threads", "tokenizers"].flatMap((module) => [`pkg/siglip_web_${module}.js`, `pkg/siglip_web_${module}_bg.wasm`]),
   ...["config.json", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"].map((file) => `models/demo/${file}`),
 ];
 

@@ -107,13 +107,13 @@ wasm_pack() {
   unset RUSTFLAGS
   wasm-pack test --mode no-install --headless --chrome --chromedriver "$CHROMEDRIVER" -- --locked --profile web --test web
   rm -rf "$pkg"
-  wasm-pack build --mode no-install --target web --profile web --out-dir "$pkg" -- --locked --no-default-features
+  wasm-pack build src/web/package --mode no-install --target web --profile web --out-dir "$pkg" -- --locked
   node --input-type=module -e '
     import { readFile } from "node:fs/promises";
     const folder = `${process.argv[1]}/`;
     const { main } = JSON.parse(await readFile(`${folder}package.json`));
     const { default: start, Engine } = await import(`${folder}${main}`);
-    await start({ module_or_path: await readFile(`${folder}siglip_web_bg.wasm`) });
+    await start({ module_or_path: await readFile(`${folder}siglip_web_module_bg.wasm`) });
     if (typeof Engine.load !== "function") throw new Error("the package has no Engine.load");' "$pkg"
 }
 check_types() {

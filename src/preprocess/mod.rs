@@ -69,6 +69,19 @@ impl PerChannel {
 }
 
 /// Makes a checkpoint's input of pictures: resizing to a fixed size, rescaling and normalising.
+///
+/// ```
+/// # fn main() -> siglip_web::Result<()> {
+/// use siglip_web::preprocess::{Image, Preprocessor};
+///
+/// let preprocessor = Preprocessor::from_json(br#"{"size": {"height": 224, "width": 224}}"#)?;
+/// let white = Image::from_rgb(2, 1, vec![255; 6])?;
+/// let pixels = preprocessor.pixel_values(&white);
+/// assert_eq!(pixels.len(), 3 * 224 * 224); // [channels, height, width]
+/// assert_eq!(pixels[0], 1.0);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Preprocessor {
     height: usize,

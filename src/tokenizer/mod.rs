@@ -24,6 +24,7 @@ mod build;
 mod canonical;
 mod charsmap;
 mod files;
+pub(crate) mod general;
 #[cfg(not(target_family = "wasm"))]
 mod library;
 mod own;
@@ -106,7 +107,7 @@ pub(crate) trait Pipeline {
     fn ids(&self, text: &str) -> Result<Vec<u32>>;
 }
 
-/// Natively a tokenizer may be used by several threads.
+/// A tokenizer's pipeline. Natively a tokenizer may be used by several threads.
 #[cfg(not(target_family = "wasm"))]
 pub(crate) type AnyPipeline = Box<dyn Pipeline + Send + Sync>;
 #[cfg(target_family = "wasm")]
@@ -126,7 +127,7 @@ impl fmt::Debug for Tokenizer {
 /// A tokenizer whose pipeline may have to be opened first.
 struct Draft {
     tokenizer: Tokenizer,
-    /// What the `tokenizers` crate has to do before the model of `tokenizer.json`, if our own encoder can't: see `library.rs`.
+    /// What the `tokenizers` crate has to do before the model of `tokenizer.json`, if our own encoder can't: see [`general`].
     steps: Option<Value>,
 }
 
@@ -134,8 +135,8 @@ impl Tokenizer {
     /// Reads `tokenizer.json` and, where the checkpoint has one, `tokenizer_config.json`.
     ///
     /// `context_length` (`text_config.max_position_embeddings`) and `vocab_size` (`text_config.vocab_size`) are those of `config.json`.
-    /// A file of another form than SigLIP's own is run by the `tokenizers` crate, which browsers have in a module of its own: there,
-    /// only loading a checkpoint can fetch it.
+    /// A file of another form than SigLIP's own is run by the `tokenizers` crate. Browsers have it in a module of its own, which only
+    /// loading a checkpoint fetches: there, such a file is `unsupported` here.
     ///
     /// # Errors
     /// `bad-model` if a file is damaged, is not what its name says, lacks a special token, or has ids
@@ -189,7 +190,7 @@ impl Tokenizer {
         let draft = Draft::new(json::parse(TOKENIZER_JSON, tokenizer_json)?, settings)?;
         let mut tokenizer = draft.tokenizer;
         if let Some(steps) = draft.steps {
-            tokenizer.pipeline = library_pipeline(tokenizer_json, &steps)?;
+            tokenizer.pipeline = general::open(tokenizer_json, &steps)?;
         }
         Ok(tokenizer)
     }
@@ -212,7 +213,13 @@ impl Tokenizer {
             })
         };
         if let Some(json) = read(TOKENIZER_JSON).await? {
-            return Self::from_json(&json, settings().await?);
+            let read = json::parse(TOKENIZER_JSON, &json)?;
+            let draft = Draft::new(read, settings().await?)?;
+            let mut tokenizer = draft.tokenizer;
+            if let Some(steps) = draft.steps {
+                tokenizer.pipeline = general::open_async(&json, &steps).await?;
+            }
+            return Ok(tokenizer);
         }
         for file in sentencepiece::FILES {
             if let Some(bytes) = read(file).await? {
@@ -312,51 +319,6 @@ impl Tokenizer {
         }
         Ok(ids)
     }
-}
-
-/// The pipeline of any `tokenizer.json`, by the `tokenizers` crate.
-#[cfg(not(target_family = "wasm"))]
-fn library_pipeline(tokenizer_json: &[u8], steps: &Value) -> Result<AnyPipeline> {
-    let json = json::without_mark(tokenizer_json);
-    let library = guarded(|| library::Library::new(json, &steps.to_string()));
-    Ok(Box::new(
-        library.map_err(|error| unreadable(steps, &error))?,
-    ))
-}
-
-#[cfg(not(target_family = "wasm"))]
-impl Pipeline for library::Library {
-    fn ids(&self, text: &str) -> Result<Vec<u32>> {
-        guarded(|| self.ids(text)).map_err(build::damaged)
-    }
-}
-
-/// Runs the crate, which trusts its files and panics over some that are damaged.
-#[cfg(not(target_family = "wasm"))]
-fn guarded<T>(run: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
-    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run));
-    result.unwrap_or_else(|_| Err("the tokenizers crate panicked over it".into()))
-}
-
-/// What the crate says of a file that it can't read, with the names of the steps, which it doesn't say.
-#[cfg(not(target_family = "wasm"))]
-fn unreadable(steps: &Value, error: &str) -> Error {
-    let keys = [
-        ("normalizer", "normalizers"),
-        ("pre_tokenizer", "pretokenizers"),
-    ];
-    let steps = keys
-        .into_iter()
-        .flat_map(|(name, key)| build::flat(name, key, &steps[name]).unwrap_or_default());
-    let kinds: Vec<_> = steps.filter_map(|step| step["type"].as_str()).collect();
-    build::damaged(format!("{error} (its steps are {})", kinds.join(", ")))
-}
-
-#[cfg(target_family = "wasm")]
-fn library_pipeline(_: &[u8], _: &Value) -> Result<AnyPipeline> {
-    Err(Error::unsupported(format!(
-        "{TOKENIZER_JSON} has another form than those of SigLIP's own tokenizers, and the module that reads any form isn't loaded"
-    )))
 }
 
 impl Draft {

@@ -6,6 +6,7 @@
 mod ports;
 #[cfg(target_feature = "atomics")]
 mod threads;
+mod tokenizers;
 mod values;
 
 use std::cell::RefCell;
@@ -17,6 +18,7 @@ use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::JsFuture;
 
 use ports::MaybeStore;
+use tokenizers::{JsTokenizers, open_with};
 pub use ports::{Cancel, JsPipelines, JsSource, JsStore};
 use values::{
     ClassifyRequest, GivenLabels, Input, Inputs, LoadRequest, ModelInfo, Stats, embedding_to_js,
@@ -86,17 +88,19 @@ impl Drop for Borrowed {
 impl Engine {
     /// Starts the device, checks it and loads the checkpoint that `source` holds.
     ///
-    /// `store` keeps converted tensors, or is undefined; `pipelines` makes the GPU's. `request` is a `LoadRequest`; `progress` is called
-    /// with stage, file, loaded, total and whether what came last was in the store.
+    /// `store` keeps converted tensors, or is undefined; `pipelines` makes the GPU's; `tokenizers` starts the module for tokenizers of any
+    /// form. `request` is a `LoadRequest`; `progress` is called with stage, file, loaded, total and whether what came last was in the store.
     pub async fn load(
         source: JsSource,
         store: Option<JsStore>,
         request: JsValue,
         pipelines: JsPipelines,
+        tokenizers: JsTokenizers,
         progress: Function,
         cancel: Cancel,
     ) -> std::result::Result<Engine, JsValue> {
         prepare_with(pipelines);
+        open_with(tokenizers);
         Self::try_load(source, MaybeStore(store), request, progress, cancel)
             .await
             .map_err(to_js)

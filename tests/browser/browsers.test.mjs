@@ -11,6 +11,7 @@ const overlay = {
   // With a version, without which nothing is kept.
   ...Object.fromEntries(FILES.map((file) => [`/tiny/${file}`, { headers: { ETag: '"1"' }, body: fixture(file) }])),
   "/picture.png": new URL("../fixtures/model/picture.png", import.meta.url),
+  ...Object.fromEntries([1, 2, 3, 4, 5, 6, 7, 8].map((orientation) => [`/avif/${orientation}`, new URL(`../fixtures/preprocess/avif/${orientation}.avif`, import.meta.url)])),
 };
 
 for (const browser of BROWSERS) {
@@ -43,6 +44,22 @@ for (const browser of BROWSERS) {
         assert.ok(Math.abs(logit - wanted) <= 1e-4, `${label}: ${logit}, not ${wanted}`);
       }
     }
+
+    test("has an AVIF upright as its boxes say, also where its own decoder leaves that to others", async () => {
+      const corners = await page.evaluate(async () => {
+        const { prepare } = await import("/lib/client/image.js");
+        return Promise.all([1, 2, 3, 4, 5, 6, 7, 8].map(async (orientation) => {
+          const { decode } = await prepare(await (await fetch(`/avif/${orientation}`)).blob(), { signal: new AbortController().signal });
+          const { rgba, width, height } = await decode(new Error("the engine reads no AVIF"));
+          const colour = (x, y) => ["red", "green", "blue"].find((_, channel) => rgba[4 * (Math.floor(height * y) * width + Math.floor(width * x)) + channel] > 128) ?? "black";
+          return [width, height, colour(0.25, 0.25), colour(0.75, 0.25), colour(0.25, 0.75), colour(0.75, 0.75)].join(" ");
+        }));
+      });
+      assert.deepEqual(corners, [
+        "64 32 red green blue black", "64 32 green red black blue", "64 32 black blue green red", "64 32 blue black red green",
+        "32 64 red blue green black", "32 64 blue red black green", "32 64 black green blue red", "32 64 green black red blue",
+      ]);
+    });
 
     test("gives the reference's logits, in a worker and on the page's own thread", async () => {
       for (const worker of [true, false]) {

@@ -76,6 +76,15 @@ export async function launch({ browser = BROWSER, args = [], preferences, servic
   };
 }
 
+/** The bytes that the largest renderer process has held at once (Chromium on Linux). @param {import("playwright-core").BrowserContext} context */
+export async function highest(context) {
+  const session = await context.browser().newBrowserCDPSession();
+  const { processInfo } = await session.send("SystemInfo.getProcessInfo");
+  const renderers = processInfo.filter(({ type }) => type === "renderer");
+  const statuses = await Promise.all(renderers.map(({ id }) => readFile(`/proc/${id}/status`, "utf8").catch(() => "")));
+  return Math.max(0, ...statuses.map((status) => 1024 * Number(/VmHWM:\s+(\d+)/.exec(status)?.[1] ?? 0)));
+}
+
 /**
  * Serves www/ on two ports, and opens a browser (this run's unless `browser` says another).
  * `isolated`: its pages are cross-origin isolated. `overlay` maps paths to what they answer instead of (or beside) the files: text or bytes, `{status, headers, body}`,

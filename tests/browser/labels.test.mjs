@@ -211,4 +211,82 @@ describe("label sets and many pictures", { timeout: 600_000 }, () => {
     assert.equal(error.code, "bad-input");
     assert.match(error.message, /63 numbers.*of 64/);
   });
+
+  test("a tokenizer of another form is read by the tokenizers crate, whose module is fetched for it alone", async (t) => {
+    const tokenizer = JSON.parse(await readFile(new URL("../fixtures/model/tiny/tokenizer.json", import.meta.url), "utf8"));
+    tokenizer.normalizer.normalizers.unshift({ type: "NFKC" });
+    const folder = async (name, json) => Object.entries(await fixture("tiny")).map(([path, file]) => [path.replace("/tiny/", `/${name}/`), path.endsWith("/tokenizer.json") ? JSON.stringify(json) : file]);
+    const unknown = structuredClone(tokenizer);
+    unknown.normalizer.normalizers.push({ type: "Shuffle" });
+    const site = await openSite(t, { overlay: Object.fromEntries([...Object.entries(await fixture("tiny")), ...await folder("wide", tokenizer), ...await folder("unknown", unknown)]) });
+    const page = await importLibrary(await site.page(), site.library);
+    const embed = (model, labels) => page.evaluate(async ([model, labels]) => {
+      try {
+        const classifier = await SiglipClassifier.load(model, { backend: "cpu", cache: false });
+        const embeddings = await classifier.embedText(labels);
+        await classifier.dispose();
+        return embeddings.map((numbers) => [...numbers]);
+      } catch ({ code, message }) {
+        return { code, message };
+      }
+    }, [model, labels]);
+    const fetched = () => site.requests.some((path) => path.includes("siglip_web_tokenizers_bg.wasm"));
+
+    const [plain, raw] = await embed("/tiny/", ["a cat 12", "\u{ff41} \u{ff43}\u{ff41}\u{ff54} \u{ff11}\u{ff12}"]);
+    assert.equal(fetched(), false);
+    const [same, wide] = await embed("/wide/", ["a cat 12", "\u{ff41} \u{ff43}\u{ff41}\u{ff54} \u{ff11}\u{ff12}"]);
+    assert.equal(fetched(), true);
+    assert.deepEqual(same, plain);
+    assert.deepEqual(wide, plain, "NFKC makes plain letters of wide ones");
+    assert.notDeepEqual(raw, plain);
+
+    const wrong = await embed("/unknown/", ["a cat"]);
+    assert.equal(wrong.code, "bad-model");
+    assert.match(wrong.message, /tokenizer\.json.*Shuffle/s);
+    site.overlay["/lib/pkg/siglip_web_tokenizers.js"] = { status: 404 };
+    const missing = await embed("/wide/", ["a cat"]);
+    assert.equal(missing.code, "network");
+    assert.match(missing.message, /siglip_web_tokenizers\.js/);
+  });
+
+  test("a video is watched: its newest frame, with the labels of the moment, until it is enough", async () => {
+    const seen = await page.evaluate(async () => {
+      const canvas = Object.assign(document.createElement("canvas"), { width: 40, height: 30 });
+      const context = canvas.getContext("2d");
+      const paint = (colour) => { context.fillStyle = colour; context.fillRect(0, 0, 40, 30); };
+      paint("white");
+      const video = Object.assign(document.createElement("video"), { srcObject: canvas.captureStream(), muted: true });
+      await video.play();
+      let labels = ["a cat", "a dog"];
+      const stop = new AbortController();
+      const seen = [];
+      let colour = "white";
+      const painting = setInterval(() => paint(colour), 20); // a stream has a frame for each change
+      await tiny.watch(video, () => labels, {
+        signal: stop.signal,
+        onResult(results, { framesPerSecond, time }) {
+          seen.push({ labels: results.map(({ label }) => label).sort(), logit: results.find(({ label }) => label === "a cat").logit, framesPerSecond, time });
+          if (seen.length === 3) labels = ["a cat", "the sky", "a house"];
+          if (seen.length === 6) colour = "navy";
+          if (seen.length === 30) stop.abort();
+          if (seen.length === 5) throw new Error("a listener's own mistake");
+        },
+      });
+      clearInterval(painting);
+      return seen;
+    });
+    assert.equal(seen.length, 30);
+    assert.deepEqual(seen[2].labels, ["a cat", "a dog"]);
+    assert.deepEqual(seen[29].labels, ["a cat", "a house", "the sky"]);
+    assert.notEqual(seen[29].logit, seen[2].logit, "the last frame is blue");
+    assert.ok(seen[29].framesPerSecond > 0);
+    const wrong = await page.evaluate(async () => [
+      await outcome(() => tiny.watch(document.body, ["a cat"], { onResult() {} })),
+      await outcome(() => tiny.watch(document.createElement("video"), ["a cat"], {})),
+      await outcome(() => tiny.watch(document.createElement("video"), ["a cat"], { onResult() {}, every: 2 })),
+    ]);
+    assert.deepEqual(wrong.map(({ code }) => code), ["bad-input", "bad-input", "bad-input"]);
+    // A video that has ended before is no reason to wait.
+    await page.evaluate(() => tiny.watch(document.createElement("video"), ["a cat"], { onResult() {}, signal: AbortSignal.abort() }));
+  });
 });

@@ -4,9 +4,9 @@
 //                                                export of the checkpoint (benches/peers/export.py)
 // Prints a row of a table per load: MB of weights (of the peer, its files), of WebAssembly memory after loading and after a picture
 // and two texts, of the renderer process at its highest (Linux), and the requests.
-import { readFile, stat } from "node:fs/promises";
+import { stat } from "node:fs/promises";
 import { join, resolve } from "node:path";
-import { html, importLibrary, launch, openSite } from "./harness.mjs";
+import { highest, html, importLibrary, launch, openSite } from "./harness.mjs";
 import { sendFile, serve } from "../../tools/serve.mjs";
 
 const words = process.argv.slice(2);
@@ -19,15 +19,6 @@ if (!folder) {
 const dtypes = wanted.length ? wanted : ["f32", "f16", "q8", "q4"].filter((dtype) => !npm || dtype !== "f16");
 console.log("| dtype | from | load, s | weights | wasm, loaded | wasm, after use | process, highest | requests |\n|---|---|---|---|---|---|---|---|");
 for (const dtype of dtypes) await (npm ? peer : ours)(dtype);
-
-/** What the largest renderer process has held at once. */
-async function highest(context) {
-  const session = await context.browser().newBrowserCDPSession();
-  const { processInfo } = await session.send("SystemInfo.getProcessInfo");
-  const renderers = processInfo.filter(({ type }) => type === "renderer");
-  const statuses = await Promise.all(renderers.map(({ id }) => readFile(`/proc/${id}/status`, "utf8").catch(() => "")));
-  return Math.max(0, ...statuses.map((status) => 1024 * Number(/VmHWM:\s+(\d+)/.exec(status)?.[1] ?? 0)));
-}
 
 function row(dtype, from, { seconds, weights, loaded, used }, process, requests) {
   const sizes = [weights, loaded, used, process].map((bytes) => Math.round(bytes / 1e6));

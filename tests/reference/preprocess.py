@@ -14,6 +14,7 @@ goldens.json    "pictures": file, width, height, offset into decoded.bin;
 corpus/         odd files, kept as they are: sampling and markers of JPEG, EXIF in every place, GIF frames beyond the screen,
                 BMP headers, chunks of PNG, brands of AVIF, files cut short. expected.json: size and SHA-256 of the upright
                 RGB samples over white, or how Pillow refuses the file
+avif/           four colours for each EXIF orientation, for browsers
 """
 
 import hashlib
@@ -404,6 +405,16 @@ def corpus():
             yield path.name, {"rgb_sha256": digest, "size": [pixels.shape[1], pixels.shape[0]]}
 
 
+def turned():
+    """Four colours in an AVIF for each EXIF orientation, which Pillow writes as its own boxes (irot, imir): red, green, blue, black from the top left."""
+    image = Image.new("RGB", (64, 32))
+    image.paste("red", (0, 0, 32, 16))
+    image.paste("lime", (32, 0, 64, 16))
+    image.paste("blue", (0, 16, 32, 32))
+    for orientation in range(1, 9):
+        yield f"{orientation}.avif", pillow(image, "AVIF", exif=exif(orientation), quality=90)
+
+
 def main():
     (OUT / "pictures").mkdir(parents=True, exist_ok=True)
     for old in (OUT / "pictures").iterdir():
@@ -424,6 +435,9 @@ def main():
     (OUT / "goldens.json").write_text("{\n" + text + "\n}\n")
     expected = ",\n".join(f"{json.dumps(file)}: {json.dumps(item)}" for file, item in corpus())
     (OUT / "corpus" / "expected.json").write_text("{\n" + expected + "\n}\n")
+    (OUT / "avif").mkdir(exist_ok=True)
+    for name, data in turned():
+        (OUT / "avif" / name).write_bytes(data)
 
 
 if __name__ == "__main__":

@@ -74,6 +74,11 @@ export type Store = {
 };
 /** Makes the GPU's pipelines of these texts (WGSL). */
 export type Pipelines = { prepare: (device: GPUDevice, texts: string[]) => Promise<void> };
+/** Starts the module that runs a tokenizer.json of any form. */
+export type Tokenizers = { start: () => Promise<TokenizerModule> };
+/** Throws what the `tokenizers` crate says of the file, or of a text. `steps`: JSON, what is done before the file's model. */
+export type TokenizerModule = { open: (json: Uint8Array, steps: string) => TokenizerPipeline };
+export type TokenizerPipeline = { ids: (text: string) => Uint32Array; free: () => void };
 export type Cancel = { aborted: boolean };
 
 // What it gives: src/web/mod.rs, through wasm-bindgen's glue
@@ -108,6 +113,7 @@ export type Glue = ((module: { module_or_path: WebAssembly.Module; memory?: WebA
       store: Store | undefined,
       options: EngineOptions,
       pipelines: Pipelines,
+      tokenizers: Tokenizers,
       progress: (stage: ProgressEvent["stage"], file: string | undefined, loaded: number, total: number, fromStore: boolean) => void,
       cancel: Cancel,
     ) => Promise<Engine>;
@@ -115,6 +121,11 @@ export type Glue = ((module: { module_or_path: WebAssembly.Module; memory?: WebA
   /** Of the module with threads. */
   startThreads?: (others: number) => void;
   runThread?: () => void;
+};
+
+/** Of src/tokenizer/module. */
+export type TokenizersGlue = ((module: { module_or_path: WebAssembly.Module }) => Promise<object>) & {
+  Pipeline: new (json: Uint8Array, steps: string) => TokenizerPipeline;
 };
 
 // Messages from the caller's thread to the worker

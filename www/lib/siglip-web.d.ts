@@ -88,6 +88,23 @@ export interface ClassifyOptions {
   onProgress?: (event: CallProgress) => void;
 }
 
+/** Labels that may change while a video is watched: a function is asked for them at every frame. */
+export type WatchLabels = readonly string[] | LabelSet | LabelSetJSON | (() => readonly string[] | LabelSet | LabelSetJSON);
+
+export interface WatchOptions extends Omit<ClassifyOptions, "onProgress"> {
+  /** Called with the results of a frame. What it throws is reported to the console and stops nothing. */
+  onResult: (results: LabelScore[], frame: WatchedFrame) => void;
+  /** Ends it: `watch` then resolves. */
+  signal?: AbortSignal;
+}
+
+export interface WatchedFrame {
+  /** Results a second, over the last few; 0 for the first. */
+  framesPerSecond: number;
+  /** Of the video, in seconds. */
+  time: number;
+}
+
 /** How far a call has come. What was remembered counts as done. */
 export interface CallProgress {
   /** What is counted: pictures, or labels (in all their templates). */
@@ -254,6 +271,12 @@ export declare class SiglipClassifier {
    */
   classifyMany(images: Images, labels: readonly string[] | LabelSet | LabelSetJSON, options?: ClassifyOptions):
     AsyncGenerator<{ index: number; results: LabelScore[]; error?: undefined } | { index: number; results?: undefined; error: SiglipError }, void>;
+
+  /**
+   * How well each label fits the newest frame of a video, again and again: of a camera, or of a film. Frames that come meanwhile are left
+   * out, and nothing is done while the page is hidden or the video stands still. It resolves when `signal` or the video ends.
+   */
+  watch(video: HTMLVideoElement, labels: WatchLabels, options: WatchOptions): Promise<void>;
 
   /** The picture's embedding, `[info.embeddingSize]`, of unit length. */
   embedImage(image: ImageInput, options?: { signal?: AbortSignal }): Promise<Float32Array>;

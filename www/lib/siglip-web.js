@@ -5,6 +5,7 @@ import { badInput, checkAborted, checkEmbedding, checkFunction, checkLabels, che
 import { prepare } from "./client/image.js";
 import { LabelSet, readLabelSet } from "./client/label-set.js";
 import { locate } from "./client/locate.js";
+import { watch } from "./client/live.js";
 import { groups, iterate, ofPicture } from "./client/many.js";
 import { Model } from "./client/model.js";
 import { sigmoid } from "./client/scores.js";
@@ -21,6 +22,8 @@ export { LabelSet, SiglipError };
 /** @typedef {import("./siglip-web.d.ts").CallProgress} CallProgress */
 /** @typedef {import("./siglip-web.d.ts").Images} Images */
 /** @typedef {import("./siglip-web.d.ts").LabelSetJSON} LabelSetJSON */
+/** @typedef {import("./siglip-web.d.ts").WatchLabels} WatchLabels */
+/** @typedef {import("./siglip-web.d.ts").WatchOptions} WatchOptions */
 /** @typedef {import("./client/image.js").Prepared} Prepared */
 /** @typedef {import("./ports.d.ts").Request} Request */
 
@@ -127,6 +130,17 @@ export class SiglipClassifier {
     for await (const { index, error, result } of this.#many(images, pictures, { method: "classifyImages", one: "classify", message }, signal, onProgress)) {
       yield error ? { index, error } : { index, results: result };
     }
+  }
+
+  /**
+   * @param {HTMLVideoElement} video
+   * @param {WatchLabels} labels
+   * @param {WatchOptions} options
+   * @returns {Promise<void>}
+   */
+  async watch(video, labels, options) {
+    this.#checkUsable();
+    return watch(this, video, labels, options, tell);
   }
 
   /**
@@ -414,10 +428,10 @@ function about(i, error) {
   return new SiglipError(code, ["aborted", "disposed"].includes(code) ? message : `images[${i}]: ${message}`, { cause: error });
 }
 
-/** The listener's own mistakes are reported as such, and stop nothing. @param {((event: any) => void) | undefined} onProgress @param {object} progress */
-function tell(onProgress, progress) {
+/** The listener's own mistakes are reported as such, and stop nothing. @param {Function | undefined} listener @param {any[]} given */
+function tell(listener, ...given) {
   try {
-    onProgress?.(progress);
+    listener?.(...given);
   } catch (error) {
     if (globalThis.reportError) globalThis.reportError(error);
     else console.error(error);

@@ -10,8 +10,8 @@ use super::product::WeightView;
 use super::{attention, epilogue, functions, integer, parallel, product, tensor};
 use crate::kernels::{Activation, Dtype, Epilogue, Matrix, plain};
 
-/// Calls each kernel until the browser thinks it worth compiling well, which it does on another thread while the model loads: a
-/// call that has begun in quickly compiled code stays in it, and the first picture would take three times as long as the next.
+/// Runs every kernel a few times so that the browser tiers it up, on another thread, while weights load: a call that began in
+/// baseline code finishes there, and the first picture took three times as long as the next.
 pub fn warm_up() {
     const ROWS: usize = 48;
     const INPUT: usize = 512;

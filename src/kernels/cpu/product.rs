@@ -303,8 +303,8 @@ fn put_tile<const R: usize, const V: usize>(
 
 /// The sums of `R` rows of `x` with a panel of `V` vectors.
 ///
-/// What there are fewer of is loaded first and what there are more of one at a time, so that `R · V` sums and one operand more
-/// than the lesser of `R` and `V` live at once. `build.sh` has the compiler keep this order.
+/// Loads the smaller side up front and streams the larger, so that `R · V` accumulators and `min(R, V) + 1` operands are live. The
+/// build has the compiler keep this order (`pre-RA-sched` in tools/wasm.sh).
 #[inline(always)]
 #[allow(unsafe_code)]
 fn tile<const R: usize, const V: usize>(

@@ -6,6 +6,7 @@ import { fileAt } from "../files/node.js";
 import { STALLED, Watch } from "../files/watch.js";
 import { baseAddress, isFile, readable } from "../platform.js";
 import { trusted } from "../trusted.js";
+import { decoderTurns, orientationOf, upright } from "./avif.js";
 
 /**
  * @typedef {import("../ports.d.ts").Picture} Picture
@@ -275,7 +276,9 @@ async function decode(blob, bytes, refusal) {
     throw new SiglipError("bad-image", `Neither the library nor this browser can decode the picture: it is damaged, or of a format that this browser doesn't know (${refusal.message}). Save it as JPEG, PNG or WebP.`, { cause: error });
   }
   try {
-    return draw(bitmap, bitmap.width, bitmap.height);
+    const picture = draw(bitmap, bitmap.width, bitmap.height);
+    const orientation = orientationOf(bytes);
+    return orientation && !(await decoderTurns()) ? upright(picture, orientation) : picture;
   } finally {
     bitmap.close();
   }
@@ -397,7 +400,7 @@ async function rasterise(text) {
   }
 }
 
-/** All pixels of what a canvas can draw, tile by tile: large pictures are beyond a canvas's own limits. @param {any} source @param {number} width @param {number} height @returns {Picture} */
+/** All pixels of what a canvas can draw, tile by tile: large pictures are beyond a canvas's own limits. @param {any} source @param {number} width @param {number} height @returns {{rgba: Uint8ClampedArray, width: number, height: number}} */
 function draw(source, width, height) {
   checkPixels(width, height);
   const side = 8192;

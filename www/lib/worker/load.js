@@ -7,6 +7,7 @@ import { Stored, openStore } from "../store/stored.js";
 import { CPU, adapterOf, chooseBackend } from "./backend.js";
 import { Crash, guard, instantiate } from "./module.js";
 import { pipelines } from "./pipelines.js";
+import { tokenizers } from "./tokenizers.js";
 
 /** @typedef {import("../ports.d.ts").Backend} Backend */
 /** @typedef {import("../ports.d.ts").Cancel} Cancel */
@@ -45,12 +46,12 @@ export async function load({ place, name, cure, backend, reason, dtype, cache, w
       const source = openSource(place, context, stored, report.progress);
       const options = { backend, backendReason: [choice.reason, wasm.note, note].filter(Boolean).join(" "), adapter: adapterOf(wasm) ?? adapter, dtype, wholeTable, name };
       // "ready" is reported by the client.
-      /** @type {Parameters<Glue["Engine"]["load"]>[4]} */
+      /** @type {Parameters<Glue["Engine"]["load"]>[5]} */
       const progress = (stage, file, loaded, total, fromCache) => {
         if (stage === "download" && file) source.loaded(file, loaded, total, fromCache);
         else if (stage !== "ready") report.progress({ stage, ...(file && { file }), loaded, total });
       };
-      const engine = await guard(wasm, () => wasm.glue.Engine.load(source, stored.problem ? undefined : stored, options, pipelines, progress, cancel));
+      const engine = await guard(wasm, () => wasm.glue.Engine.load(source, stored.problem ? undefined : stored, options, pipelines, tokenizers(report, context), progress, cancel));
       return { wasm, engine, context, info: { ...engine.info, cached: stored.complete, cacheReason: stored.reason } };
     } catch (error) {
       // Parts of two versions of the model would have come together. The older ones are gone now.

@@ -75,6 +75,7 @@ async function startModule(name, backend, report, context) {
   if (signal.aborted) throw aborted();
   const threads = name.endsWith("_threads") ? new Threads(report.ask) : undefined;
   try {
+    /** @type {Glue} */
     const glue = await importGlue(name);
     const module = await compile(name, report, context);
     const exports = await glue({ module_or_path: module });
@@ -90,8 +91,8 @@ async function startModule(name, backend, report, context) {
   }
 }
 
-/** What stands between JavaScript and one instance: each instance has its own, and a trapped one can't be used again. @param {ModuleName} name @returns {Promise<Glue>} */
-async function importGlue(name) {
+/** What stands between JavaScript and one instance: each instance has its own, and a trapped one can't be used again. @param {ModuleName} name */
+export async function importGlue(name) {
   try {
     return (await GLUE[name]()).create();
   } catch (error) {
@@ -100,7 +101,7 @@ async function importGlue(name) {
 }
 
 /** @param {ModuleName} name @param {Report} report @param {Context} context */
-async function compile(name, report, context) {
+export async function compile(name, report, context) {
   // Turbopack's URLs may be relative.
   const address = new URL(WASM[name]().href, baseAddress());
   const file = `${name}_bg.wasm`;
@@ -219,7 +220,7 @@ function strange(error, { backend }) {
   return !name(backend) && name(backend === "cpu" ? "webgpu" : "cpu");
 }
 
-/** @param {any} error */
-function trapped(error) {
+/** Whether WebAssembly stopped. @param {any} error */
+export function trapped(error) {
   return error instanceof WebAssembly.RuntimeError || (error instanceof RangeError && /call stack/i.test(error.message));
 }
