@@ -44,7 +44,7 @@ mod json;
 
 pub use checkpoint::LoadOptions;
 pub use classifier::{
-    Classifier, ClassifyOptions, LabelScore, LabelSet, Picture, Scores, Similarity,
+    Classifier, ClassifyOptions, HeatMap, LabelScore, LabelSet, Picture, Scores, Similarity,
 };
 pub use device::{Backend, Device};
 pub use error::{Code, Error, Result};

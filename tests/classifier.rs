@@ -501,3 +501,62 @@ fn similarity_is_what_a_classification_gives() {
     let logit = classifier.logit_scale().exp() * similarity.cosine + classifier.logit_bias();
     assert!((logit - result.logit).abs() < 1e-4);
 }
+
+#[test]
+fn a_heat_map_is_what_transformers_head_gives_with_the_places_masked() {
+    let explained: [(_, &str); 2] = [
+        (TINY, include_str!("fixtures/model/tiny/explain.json")),
+        (ODD, include_str!("fixtures/model/odd/explain.json")),
+    ];
+    for (device, tolerance) in devices() {
+        for (fixture, expected) in &explained {
+            let expected: serde_json::Value = serde_json::from_str(expected).unwrap();
+            let label = expected["label"].as_str().unwrap();
+            let templates = ClassifyOptions::default().templates;
+            let mut classifier = load_on(&fixture.source(), &device).unwrap();
+            let results = classifier
+                .classify(PICTURE, &[label], &ClassifyOptions::default())
+                .unwrap();
+            let runs = classifier.runs();
+            let map = classifier.explain(PICTURE, label, &templates).unwrap();
+            assert_eq!(
+                classifier.runs(),
+                runs,
+                "the picture and the label are known"
+            );
+            assert_eq!(
+                (map.rows, map.columns),
+                (
+                    expected["rows"].as_u64().unwrap() as usize,
+                    expected["columns"].as_u64().unwrap() as usize
+                )
+            );
+            let values = expected["values"].as_array().unwrap();
+            assert_eq!(map.values.len(), values.len());
+            // Logits are the scale times a cosine, with the error of an embedding.
+            let scale = classifier.logit_scale().exp();
+            for (got, expected) in map.values.iter().zip(values) {
+                let expected = expected.as_f64().unwrap() as f32;
+                assert!(
+                    (got - expected).abs() <= 10.0 * tolerance * scale,
+                    "{}: {got} and {expected}",
+                    fixture.name
+                );
+            }
+            // Also for a picture that isn't the last one, and one that never ran.
+            let other = include_bytes!("../www/samples/penguin.png");
+            classifier.explain(other, label, &templates).unwrap();
+            assert_eq!(classifier.explain(PICTURE, label, &templates).unwrap(), map);
+            let again = classifier
+                .classify(PICTURE, &[label], &ClassifyOptions::default())
+                .unwrap();
+            assert_eq!(again[0].label, results[0].label);
+        }
+    }
+    let mut classifier = tiny();
+    let templates = ClassifyOptions::default().templates;
+    for (label, templates) in [(" ", &templates), ("a cat", &vec!["no place".to_owned()])] {
+        let error = classifier.explain(PICTURE, label, templates).unwrap_err();
+        assert_eq!(error.code(), Code::BadInput, "{error}");
+    }
+}

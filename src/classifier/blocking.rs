@@ -3,13 +3,12 @@
 use std::path::Path;
 
 use super::{
-    CallProgress, Classifier, ClassifyOptions, Embedding, LabelScore, LabelSet, Labels, Picture,
+    Classifier, ClassifyOptions, Embedding, HeatMap, LabelScore, LabelSet, Labels, Picture,
+    nobody_listens,
 };
 use crate::checkpoint::{Folder, LoadOptions};
 use crate::device::IntoDevice;
 use crate::error::Result;
-
-const fn nobody_listens(_: CallProgress) {}
 
 impl Classifier {
     /// Loads the checkpoint folder `dir`, with weights held as f32, exactly as they are in the checkpoint. `on` is a
@@ -111,5 +110,13 @@ impl Classifier {
     /// As [`embed_text_async`](Self::embed_text_async).
     pub fn embed_text(&mut self, texts: &[impl AsRef<str>]) -> Result<Vec<Embedding>> {
         pollster::block_on(self.embed_text_async(texts, &()))
+    }
+
+    /// What moved a label's logit for an encoded picture, place by place.
+    ///
+    /// # Errors
+    /// As [`explain_async`](Self::explain_async).
+    pub fn explain(&mut self, image: &[u8], label: &str, templates: &[String]) -> Result<HeatMap> {
+        pollster::block_on(self.explain_async(Picture::Encoded(image), label, templates, &()))
     }
 }

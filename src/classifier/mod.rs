@@ -3,6 +3,7 @@
 #[cfg(not(target_family = "wasm"))]
 mod blocking;
 mod cache;
+mod explain;
 mod labels;
 mod options;
 mod picture;
@@ -15,6 +16,7 @@ use std::pin::Pin;
 use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
+pub use explain::HeatMap;
 pub use labels::{LONGEST_LABEL, LabelSet, Labels};
 pub use options::{ClassifyOptions, DEFAULT_TEMPLATE, Scores};
 pub use picture::Picture;
@@ -122,6 +124,8 @@ pub struct Classifier {
     texts: Cache,
     image_runs: usize,
     text_runs: usize,
+    /// The encoder's result for the picture that ran last, `[1, patches, hidden]`, by the picture's key: what [`explain_async`](Self::explain_async) begins with.
+    last_tokens: Option<(u128, Tensor<3>)>,
 }
 
 impl Classifier {
@@ -168,6 +172,7 @@ impl Classifier {
             texts: Cache::new(TEXT_CACHE),
             image_runs: 0,
             text_runs: 0,
+            last_tokens: None,
         };
         classifier.warm_up(pace, progress).await?;
         Ok(classifier)
@@ -546,19 +551,38 @@ impl Classifier {
             pace.step().await?;
             pixels.extend(self.checkpoint.preprocessor.pixel_values(&image));
         }
-        let begun = self.begin_vision(pixels, pace).await?;
+        let (tokens, receipt) = self.encode(pixels, pace).await?;
         self.image_runs += pictures.len();
-        Ok(begun)
+        if let [picture] = pictures {
+            self.last_tokens = Some((picture.key(), tokens.clone()));
+        }
+        let pooled = self.checkpoint.model.vision.pool(tokens);
+        Ok(self.read_embeddings(pooled, receipt))
     }
 
-    /// `pixel_values [batch, 3, height, width]` → checked embeddings.
-    async fn begin_vision(&self, pixels: Vec<f32>, pace: &impl Pace) -> Result<Begun> {
+    /// The encoder's result for a picture, `[1, patches, hidden]`.
+    async fn tokens(&mut self, picture: &Picture<'_>, pace: &impl Pace) -> Result<Tensor<3>> {
+        let key = picture.key();
+        if let Some((of, tokens)) = &self.last_tokens
+            && *of == key
+        {
+            return Ok(tokens.clone());
+        }
+        let embeddings = self.begin_pictures(&[picture.clone()], pace).await?.await?;
+        self.images.put(key, embeddings.concat());
+        let (_, tokens) = self.last_tokens.as_ref().expect("of one picture");
+        Ok(tokens.clone())
+    }
+
+    /// `pixel_values [batch, 3, height, width]` → the encoder's result `[batch, patches, hidden]`, and the proof that it is one, to be read with what
+    /// comes of it.
+    async fn encode(&self, pixels: Vec<f32>, pace: &impl Pace) -> Result<(Tensor<3>, Receipt)> {
         let side = self.config().vision.image_size;
         let shape = [pixels.len() / (3 * side * side), 3, side, side];
         let tower = &self.checkpoint.model.vision;
         let (x, mut receipt) = Receipt::with_floats(pixels, shape, &self.device);
         let x = through(&tower.encoder.layers, tower.embed(x), pace, &mut receipt).await?;
-        Ok(self.read_embeddings(tower.pool(x), receipt))
+        Ok((x, receipt))
     }
 
     /// Starts the text tower on texts.
@@ -656,6 +680,8 @@ impl Classifier {
         (self.image_runs, self.text_runs)
     }
 }
+
+const fn nobody_listens(_: CallProgress) {}
 
 /// Of a text that is embedded as it is.
 fn text_key(text: &str) -> u128 {

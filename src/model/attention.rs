@@ -84,32 +84,55 @@ impl AttentionPooling {
         }
     }
 
-    /// What the probe finds: `[batch, patches, hidden]` → `[batch, 1, hidden]`.
-    pub fn attend(&self, x: Tensor<3>) -> Tensor<3> {
-        let [batch, _, hidden] = x.dims();
-        let project = |input: Tensor<3>, part: usize| {
+    /// Of `x [batch, patches, hidden]`.
+    pub fn project(&self, x: Tensor<3>) -> Pooled {
+        let hidden = self.probe.dims()[2];
+        let part = |input: Tensor<3>, part: usize| {
             let rows = part * hidden..(part + 1) * hidden;
             let bias = self.in_proj_bias.val();
             self.in_proj_weight.part(rows, input, bias)
         };
-        let query = kernels::reshape(project(self.probe.val(), 0), [1, hidden]);
+        Pooled {
+            query: part(self.probe.val(), 0),
+            key: part(x.clone(), 1),
+            value: part(x, 2),
+        }
+    }
+
+    /// What the probe finds: `[batch, patches, hidden]` → `[batch, 1, hidden]`.
+    pub fn attend(&self, x: Tensor<3>) -> Tensor<3> {
+        let [batch, _, hidden] = x.dims();
+        let Pooled { query, key, value } = self.project(x);
+        let query = kernels::reshape(query, [1, hidden]);
         // One probe for every picture.
         let query = match batch {
             1 => query,
             _ => kernels::take_rows(query, 0, 0, batch),
         };
         let query = kernels::reshape(query, [batch, 1, hidden]);
-        let attended = kernels::attention(query, project(x.clone(), 1), project(x, 2), self.heads);
+        let attended = kernels::attention(query, key, value, self.heads);
         self.out_proj.forward(attended)
+    }
+
+    /// What comes after [`attend`](Self::attend): `[batch, n, hidden]` → the same shape.
+    pub fn finish(&self, attended: Tensor<3>) -> Tensor<3> {
+        let normalized = self.layernorm.forward(attended.clone());
+        self.mlp.forward(normalized, attended)
     }
 
     /// `[batch, patches, hidden]` → `[batch, hidden]`.
     pub fn forward(&self, x: Tensor<3>) -> Tensor<2> {
         let [batch, _, hidden] = x.dims();
-        let residual = self.attend(x);
-        let pooled = self
-            .mlp
-            .forward(self.layernorm.forward(residual.clone()), residual);
-        kernels::reshape(pooled, [batch, hidden])
+        kernels::reshape(self.finish(self.attend(x)), [batch, hidden])
     }
+}
+
+/// What the pooling head's attention works on.
+pub struct Pooled {
+    /// The probe's, `[1, 1, hidden]`.
+    pub query: Tensor<3>,
+    /// `[batch, patches, hidden]`.
+    pub key: Tensor<3>,
+    /// `[batch, patches, hidden]`.
+    pub value: Tensor<3>,
 }

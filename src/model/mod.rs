@@ -13,7 +13,7 @@ mod vision;
 mod weights;
 
 pub use crate::kernels::Activation;
-pub use attention::{Attention, AttentionPooling};
+pub use attention::{Attention, AttentionPooling, Pooled};
 pub use config::{EncoderConfig, SiglipConfig, TextConfig, VisionConfig};
 pub use encoder::{Encoder, EncoderLayer, Mlp};
 pub use layers::{LayerNorm, Linear, Weight};

@@ -3,7 +3,9 @@
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 
-use super::{AttentionPooling, Encoder, LayerNorm, Role, Scope, VisionConfig, Weight, Weights};
+use super::{
+    AttentionPooling, Encoder, LayerNorm, Pooled, Role, Scope, VisionConfig, Weight, Weights,
+};
 use crate::kernels::{self, Epilogue};
 
 /// A vision transformer that sees the picture as a grid of square patches.
@@ -62,6 +64,11 @@ impl VisionTower {
     /// The encoder's result `[batch, patches, hidden]` → one vector per picture `[batch, hidden]`, not normalised.
     pub fn pool(&self, x: Tensor<3>) -> Tensor<2> {
         self.head.forward(self.post_layernorm.forward(x))
+    }
+
+    /// The encoder's result `[batch, patches, hidden]` → what the pooling head's attention works on.
+    pub fn pooling(&self, x: Tensor<3>) -> Pooled {
+        self.head.project(self.post_layernorm.forward(x))
     }
 
     /// `pixel_values [batch, channels, height, width]` → `[batch, hidden]`, not normalised.

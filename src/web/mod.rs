@@ -18,11 +18,11 @@ use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::JsFuture;
 
 use ports::MaybeStore;
-use tokenizers::{JsTokenizers, open_with};
 pub use ports::{Cancel, JsPipelines, JsSource, JsStore};
+use tokenizers::{JsTokenizers, open_with};
 use values::{
     ClassifyRequest, GivenLabels, Input, Inputs, LoadRequest, ModelInfo, Stats, embedding_to_js,
-    embeddings_to_js, label_set_to_js, read, to_js, write,
+    embeddings_to_js, heat_map_to_js, label_set_to_js, read, to_js, write,
 };
 
 use crate::Classifier;
@@ -249,6 +249,26 @@ impl Engine {
                 )
                 .await?;
             write(&results)
+        })
+    }
+
+    /// What moved a label's logit for a picture: `{rows, columns, values}`.
+    pub fn explain(
+        &self,
+        image: JsValue,
+        label: String,
+        options: JsValue,
+        _progress: Function,
+        cancel: Cancel,
+    ) -> Promise {
+        self.run(async move |classifier| {
+            let options: ClassifyRequest = read("options", options)?;
+            let input = Input::from_js(&image)?;
+            let templates = ClassifyOptions::from(options).templates;
+            let map = classifier
+                .explain_async(input.picture(), &label, &templates, &cancel)
+                .await?;
+            heat_map_to_js(&map)
         })
     }
 

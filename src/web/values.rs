@@ -5,7 +5,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use wasm_bindgen::prelude::*;
 
-use crate::classifier::{ClassifyOptions, Embedding, LabelSet, Labels, Picture, Scores};
+use crate::classifier::{ClassifyOptions, Embedding, HeatMap, LabelSet, Labels, Picture, Scores};
 use crate::device::Backend;
 use crate::error::{Code, Error, Result};
 
@@ -274,11 +274,33 @@ pub fn label_set_to_js(set: &LabelSet) -> Result<JsValue> {
         labels: set.labels().to_vec(),
         templates: set.templates().to_vec(),
     })?;
+    Ok(with_numbers(object, "embeddings", set.as_slice()))
+}
+
+/// How a `HeatMap` is laid out.
+#[derive(Serialize)]
+struct Grid {
+    rows: usize,
+    columns: usize,
+}
+
+/// A `HeatMap`.
+pub fn heat_map_to_js(map: &HeatMap) -> Result<JsValue> {
+    let HeatMap {
+        rows,
+        columns,
+        ref values,
+    } = *map;
+    Ok(with_numbers(
+        write(&Grid { rows, columns })?,
+        "values",
+        values,
+    ))
+}
+
+/// The object with a `Float32Array` more.
+fn with_numbers(object: JsValue, key: &str, numbers: &[f32]) -> JsValue {
     // Only fails on frozen objects, and this is our own.
-    let _ = Reflect::set(
-        &object,
-        &"embeddings".into(),
-        &Float32Array::from(set.as_slice()).into(),
-    );
-    Ok(object)
+    let _ = Reflect::set(&object, &key.into(), &Float32Array::from(numbers).into());
+    object
 }

@@ -289,4 +289,23 @@ describe("label sets and many pictures", { timeout: 600_000 }, () => {
     // A video that has ended before is no reason to wait.
     await page.evaluate(() => tiny.watch(document.createElement("video"), ["a cat"], { onResult() {}, signal: AbortSignal.abort() }));
   });
+
+  test("what moved a label's logit is what transformers' own head says, place by place", async () => {
+    const expected = JSON.parse(await readFile(new URL("../fixtures/model/tiny/explain.json", import.meta.url), "utf8"));
+    const [map, single, wrong] = await page.evaluate(async (label) => {
+      await tiny.classify("/picture.png", [label]);
+      const before = (await runs(tiny)).imageRuns;
+      const { rows, columns, values } = await tiny.explain("/picture.png", label);
+      return [
+        { rows, columns, values: [...values], again: (await runs(tiny)).imageRuns - before },
+        [...(await tiny.explain("/picture.png", label, { template: "This is a photo of {}." })).values],
+        [await outcome(() => tiny.explain("/picture.png", " ")), await outcome(() => tiny.explain("/picture.png", label, { topK: 1 })), await outcome(() => tiny.explain(new Uint8Array(9), label))],
+      ];
+    }, expected.label);
+    assert.equal(map.again, 0, "the encoder needn't run again");
+    assert.deepEqual([map.rows, map.columns], [expected.rows, expected.columns]);
+    map.values.forEach((value, i) => assert.ok(Math.abs(value - expected.values[i]) <= 1e-3, `${i}: ${value}, not ${expected.values[i]}`));
+    assert.deepEqual(single, map.values);
+    assert.deepEqual(wrong.map(({ code }) => code), ["bad-input", "bad-input", "bad-image"]);
+  });
 });

@@ -1,5 +1,5 @@
 /** What the rooms of the library give each other; callers see `siglip-web.d.ts`. */
-import type { CallProgress, ClassifyOptions, LabelScore, LoadOptions, ModelInfo, ProgressEvent } from "./siglip-web.js";
+import type { CallProgress, ClassifyOptions, HeatMap, LabelScore, LoadOptions, ModelInfo, ProgressEvent } from "./siglip-web.js";
 
 /** Where a model's files are. */
 export type Place = RemotePlace | LocalPlace;
@@ -99,6 +99,7 @@ export type Engine = {
   readonly stats: { imageRuns: number; textRuns: number };
   classify: (image: Picture, labels: Labels, options: EngineClassifyOptions, progress: Told, cancel: Cancel) => Promise<LabelScore[]>;
   classifyImages: (images: Picture[], labels: Labels, options: EngineClassifyOptions, progress: Told, cancel: Cancel) => Promise<LabelScore[][]>;
+  explain: (image: Picture, label: string, options: Pick<EngineClassifyOptions, "template">, progress: Told, cancel: Cancel) => Promise<HeatMap>;
   embedImage: (image: Picture, progress: Told, cancel: Cancel) => Promise<Float32Array>;
   embedImages: (images: Picture[], progress: Told, cancel: Cancel) => Promise<Float32Array[]>;
   embedLabels: (labels: string[], options: Pick<EngineClassifyOptions, "template">, progress: Told, cancel: Cancel) => Promise<LabelSetParts>;
@@ -135,6 +136,7 @@ export type Request = LoadRequest | { method: "stats" } | { method: "dispose" } 
 export type Call =
   | { method: "classify"; image: Picture; labels: Labels; options: EngineClassifyOptions }
   | { method: "classifyImages"; images: Picture[]; labels: Labels; options: EngineClassifyOptions }
+  | { method: "explain"; image: Picture; label: string; options: Pick<EngineClassifyOptions, "template"> }
   | { method: "embedImage"; image: Picture }
   | { method: "embedImages"; images: Picture[] }
   | { method: "embedLabels"; labels: string[]; options: Pick<EngineClassifyOptions, "template"> }

@@ -114,6 +114,18 @@ export interface CallProgress {
   total: number;
 }
 
+/** What moved a label's logit for a picture, place by place. */
+export interface HeatMap {
+  /** Places from top to bottom, and from left to right: the model's patches. */
+  rows: number;
+  columns: number;
+  /**
+   * Row by row, in units of the logit, so that the maps of several labels compare: what the logit loses where the model doesn't look at this
+   * place and its neighbours. Below zero what speaks against the label.
+   */
+  values: Float32Array;
+}
+
 /** How alike two embeddings are. */
 export interface Similarity {
   /** Of the angle between them, −1 to 1. */
@@ -271,6 +283,12 @@ export declare class SiglipClassifier {
    */
   classifyMany(images: Images, labels: readonly string[] | LabelSet | LabelSetJSON, options?: ClassifyOptions):
     AsyncGenerator<{ index: number; results: LabelScore[]; error?: undefined } | { index: number; results?: undefined; error: SiglipError }, void>;
+
+  /**
+   * What in the picture moved a label's logit. It costs little more after `classify` of the same picture. Multiply by the label's probability before it is
+   * shown, or an absent label seems to be somewhere.
+   */
+  explain(image: ImageInput, label: string, options?: { template?: string | readonly string[]; signal?: AbortSignal }): Promise<HeatMap>;
 
   /**
    * How well each label fits the newest frame of a video, again and again: of a camera, or of a film. Frames that come meanwhile are left

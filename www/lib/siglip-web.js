@@ -133,6 +133,20 @@ export class SiglipClassifier {
   }
 
   /**
+   * @param {ImageInput} image
+   * @param {string} label
+   * @param {{template?: string | readonly string[], signal?: AbortSignal}} [options]
+   * @returns {Promise<import("./siglip-web.d.ts").HeatMap>}
+   */
+  async explain(image, label, options = {}) {
+    this.#checkUsable();
+    const { template, signal } = checkOptions(options, ["template", "signal"]);
+    checkLabels([label]);
+    if (template !== undefined) checkTemplate(template);
+    return this.#withImage(image, { method: "explain", label, options: { template: listed(template) } }, signal);
+  }
+
+  /**
    * @param {HTMLVideoElement} video
    * @param {WatchLabels} labels
    * @param {WatchOptions} options

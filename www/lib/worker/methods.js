@@ -7,6 +7,7 @@
 export const METHODS = /** @type {const} @satisfies {Methods} */ ({
   classify: ["image", "labels", "options"],
   classifyImages: ["images", "labels", "options"],
+  explain: ["image", "label", "options"],
   embedImage: ["image"],
   embedImages: ["images"],
   embedLabels: ["labels", "options"],
