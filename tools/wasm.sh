@@ -69,7 +69,7 @@ with_settings() {
   local half=$1 name=$2 features=${3:-} extra toolchain=$std cargo=wasm_cargo folder=$target symbol
   # Instructions in the order of the source: the matrix products are written so that what they hold fits a browser's vector
   # registers, and the compiler, which thinks there is any number of them, would move loads ahead.
-  local work=$target/modules/$name flags=(-C lto=fat -C llvm-args=-pre-RA-sched=source) opt=("${wasm_opt[@]}")
+  local work=$target/modules/$name flags=(-C llvm-args=-pre-RA-sched=source) opt=("${wasm_opt[@]}")
   shift $(($# < 3 ? $# : 3))
   for extra; do
     opt+=("--enable-$extra")
