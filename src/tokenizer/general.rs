@@ -66,8 +66,8 @@ mod browser {
     use std::rc::Rc;
 
     use super::super::files::TOKENIZER_JSON;
-    use super::super::{AnyPipeline, Pipeline};
-    use super::{Result, Value, build, unreadable};
+    use super::super::Pipeline;
+    use super::{AnyPipeline, Result, Value, build, unreadable};
     use crate::error::Error;
     use crate::json;
 
