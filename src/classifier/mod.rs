@@ -568,7 +568,7 @@ impl Classifier {
         {
             return Ok(tokens.clone());
         }
-        let embeddings = self.begin_pictures(&[picture.clone()], pace).await?.await?;
+        let embeddings = self.begin_pictures(&[*picture], pace).await?.await?;
         self.images.put(key, embeddings.concat());
         let (_, tokens) = self.last_tokens.as_ref().expect("of one picture");
         Ok(tokens.clone())

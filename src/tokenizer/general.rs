@@ -65,8 +65,8 @@ mod browser {
     use std::pin::Pin;
     use std::rc::Rc;
 
-    use super::super::files::TOKENIZER_JSON;
     use super::super::Pipeline;
+    use super::super::files::TOKENIZER_JSON;
     use super::{AnyPipeline, Result, Value, build, unreadable};
     use crate::error::Error;
     use crate::json;
