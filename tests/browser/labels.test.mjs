@@ -256,12 +256,12 @@ describe("label sets and many pictures", { timeout: 600_000 }, () => {
       const paint = (colour) => { context.fillStyle = colour; context.fillRect(0, 0, 40, 30); };
       paint("white");
       const video = Object.assign(document.createElement("video"), { srcObject: canvas.captureStream(), muted: true });
+      let colour = "white";
+      const painting = setInterval(() => paint(colour), 20); // a stream has a frame for each change
       await video.play();
       let labels = ["a cat", "a dog"];
       const stop = new AbortController();
       const seen = [];
-      let colour = "white";
-      const painting = setInterval(() => paint(colour), 20); // a stream has a frame for each change
       await tiny.watch(video, () => labels, {
         signal: stop.signal,
         onResult(results, { framesPerSecond, time }) {
