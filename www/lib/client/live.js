@@ -71,6 +71,8 @@ async function nextFrame(video, signal) {
       if (video.requestVideoFrameCallback) {
         const frame = video.requestVideoFrameCallback(done);
         stop.signal.addEventListener("abort", () => video.cancelVideoFrameCallback(frame));
+        // WebKit doesn't call it for a stream in an element that isn't shown.
+        video.addEventListener("timeupdate", done, { signal: stop.signal });
         document.addEventListener("visibilitychange", done, { signal: stop.signal });
       } else {
         requestAnimationFrame(done);
