@@ -90,7 +90,7 @@ export function create() {
     #stopped = 0;
     #reader;
 
-    static async load(source, store, options, _pipelines, progress, cancel) {
+    static async load(source, store, options, _pipelines, _tokenizers, progress, cancel) {
       const config = JSON.parse(new TextDecoder().decode(await source.readAll("config.json", 1e6)));
       const order = config[backend];
       if (order === "trap") return trap();
