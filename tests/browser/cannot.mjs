@@ -21,6 +21,7 @@ export const CANNOT = {
       "on WebGPU, in a worker, results are the same",
       "the GPU's pipelines are made side by side while a model loads, none when it is used, and none twice",
     ]],
+    ["WebKitGTK goes on drawing the first frame of a canvas's stream", ["a video is watched: its newest frame, with the labels of the moment, until it is enough"]],
     ["WebKitGTK has no relaxed SIMD to compare with", ["without relaxed SIMD another module gives the same answers, in every dtype"]],
     ["WebKitGTK, as it is packaged, has no navigator.storage", ["a checkpoint on disk: chosen files, a chosen folder, a directory handle"]],
     [TRUNCATED, ["a picture that can't be read says so, and the next one works", "odd files are read as Pillow reads them, by the library or the browser, or refused"]],
