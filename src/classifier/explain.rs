@@ -9,7 +9,6 @@ use std::ops::Range;
 use super::labels::check_templates;
 use super::{Classifier, Embedding, Picture, embedding, nobody_listens};
 use crate::checkpoint::Pace;
-use crate::device;
 use crate::error::Result;
 use crate::kernels::{Receipt, to_vec};
 use crate::model::Pooled;
@@ -55,8 +54,8 @@ impl Classifier {
         let side = self.config().vision.image_size / self.config().vision.patch_size;
 
         let Pooled { query, key, value } = vision.pooling(tokens);
-        let [query, key, value] = [to_vec(query), to_vec(key), to_vec(value)];
-        let (query, key, value) = (query.await?, key.await?, value.await?);
+        let query = to_vec(query).await?;
+        let (key, value) = (to_vec(key).await?, to_vec(value).await?);
         let attention = Attention::new(&query, &key, &value, vision.head.heads);
         let mut attended = attention.without(&[]);
         for place in 0..side * side {
@@ -70,9 +69,7 @@ impl Classifier {
         let (attended, receipt) = Receipt::with_floats(attended, shape, &self.device);
         let head = &vision.head;
         let results = head.finish(head.out_proj.forward(attended));
-        let results = receipt.read(results).await;
-        device::fault(&self.device)?;
-        let results = results?;
+        let results = self.or_fault(receipt.read(results).await)?;
         let logits = results.chunks_exact(size).map(|row| {
             let row: Embedding = embedding(row, &self.device)?;
             Ok(self.similarity(&row, &text).logit)

@@ -213,7 +213,6 @@ impl Classifier {
     }
 
     /// What the device reported says more than the results that are wrong for it.
-    #[cfg(feature = "webgpu")]
     fn or_fault<T>(&self, results: Result<T>) -> Result<T> {
         device::fault(&self.device)?;
         results

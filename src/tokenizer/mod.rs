@@ -147,12 +147,12 @@ impl Tokenizer {
         context_length: usize,
         vocab_size: usize,
     ) -> Result<Self> {
-        let settings = Settings {
-            config: parsed_config(tokenizer_config_json)?,
-            cleaning: Cleaning::Class,
+        let settings = Settings::read(
+            tokenizer_config_json,
+            Cleaning::Class,
             context_length,
             vocab_size,
-        };
+        )?;
         Self::from_json(tokenizer_json, settings)
     }
 
@@ -167,12 +167,12 @@ impl Tokenizer {
         context_length: usize,
         vocab_size: usize,
     ) -> Result<Self> {
-        let settings = Settings {
-            config: parsed_config(tokenizer_config_json)?,
-            cleaning: Cleaning::Class,
+        let settings = Settings::read(
+            tokenizer_config_json,
+            Cleaning::Class,
             context_length,
             vocab_size,
-        };
+        )?;
         Self::from_pieces(file, bytes, settings)
     }
 
@@ -205,12 +205,12 @@ impl Tokenizer {
         cleaning: Cleaning,
     ) -> Result<Self> {
         let settings = async || -> Result<Settings> {
-            Ok(Settings {
-                config: parsed_config(read(TOKENIZER_CONFIG).await?.as_deref())?,
+            Settings::read(
+                read(TOKENIZER_CONFIG).await?.as_deref(),
                 cleaning,
-                context_length: text.max_position_embeddings,
-                vocab_size: text.vocab_size,
-            })
+                text.max_position_embeddings,
+                text.vocab_size,
+            )
         };
         if let Some(json) = read(TOKENIZER_JSON).await? {
             let read = json::parse(TOKENIZER_JSON, &json)?;
@@ -373,6 +373,25 @@ struct Settings {
 }
 
 impl Settings {
+    /// With what `tokenizer_config.json` says, where there is one.
+    fn read(
+        tokenizer_config_json: Option<&[u8]>,
+        cleaning: Cleaning,
+        context_length: usize,
+        vocab_size: usize,
+    ) -> Result<Self> {
+        let config = match tokenizer_config_json {
+            Some(json) => json::parse(TOKENIZER_CONFIG, json)?,
+            None => TokenizerConfig::default(),
+        };
+        Ok(Self {
+            config,
+            cleaning,
+            context_length,
+            vocab_size,
+        })
+    }
+
     /// Takes from the files what `SiglipTokenizer` takes. `foreign` is whether the `tokenizers` crate has to run it.
     fn siglip(self, file: TokenizerJson, own: Own, foreign: bool) -> Result<Draft> {
         let Settings {
@@ -578,13 +597,6 @@ fn of_file(error: &Error, file: &str) -> Error {
     Error::new(error.code(), error.message().replace(TOKENIZER_JSON, file))
 }
 
-fn parsed_config(json: Option<&[u8]>) -> Result<TokenizerConfig> {
-    match json {
-        Some(json) => json::parse(TOKENIZER_CONFIG, json),
-        None => Ok(TokenizerConfig::default()),
-    }
-}
-
 /// Which family the checkpoint's tokenizer belongs to, told by its algorithm.
 fn family(settings: &Settings, model: &Model) -> Result<Algorithm> {
     let config = &settings.config;
@@ -701,12 +713,8 @@ mod tests {
             {"type": "WhitespaceSplit"},
             {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": true},
         ]});
-        let settings = Settings {
-            config: parsed_config(Some(br#"{"tokenizer_class": "T5Tokenizer"}"#)).unwrap(),
-            cleaning: Cleaning::OpenClip,
-            context_length: 64,
-            vocab_size: 32_000,
-        };
+        let config = br#"{"tokenizer_class": "T5Tokenizer"}"#;
+        let settings = Settings::read(Some(config), Cleaning::OpenClip, 64, 32_000).unwrap();
         let tokenizer = Tokenizer::from_json(file.to_string().as_bytes(), settings).unwrap();
         // From open_clip_torch 3.3.0 (`tests/reference/layouts.py --open-clip`).
         for (label, ids) in [
