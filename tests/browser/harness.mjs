@@ -206,6 +206,23 @@ export async function openLoader(site) {
   return page;
 }
 
+/**
+ * Waits until `ask`, which the page runs, promises something true. (Playwright's own waitForFunction takes a promise itself for true.) A page that
+ * is loaded anew meanwhile is asked again.
+ * @param {import("playwright-core").Page} page @param {() => Promise<unknown>} ask
+ */
+export async function waitForPromise(page, ask) {
+  const end = Date.now() + 30_000;
+  for (;;) {
+    const value = await page.evaluate(ask).catch((error) => {
+      if (!/context was destroyed|navigat/.test(error.message)) throw error;
+    });
+    if (value) return value;
+    if (Date.now() > end) throw new Error(`30 s passed: ${ask}`);
+    await page.evaluate(() => new Promise(requestAnimationFrame)).catch(() => {});
+  }
+}
+
 /** Calls `load` on a page of `openLoader`. */
 export const loadOn = (page, source, options) => page.evaluate(([source, options]) => load(source, options), [source, options]);
 

@@ -4,7 +4,7 @@ import { readFile } from "node:fs/promises";
 import { describe, test } from "node:test";
 import { serve } from "../../tools/serve.mjs";
 import { offlineList } from "../../tools/offline.mjs";
-import { launch, www } from "./harness.mjs";
+import { launch, waitForPromise, www } from "./harness.mjs";
 
 /** The site as ./build.sh serve has it; `change` may answer other contents of a file. */
 async function openServer(port, change = () => undefined) {
@@ -25,10 +25,10 @@ async function openServer(port, change = () => undefined) {
 const answered = (page) => page.waitForFunction(() => document.querySelectorAll("#results .name").length > 0 && document.querySelector("#results").ariaBusy === "false");
 
 /** All that a first visit keeps is there. */
-const kept = (page) => page.waitForFunction(async () => {
+const kept = (page) => waitForPromise(page, async () => {
   const [name] = await caches.keys();
   const files = name ? await (await caches.open(name)).keys() : [];
-  return files.some(({ url }) => url.endsWith("_bg.wasm")) && files.some(({ url }) => url.endsWith("model.safetensors")) && navigator.serviceWorker.controller;
+  return files.some(({ url }) => url.endsWith("_bg.wasm")) && files.some(({ url }) => url.endsWith("model.safetensors")) && Boolean(navigator.serviceWorker.controller);
 });
 
 /** Opens the page, and waits until it can do without its server. */
@@ -88,11 +88,11 @@ describe("the page offline", { timeout: 600_000 }, () => {
     const visit = await browser.newPage();
     await visit.goto(second.url);
     await answered(visit);
-    await visit.waitForFunction(async () => {
+    await waitForPromise(visit, async () => {
       if (getComputedStyle(document.body).getPropertyValue("--new").trim() === "1") return true;
       const registration = await navigator.serviceWorker.getRegistration();
       await registration.update().catch(() => {}); // the browser does so in its own time
-      return registration.waiting;
+      return Boolean(registration.waiting);
     });
     await visit.close();
     const next = await browser.newPage();
