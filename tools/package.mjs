@@ -9,6 +9,8 @@ const library = join(root, "www", "lib");
 const NEEDED = [
   "siglip-web.js",
   "siglip-web.d.ts",
+  "siglip-index.js",
+  "siglip-index.d.ts",
   "siglip-classifier.js",
   "siglip-classifier.d.ts",
   "demo.js",
@@ -51,6 +53,7 @@ const manifest = {
   exports: {
     ".": { types: "./siglip-web.d.ts", default: "./siglip-web.js" },
     "./siglip-classifier": { types: "./siglip-classifier.d.ts", default: "./siglip-classifier.js" },
+    "./siglip-index": { types: "./siglip-index.d.ts", default: "./siglip-index.js" },
     "./demo": { types: "./demo.d.ts", default: "./demo.js" },
     "./texts/de": { types: "./texts/de.d.ts", default: "./texts/de.js" },
     ...Object.fromEntries(["react", "preact", "vue", "svelte"].map((framework) => [`./types/${framework}`, { types: `./types/${framework}.d.ts` }])),
