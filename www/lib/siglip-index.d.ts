@@ -137,7 +137,7 @@ export interface Hit {
   score: number;
   /** The score's log-odds, `ln(score / (1 - score))`: for one text, `exp(logit_scale) * cosine + logit_bias`. For pictures alone, what that formula gives for their cosine. */
   logit: number;
-  /** With the (mean) embedding of the plus terms: of the pictures, where there are any, else of the words. */
+  /** With the query's pictures, where it has any: the mean of their embeddings, less the minus ones. Else the mean over the plus words. */
   cosine: number;
   /** As it was given with the picture, or the file's. */
   modified?: number;

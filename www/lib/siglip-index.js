@@ -131,17 +131,13 @@ export class SiglipIndex {
     const { limit, minScore, template } = searchOptions(given);
     const terms = termsOf(query);
     checkAborted(signal);
-    const [vectors, near] = await Promise.all([
-      Promise.all(terms.map((term) => this.#vectorOf(term, template, signal))),
-      undefined,
-    ]);
-    void near;
+    const vectors = await Promise.all(terms.map((term) => this.#vectorOf(term, template, signal)));
     checkAborted(signal);
     const { logitScale, logitBias, embeddingSize } = this.#classifier.info;
     const words = terms.flatMap((term, i) => (term.kind === "text" ? [i] : []));
     const pictures = terms.length > words.length ? new Float32Array(embeddingSize) : undefined;
     terms.forEach(({ kind, minus }, i) => {
-      if (kind !== "text" && pictures) addTo(pictures, /** @type {Float32Array} */ (vectors[i]), minus ? -0.5 : 1);
+      if (kind !== "text" && pictures) addTo(pictures, /** @type {Float32Array} */ (vectors[i]), minus ? -1 : 1);
     });
     return this.#keeper.search({
       words: words.map((i) => /** @type {Float32Array} */ (vectors[i])), minus: words.map((i) => /** @type {boolean} */ (terms[i]?.minus)),
