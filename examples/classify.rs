@@ -1,4 +1,4 @@
-//! Classifies pictures with any labels.
+//! Classifies pictures with any labels, or with those of a fine-tuned classifier, which takes no `--labels`.
 //!
 //! ```text
 //! cargo run --release --example classify -- --model DIR --image FILE... --labels "a cat, a dog" \
@@ -22,7 +22,7 @@ use safetensors::tensor::{Dtype as Stored, TensorView};
 use serde_json::json;
 use siglip_web::classifier::DEFAULT_TEMPLATE;
 use siglip_web::{
-    Backend, Classifier, ClassifyOptions, Code, Dtype, Error, LoadOptions, Result, Scores,
+    Backend, Classifier, ClassifyOptions, Code, Dtype, Error, Labels, LoadOptions, Result, Scores,
     preprocess,
 };
 
@@ -36,8 +36,8 @@ struct Arguments {
     /// Pictures: JPEG, PNG, WebP, GIF or BMP
     #[arg(long = "image", value_name = "FILE", required = true, num_args = 1..)]
     images: Vec<PathBuf>,
-    /// Labels, separated by commas or new lines
-    #[arg(long, required = true)]
+    /// Labels, separated by commas or new lines; left out for a model with labels of its own
+    #[arg(long)]
     labels: Vec<String>,
     /// What to compute on: cpu or wgpu
     #[arg(long, value_parser = backend, default_value = "cpu")]
@@ -48,9 +48,9 @@ struct Arguments {
     /// Sentence with {} where the label goes; several are averaged
     #[arg(long = "template", default_values = [DEFAULT_TEMPLATE])]
     templates: Vec<String>,
-    /// Each label by itself (sigmoid), or all competing (softmax)
-    #[arg(long, value_parser = scores, default_value = "sigmoid")]
-    scores: Scores,
+    /// Each label by itself (sigmoid), or all competing (softmax); by default as the model was trained
+    #[arg(long, value_parser = scores)]
+    scores: Option<Scores>,
     /// Only the best so many labels
     #[arg(long)]
     top_k: Option<usize>,
@@ -96,13 +96,10 @@ impl Arguments {
     }
 
     fn options(&self) -> ClassifyOptions {
-        let options = ClassifyOptions::default()
-            .with_templates(&self.templates)
-            .with_scores(self.scores);
-        match self.top_k {
-            Some(count) => options.with_top_k(count),
-            None => options,
-        }
+        let mut options = ClassifyOptions::default().with_templates(&self.templates);
+        options.scores = self.scores;
+        options.top_k = self.top_k;
+        options
     }
 }
 
@@ -115,8 +112,12 @@ fn run(arguments: &Arguments) -> Result<()> {
     let labels = arguments.labels();
     let options = arguments.options();
     for path in &arguments.images {
+        let labels = match labels.is_empty() {
+            true => Labels::Own,
+            false => Labels::from(&labels),
+        };
         let results = classifier
-            .classify(&read(path)?, &labels, &options)
+            .classify(&read(path)?, labels, &options)
             .map_err(|error| {
                 Error::new(
                     error.code(),

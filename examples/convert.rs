@@ -129,7 +129,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     {
         let path = out.join(name);
         let Ok(mut bytes) = std::fs::read(arguments.input.join(name)) else {
-            continue; // tokenizer_config.json may be missing; the loader knows which files must be there.
+            continue; // Some may be missing; the loader knows which files must be there.
         };
         if let ("config.json", Some((fixed, _))) = (*name, &fixed) {
             bytes = config_with_labels(&bytes, fixed)?;

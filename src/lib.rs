@@ -1,4 +1,5 @@
-//! SigLIP zero-shot image classification: a picture and any labels in, a probability for each label out.
+//! SigLIP image classification: a picture and any labels in, a probability for each label out. Models that were fine-tuned for labels of their
+//! own score these ([`Labels::Own`]).
 //!
 //! The same crate runs natively and, compiled to WebAssembly, inside a web page; on the GPU through WebGPU or on the CPU.
 //! The modules are in the order in which data flows.
@@ -44,7 +45,7 @@ mod json;
 
 pub use checkpoint::LoadOptions;
 pub use classifier::{
-    Classifier, ClassifyOptions, HeatMap, LabelScore, LabelSet, Picture, Scores, Similarity,
+    Classifier, ClassifyOptions, HeatMap, LabelScore, LabelSet, Labels, Picture, Scores, Similarity,
 };
 pub use device::{Backend, Device};
 pub use error::{Code, Error, Result};

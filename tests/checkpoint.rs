@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 use burn::tensor::Device;
-use common::{FIXTURES, Memory, MemoryStore, ODD, PICTURE, StopAfter, TINY};
+use common::{FIXTURES, Memory, MemoryStore, ODD, PICTURE, StopAfter, TINY, folder};
 use siglip_web::checkpoint::format::{FixedLabels, config_with_labels};
 use siglip_web::checkpoint::{
     Calibration, Checkpoint, FileHeader, Folder, Pace, Progress, Source, Stage, Store, calibrate,
@@ -18,7 +18,8 @@ use siglip_web::classifier::Picture;
 use siglip_web::kernels::Numbers;
 use siglip_web::model::{SiglipConfig, parameters};
 use siglip_web::{
-    Backend, Classifier, ClassifyOptions, Code, Dtype, Error, LabelSet, LoadOptions, device,
+    Backend, Classifier, ClassifyOptions, Code, Dtype, Error, LabelScore, LabelSet, Labels,
+    LoadOptions, device,
 };
 
 fn load(source: &Memory) -> Result<Checkpoint, Error> {
@@ -887,6 +888,9 @@ fn a_folder_for_fixed_labels_needs_no_text_tower_and_knows_no_others() {
             );
         }
         let options = ClassifyOptions::default();
+        let all = classifier.classify(PICTURE, &LABELS, &options).unwrap();
+        let own = classifier.classify(PICTURE, Labels::Own, &options);
+        assert_eq!(own.unwrap(), all);
         let error = classifier
             .classify(PICTURE, &["a cat", "a zebra"], &options)
             .unwrap_err();
@@ -1290,18 +1294,6 @@ fn a_classifier_moves_between_threads() {
     assert_eq!(got, expected);
 }
 
-/// A folder of the fixtures, in memory.
-fn folder(name: &str) -> Memory {
-    let path = format!("{}/tests/fixtures/model/{name}", env!("CARGO_MANIFEST_DIR"));
-    let mut source = Memory::default();
-    for entry in std::fs::read_dir(path).unwrap() {
-        let path = entry.unwrap().path();
-        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
-        source.files.insert(name, std::fs::read(path).unwrap());
-    }
-    source
-}
-
 /// Tensors of a file by name: format, shape and bytes.
 fn tensors(file: &[u8]) -> BTreeMap<String, (String, Vec<usize>, Vec<u8>)> {
     let (header, data) = parts(file);
@@ -1370,6 +1362,131 @@ fn files_that_mlx_wrote_give_what_transformers_computes_with_their_numbers() {
         let mut anew = load_stored(&anew, (), &LoadOptions::default(), &()).unwrap();
         assert_eq!(logits(&mut anew), logits(&mut direct));
     }
+}
+
+/// A fine-tuned classifier's answer.
+fn own(source: &Memory, options: &LoadOptions) -> Vec<LabelScore> {
+    let mut classifier = load_stored(source, (), options, &()).unwrap();
+    let options = ClassifyOptions::default();
+    classifier.classify(PICTURE, Labels::Own, &options).unwrap()
+}
+
+#[test]
+fn a_fine_tuned_classifier_is_converted_as_it_would_be_loaded() {
+    for name in ["classifier-single", "classifier-one", "classifier-multi"] {
+        let source = folder(name);
+        for dtype in [Dtype::F16, Dtype::Q8, Dtype::Q4] {
+            let direct = converted(&source, dtype, None, None);
+            let file = &direct.files["model.safetensors"];
+            let names = safetensors::SafeTensors::deserialize(file).unwrap();
+            assert!(
+                names
+                    .names()
+                    .iter()
+                    .all(|name| !name.contains("vision_model.head"))
+            );
+            assert_eq!(
+                own(&direct, &LoadOptions::default()),
+                own(&source, &held_as(dtype)),
+                "{name} {dtype:?}"
+            );
+        }
+        // Calibrated, it stays as near to the exact one.
+        let calibration = pollster::block_on(calibrate(&source, true, &(), &mut |_, _| {}));
+        let calibrated = converted(&source, Dtype::Q4, None, Some(&calibration.unwrap()));
+        let exact = own(&source, &LoadOptions::exact());
+        for result in own(&calibrated, &LoadOptions::default()) {
+            let near = exact.iter().filter(|other| other.label == result.label);
+            let error = near.map(|other| (other.logit - result.logit).abs());
+            assert!(
+                error.fold(f32::INFINITY, f32::min) < 0.2,
+                "{name}: {result:?}, exactly {exact:?}"
+            );
+        }
+    }
+    let fixed = FixedLabels {
+        labels: vec!["a".into()],
+        templates: vec!["{}".into()],
+    };
+    let embeddings = vec![vec![1.0; 32]];
+    let source = folder("classifier-single");
+    let error = pollster::block_on(convert(
+        &source,
+        Dtype::Q8,
+        Some((&fixed, &embeddings)),
+        None,
+        &mut Vec::new(),
+        &(),
+    ));
+    assert_eq!(error.unwrap_err().code(), Code::Unsupported);
+}
+
+#[test]
+fn a_classifier_whose_files_dont_fit_together_is_told_by_key_and_shapes() {
+    let with_config = |name: &str, change: &dyn Fn(&mut serde_json::Value)| {
+        let mut source = folder(name);
+        let mut config = serde_json::from_slice(&source.files["config.json"]).unwrap();
+        change(&mut config);
+        source
+            .files
+            .insert("config.json".into(), config.to_string().into_bytes());
+        source
+    };
+    let name = "classifier-single";
+    let more = with_config(name, &|config| config["id2label"]["3"] = "a horse".into());
+    fails(
+        &more,
+        Code::BadModel,
+        &["classifier.", "[3", "[4", "id2label"],
+    );
+    let fewer = with_config(name, &|config| {
+        config["id2label"] = serde_json::json!({"0": "a"})
+    });
+    fails(
+        &fewer,
+        Code::BadModel,
+        &["classifier.", "[3", "[1", "id2label"],
+    );
+    // A head and no labels; labels and no head; a head where both towers are promised.
+    let nameless = with_config(name, &|config| {
+        drop(config.as_object_mut().unwrap().remove("id2label"))
+    });
+    fails(
+        &nameless,
+        Code::BadModel,
+        &["id2label", "classifier.weight"],
+    );
+    let mut headless = folder(name);
+    let mut all = tensors(&headless.files["model.safetensors"]);
+    all.remove("classifier.weight");
+    headless
+        .files
+        .insert("model.safetensors".into(), file_of(&all));
+    fails(&headless, Code::BadModel, &["classifier.weight"]);
+    let both = with_config("tiny", &|config| {
+        config["architectures"] = serde_json::json!(["SiglipForImageClassification"]);
+        config["id2label"] = serde_json::json!({"0": "a"});
+    });
+    fails(&both, Code::BadModel, &["classifier.bias"]);
+    let mut towers = with_config(name, &|config| {
+        config["architectures"] = serde_json::json!(["SiglipModel"])
+    });
+    for file in ["tokenizer.json", "tokenizer_config.json"] {
+        towers
+            .files
+            .insert(file.into(), TINY.source().files[file].clone());
+    }
+    let sizes = |config: &mut serde_json::Value| {
+        config["architectures"] = serde_json::json!(["SiglipModel"]);
+        config["text_config"]["projection_size"] = config["vision_config"]["hidden_size"].clone();
+    };
+    let json = with_config(name, &sizes).files["config.json"].clone();
+    towers.files.insert("config.json".into(), json);
+    fails(&towers, Code::BadModel, &["logit_bias", "classifier.bias"]);
+    let twice = with_config(name, &|config| {
+        config["siglip_web"] = serde_json::json!({"labels": ["a"], "templates": ["{}"]})
+    });
+    fails(&twice, Code::BadModel, &["siglip_web"]);
 }
 
 #[test]

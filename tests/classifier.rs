@@ -4,10 +4,11 @@
 mod common;
 
 use burn::tensor::Device;
-use common::{Memory, ODD, PICTURE, StopAfter, TINY};
+use common::{Memory, ODD, PICTURE, StopAfter, TINY, folder};
 use siglip_web::classifier::{CallProgress, CallStage};
 use siglip_web::{
-    Backend, Classifier, ClassifyOptions, Code, Error, LabelSet, LoadOptions, Picture, Scores,
+    Backend, Classifier, ClassifyOptions, Code, Dtype, Error, LabelScore, LabelSet, Labels,
+    LoadOptions, Picture, Scores,
 };
 
 fn load_as(source: &Memory, device: &Device, options: &LoadOptions) -> Result<Classifier, Error> {
@@ -559,4 +560,146 @@ fn a_heat_map_is_what_transformers_head_gives_with_the_places_masked() {
         let error = classifier.explain(PICTURE, label, templates).unwrap_err();
         assert_eq!(error.code(), Code::BadInput, "{error}");
     }
+}
+
+const FINE_TUNED: [&str; 3] = ["classifier-single", "classifier-one", "classifier-multi"];
+
+#[test]
+fn a_fine_tuned_classifier_answers_as_transformers_pipeline_does() {
+    // Bounds of a logit that spreads over about 1.
+    let held = [
+        (Dtype::F32, 1e-5),
+        (Dtype::F16, 2e-3),
+        (Dtype::Q8, 0.03),
+        (Dtype::Q4, 0.2),
+    ];
+    let cases = FINE_TUNED
+        .iter()
+        .flat_map(|name| held.map(|held| (name, held)));
+    for ((device, _), (name, (dtype, bound))) in devices()
+        .into_iter()
+        .flat_map(|device| cases.clone().map(move |case| (device.clone(), case)))
+    {
+        let source = folder(name);
+        let golden: serde_json::Value =
+            serde_json::from_slice(&source.files["classify.json"]).unwrap();
+        let numbers = |list: &serde_json::Value| -> Vec<f32> {
+            let list = list.as_array().unwrap().iter();
+            list.map(|value| value.as_f64().unwrap() as f32).collect()
+        };
+        let options = LoadOptions::exact().with_dtype(dtype);
+        let mut classifier = load_as(&source, &device, &options).unwrap();
+        let labels = classifier.labels().unwrap().to_vec();
+        assert_eq!(serde_json::json!(labels), golden["labels"]);
+        let results = classifier
+            .classify(PICTURE, Labels::Own, &ClassifyOptions::default())
+            .unwrap();
+        assert!(
+            results
+                .windows(2)
+                .all(|pair| pair[0].score >= pair[1].score)
+        );
+        let mut expected: Vec<_> = labels
+            .iter()
+            .zip(numbers(&golden["logits"]))
+            .zip(numbers(&golden["scores"]))
+            .collect();
+        expected.sort_by(|((_, a), _), ((_, b), _)| b.total_cmp(a));
+        assert_eq!(results.len(), expected.len());
+        // In the order of the reference: rounding exchanges only those that are as good as equal.
+        for (
+            LabelScore {
+                label,
+                logit,
+                score,
+            },
+            ((same, expected_logit), expected_score),
+        ) in results.iter().zip(expected)
+        {
+            assert!(
+                (logit - expected_logit).abs() < bound
+                    && (score - expected_score).abs() < bound
+                    && (label == same || dtype != Dtype::F32),
+                "{name} {dtype:?}: {label} has {logit} and {score}, in transformers {same} has {expected_logit} and {expected_score}"
+            );
+        }
+        let again = classifier.classify(PICTURE, Labels::Own, &ClassifyOptions::default());
+        assert_eq!((again.unwrap(), classifier.runs()), (results, (1, 0)));
+        if dtype == Dtype::F32 {
+            let templates = ClassifyOptions::default().templates;
+            let map = classifier.explain(PICTURE, &labels[0], &templates).unwrap();
+            let golden = &golden["explained"];
+            assert_eq!(
+                serde_json::json!([map.rows, map.columns]),
+                serde_json::json!([golden["rows"], golden["columns"]])
+            );
+            assert_close(&map.values, &numbers(&golden["values"]), 1e-5);
+            assert_eq!(classifier.runs(), (1, 0));
+        }
+    }
+}
+
+#[test]
+fn a_fine_tuned_classifier_takes_the_options_that_concern_it_and_refuses_words() {
+    let mut classifier = load(&folder("classifier-single")).unwrap();
+    let options = ClassifyOptions::default;
+    let all = classifier
+        .classify(PICTURE, Labels::Own, &options())
+        .unwrap();
+    let total: f32 = all.iter().map(|result| result.score).sum();
+    assert!(all.len() == 3 && (total - 1.0).abs() < 1e-6);
+    let best = classifier
+        .classify(PICTURE, Labels::Own, &options().with_top_k(1))
+        .unwrap();
+    assert_eq!(best, all[..1]);
+    let alone = options().with_scores(Scores::Sigmoid);
+    for result in classifier.classify(PICTURE, Labels::Own, &alone).unwrap() {
+        assert!((result.score - 1.0 / (1.0 + (-result.logit).exp())).abs() < 1e-6);
+    }
+    // The same for several pictures, one of them again.
+    let other = include_bytes!("../www/samples/penguin.png");
+    let several = classifier
+        .classify_images(&[other, PICTURE], Labels::Own, &options())
+        .unwrap();
+    assert_eq!(several[1], all);
+    assert_ne!(several[0], all);
+    assert_eq!(classifier.runs(), (2, 0));
+
+    let words = classifier
+        .classify(PICTURE, &["a cat"], &options())
+        .unwrap_err();
+    let set = tiny().embed_labels(&["a cat"], &["{}"]).unwrap();
+    let set = classifier.classify(PICTURE, &set, &options()).unwrap_err();
+    let errors = [
+        words,
+        set,
+        classifier.embed_text(&["a cat"]).unwrap_err(),
+        classifier.embed_labels(&["a cat"], &["{}"]).unwrap_err(),
+        classifier.embed_image(PICTURE).unwrap_err(),
+    ];
+    for error in errors {
+        assert_eq!(error.code(), Code::Unsupported, "{error}");
+        assert!(
+            error.message().contains("Cat, dog, a green bird, flying"),
+            "{error}"
+        );
+    }
+    let error = classifier
+        .classify(PICTURE, Labels::Own, &with_templates(&["a {}"]))
+        .unwrap_err();
+    assert_eq!(error.code(), Code::BadInput);
+    assert!(error.message().contains("template"), "{error}");
+    let templates = options().templates;
+    let error = classifier
+        .explain(PICTURE, "a horse", &templates)
+        .unwrap_err();
+    assert_eq!(error.code(), Code::BadInput);
+    assert!(error.message().contains("\"a horse\""), "{error}");
+    assert_eq!(classifier.runs(), (2, 0));
+
+    let error = tiny()
+        .classify(PICTURE, Labels::Own, &options())
+        .unwrap_err();
+    assert_eq!(error.code(), Code::BadInput);
+    assert!(error.message().contains("none of its own"), "{error}");
 }

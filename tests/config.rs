@@ -164,12 +164,70 @@ fn bad_configurations_say_what_is_wrong() {
             Code::BadModel,
             "config.json",
         ),
+        (
+            r#"{"model_type":"siglip","architectures":["SiglipForImageClassification"]}"#,
+            Code::BadModel,
+            "no id2label",
+        ),
+        (
+            r#"{"model_type":"siglip","architectures":["SiglipForImageClassification"],"id2label":{}}"#,
+            Code::BadModel,
+            "no id2label",
+        ),
+        (
+            r#"{"model_type":"siglip","architectures":["SiglipForImageClassification"],"id2label":{"0":"a","2":"c"}}"#,
+            Code::BadModel,
+            "2 labels, of which 1 is missing",
+        ),
+        (
+            r#"{"model_type":"siglip","architectures":["SiglipForImageClassification"],"id2label":{"0":null}}"#,
+            Code::BadModel,
+            "of which 0 is null",
+        ),
+        (
+            r#"{"model_type":"siglip","id2label":{"0":"a"},"problem_type":"regression"}"#,
+            Code::Unsupported,
+            "regression",
+        ),
+        (
+            r#"{"model_type":"siglip","id2label":{"0":"a"},"problem_type":"guesswork"}"#,
+            Code::BadModel,
+            "guesswork",
+        ),
     ];
     for (json, code, word) in cases {
         let error = SiglipConfig::from_json(json.as_bytes()).unwrap_err();
         assert_eq!(error.code(), code, "{json}: {error}");
         assert!(error.message().contains(word), "{json}: {error}");
     }
+}
+
+#[test]
+fn a_classifiers_labels_are_in_the_order_of_its_outputs() {
+    let classifier = |more: &str| {
+        let json = format!(
+            r#"{{"model_type":"siglip","id2label":{{"10":"k","0":"a","1":"b","2":3,"3":"d","4":"e","5":"f","6":"g","7":"h","8":"i","9":"j"}}{more}}}"#
+        );
+        let config = SiglipConfig::from_json(json.as_bytes()).unwrap();
+        assert_eq!(config.published(), None);
+        config.classifier.unwrap()
+    };
+    let labels = classifier("").labels;
+    assert_eq!(
+        labels,
+        ["a", "b", "3", "d", "e", "f", "g", "h", "i", "j", "k"]
+    );
+    for (problem, multi_label) in [
+        ("", false),
+        (r#","problem_type":null"#, false),
+        (r#","problem_type":"single_label_classification""#, false),
+        (r#","problem_type":"multi_label_classification""#, true),
+    ] {
+        assert_eq!(classifier(problem).multi_label, multi_label, "{problem}");
+    }
+    // With both towers, labels say nothing.
+    let both = br#"{"model_type":"siglip","architectures":["SiglipModel"],"id2label":{"0":"a"}}"#;
+    assert_eq!(SiglipConfig::from_json(both).unwrap().classifier, None);
 }
 
 #[test]

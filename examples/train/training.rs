@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io::IsTerminal;
+use std::path::Path;
 use std::sync::atomic::AtomicI64;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -239,6 +240,16 @@ struct Start {
     model: Option<Siglip>,
 }
 
+fn no_text_tower(model: &Path) -> Error {
+    Error::new(
+        Code::Unsupported,
+        format!(
+            "{} has no text tower: it was converted for fixed labels, or fine-tuned for labels of its own; train the checkpoint that it was made from",
+            model.display()
+        ),
+    )
+}
+
 impl Start {
     fn load(options: &Options, device: &Device) -> Result<Self> {
         let folder = Folder::new(&options.model)?;
@@ -250,15 +261,7 @@ impl Start {
                 model,
                 ..
             } = Checkpoint::load(&folder, &LoadOptions::exact(), device)?;
-            let tokenizer = tokenizer.ok_or_else(|| {
-                Error::new(
-                    Code::Unsupported,
-                    format!(
-                        "{} was converted for fixed labels and has no text tower; train the checkpoint that it was made from",
-                        options.model.display()
-                    ),
-                )
-            })?;
+            let tokenizer = tokenizer.ok_or_else(|| no_text_tower(&options.model))?;
             return Ok(Self {
                 config,
                 preprocessor,
@@ -276,6 +279,9 @@ impl Start {
             })
         };
         let config = SiglipConfig::from_json(&required("config.json")?)?;
+        if config.classifier.is_some() {
+            return Err(no_text_tower(&options.model));
+        }
         let preprocessor = Preprocessor::from_json(&required("preprocessor_config.json")?)?;
         let side = config.vision.image_size;
         if preprocessor.size() != (side, side) {

@@ -81,7 +81,7 @@ pub struct Checkpoint {
     pub config: SiglipConfig,
     /// `preprocessor_config.json`.
     pub preprocessor: Preprocessor,
-    /// `tokenizer.json` with `tokenizer_config.json`; none where the labels are fixed.
+    /// `tokenizer.json` with `tokenizer_config.json`; none where the labels are fixed, nor in a fine-tuned classifier.
     pub tokenizer: Option<Tokenizer>,
     /// The weights.
     pub model: Siglip,
@@ -134,9 +134,9 @@ impl Checkpoint {
         let manifest = Manifest::recall(&store).await;
         let (described, tokenizer) = parsed(source, async || {
             let described = Described::read(source, pace).await?;
-            let tokenizer = match &described.fixed {
-                Some(_) => None,
-                None => {
+            let tokenizer = match described.has_text() {
+                false => None,
+                true => {
                     let cleaning = match described.hints.open_clip {
                         true => Cleaning::OpenClip,
                         false => Cleaning::Class,
@@ -221,6 +221,10 @@ struct Described {
 }
 
 impl Described {
+    fn has_text(&self) -> bool {
+        self.fixed.is_none() && self.config.classifier.is_none()
+    }
+
     async fn read(source: &impl Source, pace: &impl Pace) -> Result<Self> {
         let described = match Self::transformers(source).await {
             // open_clip's files may be beside a config.json for something else.
@@ -247,8 +251,15 @@ impl Described {
     async fn transformers(source: &impl Source) -> Result<Self> {
         let json = required(source, "config.json").await?;
         let config = SiglipConfig::from_json(&json)?;
+        let fixed = FixedLabels::from_config(&json)?;
+        if fixed.is_some() && config.classifier.is_some() {
+            return Err(Error::bad_model(format!(
+                "config.json has the labels of a fine-tuned classifier and those of {}, which is for a model with both towers",
+                format::KEY
+            )));
+        }
         Ok(Self {
-            fixed: FixedLabels::from_config(&json)?,
+            fixed,
             preprocessor: preprocessor(source).await?,
             hints: Hints {
                 quantized: format::is_quantized(&json)?,

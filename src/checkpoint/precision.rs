@@ -28,12 +28,13 @@ pub(super) fn auto_dtype(parameters: usize, device: &Device) -> Dtype {
 /// - In `q4`, the MLPs of the first third of an encoder: their error grows on its way through the later layers (in a ViT-B, that of the
 ///   first layer counts three times as much as that of the fourth).
 /// - In `q4`, the MLP of the vision tower's head: nothing comes after it that could average its error.
+/// - The head of a fine-tuned classifier, for the same reason.
 pub fn weight_dtype(dtype: Dtype, spec: &ParameterSpec) -> Dtype {
     match (dtype, spec.role) {
         // The host gathers the table's rows, whatever their length.
         (_, role) if role != Role::TokenTable && !takes_packed(spec.matrix()) => Dtype::F32,
         (Dtype::Q8, Role::Query | Role::Key | Role::TokenTable) => Dtype::F16,
-        (Dtype::Q8 | Dtype::Q4, Role::PatchEmbedding) => Dtype::F16,
+        (Dtype::Q8 | Dtype::Q4, Role::PatchEmbedding | Role::Classifier) => Dtype::F16,
         (Dtype::Q4, Role::Mlp) if spec.layer.is_some_and(|(layer, of)| layer >= of / 3) => {
             Dtype::Q4
         }

@@ -7,11 +7,11 @@
 use std::ops::Range;
 
 use super::labels::check_templates;
-use super::{Classifier, Embedding, Picture, embedding, nobody_listens};
+use super::{Classifier, Embedding, Picture, embedding, nobody_listens, unknown};
 use crate::checkpoint::Pace;
 use crate::error::Result;
 use crate::kernels::{Receipt, to_vec};
-use crate::model::Pooled;
+use crate::model::{Head, Pooled};
 
 /// How much each place of a picture adds to a label's logit.
 #[derive(Clone, Debug, PartialEq)]
@@ -43,6 +43,9 @@ impl Classifier {
         pace: &impl Pace,
     ) -> Result<HeatMap> {
         check_templates(templates)?;
+        if let Head::Classifier(_) = self.checkpoint.model.vision.head {
+            return self.explain_own(picture, label, templates, pace).await;
+        }
         self.check_words(&[label], templates)?;
         let text = self
             .embed_words(&[label], templates, pace, &mut nobody_listens)
@@ -50,24 +53,23 @@ impl Classifier {
             .remove(0);
         let tokens = self.tokens(&picture, pace).await?;
         let vision = &self.checkpoint.model.vision;
+        let Head::Pooling(head) = &vision.head else {
+            unreachable!("returned above");
+        };
         let size = self.config().vision.encoder.hidden_size;
-        let side = self.config().vision.image_size / self.config().vision.patch_size;
+        let side = self.patches_of_a_side();
 
-        let Pooled { query, key, value } = vision.pooling(tokens);
+        let Pooled { query, key, value } = head.project(vision.post_layernorm.forward(tokens));
         let query = to_vec(query).await?;
         let (key, value) = (to_vec(key).await?, to_vec(value).await?);
-        let attention = Attention::new(&query, &key, &value, vision.head.heads);
+        let attention = Attention::new(&query, &key, &value, head.heads);
         let mut attended = attention.without(&[]);
         for place in 0..side * side {
-            let columns = around(place % side, side);
-            let masked = around(place / side, side)
-                .flat_map(|row| columns.clone().map(move |column| row * side + column));
-            attended.extend(attention.without(&masked.collect::<Vec<_>>()));
+            attended.extend(attention.without(&neighbours(place, side)));
         }
         pace.step().await?;
         let shape = [1, 1 + side * side, size];
         let (attended, receipt) = Receipt::with_floats(attended, shape, &self.device);
-        let head = &vision.head;
         let results = head.finish(head.out_proj.forward(attended));
         let results = self.or_fault(receipt.read(results).await)?;
         let logits = results.chunks_exact(size).map(|row| {
@@ -81,6 +83,65 @@ impl Classifier {
             values: logits[1..].iter().map(|logit| logits[0] - logit).collect(),
         })
     }
+
+    /// The same for a label of a fine-tuned classifier, whose head looks at all patches alike.
+    async fn explain_own(
+        &mut self,
+        picture: Picture<'_>,
+        label: &str,
+        templates: &[String],
+        pace: &impl Pace,
+    ) -> Result<HeatMap> {
+        self.check_own(templates)?;
+        let labels = self.labels().unwrap_or_default();
+        let row = labels.iter().position(|known| known == label);
+        let (row, count) = (row.ok_or_else(|| unknown(label, labels))?, labels.len());
+        let tokens = self.tokens(&picture, pace).await?;
+        let vision = &self.checkpoint.model.vision;
+        let Head::Classifier(head) = &vision.head else {
+            unreachable!("asked for above");
+        };
+        // The layer is linear: of the mean it makes the mean of what it makes of each patch.
+        let logits = head
+            .classifier
+            .forward(vision.post_layernorm.forward(tokens));
+        let bias = head.classifier.bias.val();
+        let (logits, bias) = (to_vec(logits).await, to_vec(bias).await);
+        let (logits, bias) = (self.or_fault(logits)?, self.or_fault(bias)?);
+        let logits = logits.chunks_exact(count);
+        let logits: Vec<f64> = logits.map(|logits| f64::from(logits[row])).collect();
+        let side = self.patches_of_a_side();
+        let total: f64 = logits.iter().sum();
+        let mean = total / logits.len() as f64;
+        let lost = |place: usize| {
+            let masked = neighbours(place, side);
+            let left = logits.len() - masked.len();
+            let rest = total - masked.iter().map(|patch| logits[*patch]).sum::<f64>();
+            // Of nothing the layer makes its bias.
+            let without = match left {
+                0 => f64::from(bias[row]),
+                _ => rest / left as f64,
+            };
+            (mean - without) as f32
+        };
+        Ok(HeatMap {
+            rows: side,
+            columns: side,
+            values: (0..side * side).map(lost).collect(),
+        })
+    }
+
+    fn patches_of_a_side(&self) -> usize {
+        self.config().vision.image_size / self.config().vision.patch_size
+    }
+}
+
+/// A place of a square, and those around it.
+fn neighbours(place: usize, side: usize) -> Vec<usize> {
+    let columns = around(place % side, side);
+    let rows = around(place / side, side);
+    rows.flat_map(|row| columns.clone().map(move |column| row * side + column))
+        .collect()
 }
 
 /// A place and its neighbours, as far as there are any.

@@ -20,6 +20,8 @@ pub enum Labels<'a> {
     Words(Vec<&'a str>),
     /// Words that went through the text tower before.
     Set(&'a LabelSet),
+    /// All that the model knows: of a fine-tuned classifier, or of a checkpoint that was converted for fixed labels.
+    Own,
 }
 
 impl<'a, T: AsRef<str>> From<&'a [T]> for Labels<'a> {

@@ -26,7 +26,7 @@ use crate::checkpoint::{Checkpoint, LoadOptions, Pace, Progress, Source, Stage, 
 use crate::device;
 use crate::error::{Error, Result};
 use crate::kernels::{Receipt, begin, to_vec};
-use crate::model::{EncoderLayer, SiglipConfig};
+use crate::model::{EncoderLayer, Head, LogitScale, SiglipConfig};
 use crate::tokenizer::Tokenizer;
 use cache::Cache;
 use labels::{check_labels, check_templates, length, mean};
@@ -39,7 +39,7 @@ pub struct LabelScore {
     pub label: String,
     /// `sigmoid(logit)`, or its share of the softmax over all labels.
     pub score: f32,
-    /// `exp(logit_scale) · cos(image, text) + logit_bias`.
+    /// `exp(logit_scale) · cos(image, text) + logit_bias`; of a fine-tuned classifier its head's output.
     pub logit: f32,
 }
 
@@ -87,6 +87,9 @@ impl CallStage {
 /// A unit-length vector.
 pub type Embedding = Vec<f32>;
 
+/// Labels of a model that a message names.
+const NAMED: usize = 10;
+
 /// Bytes of label embeddings that are kept: some ten thousand of the base models'.
 const TEXT_CACHE: usize = 32 << 20;
 /// Bytes of image embeddings that are kept.
@@ -120,6 +123,7 @@ pub struct Classifier {
     logit_scale: f32,
     logit_bias: f32,
     fingerprint: String,
+    /// Embeddings, or the logits of a fine-tuned classifier.
     images: Cache,
     texts: Cache,
     image_runs: usize,
@@ -152,9 +156,16 @@ impl Classifier {
         pace: &impl Pace,
         progress: &mut impl FnMut(Progress),
     ) -> Result<Self> {
-        let scalar = |t: &Tensor<1>| to_vec(t.clone());
-        let logit_scale = scalar(&checkpoint.model.logit_scale.val()).await?[0];
-        let logit_bias = scalar(&checkpoint.model.logit_bias.val()).await?[0];
+        let (logit_scale, logit_bias) = match &checkpoint.model.scale {
+            Some(LogitScale {
+                logit_scale,
+                logit_bias,
+            }) => (
+                to_vec(logit_scale.val()).await?[0],
+                to_vec(logit_bias.val()).await?[0],
+            ),
+            None => (0.0, 0.0),
+        };
         device::fault(device)?;
         let scale = logit_scale.exp();
         if !(scale.is_finite() && scale > 0.0 && logit_bias.is_finite()) {
@@ -221,7 +232,8 @@ impl Classifier {
     /// Scores `labels` for a picture, highest first. `progress` hears of the picture first, then of the labels.
     ///
     /// # Errors
-    /// `bad-input` for labels or options that can't be used, and for a [`LabelSet`] of another model; `bad-image`, or `unsupported` for a
+    /// `bad-input` for labels or options that can't be used, for a [`LabelSet`] of another model, and for [`Labels::Own`] where the model has
+    /// none; `unsupported` for other labels than these with a fine-tuned classifier; `bad-image`, or `unsupported` for a
     /// picture format that this crate doesn't decode; `device-lost` and `out-of-memory`; what `pace` reports.
     pub async fn classify_async<'a>(
         &mut self,
@@ -254,15 +266,32 @@ impl Classifier {
         match &labels {
             Labels::Words(words) => self.check_words(words, &options.templates)?,
             Labels::Set(set) => self.check_set(set, &options.templates)?,
+            Labels::Own => self.check_own(&options.templates)?,
         }
-        let images = self.embed_images_async(pictures, pace).await?;
+        let images = self.see(pictures, pace).await?;
         progress(CallProgress {
             stage: CallStage::Images,
             done: images.len(),
             total: images.len(),
         });
+        let (own, scores) = (self.labels().map(<[String]>::to_vec), self.scores());
+        let own = own.unwrap_or_default();
+        if self.config().classifier.is_some() {
+            let words: Vec<&str> = own.iter().map(String::as_str).collect();
+            let results = images
+                .iter()
+                .map(|logits| options.rank(&words, logits, scores));
+            return Ok(results.collect());
+        }
         let embedded;
         let (words, texts): (Vec<&str>, Vec<&[f32]>) = match labels {
+            Labels::Own => {
+                let (_, embeddings) = self.checkpoint.labels.as_ref().expect("checked above");
+                (
+                    own.iter().map(String::as_str).collect(),
+                    embeddings.iter().map(Vec::as_slice).collect(),
+                )
+            }
             Labels::Words(words) => {
                 embedded = self
                     .embed_words(&words, &options.templates, pace, progress)
@@ -279,7 +308,7 @@ impl Classifier {
                 .iter()
                 .map(|text| self.similarity(image, text).logit)
                 .collect();
-            options.rank(&words, &logits)
+            options.rank(&words, &logits, scores)
         });
         Ok(results.collect())
     }
@@ -371,17 +400,58 @@ impl Classifier {
         Ok(keys.iter().map(|key| found[key].clone()).collect())
     }
 
-    /// Fails for words and templates that can't be labels of this model, before anything runs.
-    fn check_words(&self, words: &[&str], templates: &[String]) -> Result<()> {
-        check_labels(words)?;
-        if let Some((fixed, _)) = &self.checkpoint.labels {
+    /// Fails where there are no labels of the model's own, and for templates that are not theirs.
+    fn check_own(&self, templates: &[String]) -> Result<()> {
+        if self.labels().is_none() {
+            return Err(Error::bad_input(
+                "there are no labels, and this model has none of its own; give at least one",
+            ));
+        }
+        match self.config().classifier.is_some()
+            && *templates != ClassifyOptions::default().templates
+        {
+            true => Err(Error::bad_input(
+                "this model was fine-tuned for labels of its own, which are put into no sentence; leave the template out",
+            )),
+            false => self.check_fixed_templates(templates),
+        }
+    }
+
+    /// Fails for templates that are not those of the fixed labels.
+    fn check_fixed_templates(&self, templates: &[String]) -> Result<()> {
+        match &self.checkpoint.labels {
             // Left out, the template is the one that the labels were put into.
-            if *templates != fixed.templates && *templates != ClassifyOptions::default().templates {
-                return Err(Error::bad_input(format!(
+            Some((fixed, _))
+                if *templates != fixed.templates
+                    && *templates != ClassifyOptions::default().templates =>
+            {
+                Err(Error::bad_input(format!(
                     "this model has no text tower, and its labels were put into {:?}; leave the template out",
                     fixed.templates
-                )));
+                )))
             }
+            _ => Ok(()),
+        }
+    }
+
+    /// Fails for a fine-tuned classifier, which has labels of its own and no embeddings.
+    fn check_zero_shot(&self) -> Result<()> {
+        let Some(classifier) = &self.config().classifier else {
+            return Ok(());
+        };
+        Err(Error::unsupported(format!(
+            "this model was fine-tuned for labels of its own ({}): it scores these for a picture, and has no embeddings and no text \
+             tower. Classify without labels, or load a model with both towers, for example google/siglip2-base-patch16-224",
+            listed(&classifier.labels)
+        )))
+    }
+
+    /// Fails for words and templates that can't be labels of this model, before anything runs.
+    fn check_words(&self, words: &[&str], templates: &[String]) -> Result<()> {
+        self.check_zero_shot()?;
+        check_labels(words)?;
+        if let Some((fixed, _)) = &self.checkpoint.labels {
+            self.check_fixed_templates(templates)?;
             return words
                 .iter()
                 .try_for_each(|label| position(fixed, label).map(drop));
@@ -402,6 +472,7 @@ impl Classifier {
 
     /// Fails for a set of another model, and for templates that are not its own.
     fn check_set(&self, set: &LabelSet, templates: &[String]) -> Result<()> {
+        self.check_zero_shot()?;
         let size = self.config().vision.encoder.hidden_size;
         if set.model() != self.fingerprint || set.embedding_size() != size {
             return Err(Error::bad_input(format!(
@@ -420,9 +491,10 @@ impl Classifier {
     }
 
     fn tokenizer(&self) -> Result<&Tokenizer> {
+        self.check_zero_shot()?;
         self.checkpoint.tokenizer.as_ref().ok_or_else(|| {
             let fixed = self.checkpoint.labels.as_ref();
-            let labels = fixed.map_or(String::new(), |(fixed, _)| fixed.labels.join(", "));
+            let labels = fixed.map_or(String::new(), |(fixed, _)| listed(&fixed.labels));
             Error::unsupported(format!(
                 "this model has no text tower and can't embed texts; it was made for the labels: {labels}. Load the checkpoint that it was made from"
             ))
@@ -432,7 +504,7 @@ impl Classifier {
     /// A picture's unit-length embedding `[hidden]`.
     ///
     /// # Errors
-    /// As [`classify_async`](Self::classify_async).
+    /// As [`embed_images_async`](Self::embed_images_async).
     pub async fn embed_image_async(
         &mut self,
         picture: Picture<'_>,
@@ -445,12 +517,18 @@ impl Classifier {
     /// The unit-length embeddings of pictures, which run through the vision tower a few at a time.
     ///
     /// # Errors
-    /// As [`classify_async`](Self::classify_async), for the first picture that has one.
+    /// As [`classify_async`](Self::classify_async), for the first picture that has one; `unsupported` for a fine-tuned classifier.
     pub async fn embed_images_async(
         &mut self,
         pictures: &[Picture<'_>],
         pace: &impl Pace,
     ) -> Result<Vec<Embedding>> {
+        self.check_zero_shot()?;
+        self.see(pictures, pace).await
+    }
+
+    /// What the vision tower makes of pictures: their embeddings, or a fine-tuned classifier's logits.
+    async fn see(&mut self, pictures: &[Picture<'_>], pace: &impl Pace) -> Result<Vec<Vec<f32>>> {
         let keys: Vec<u128> = pictures.iter().map(Picture::key).collect();
         let begin =
             async |this: &mut Self, batch: &[Picture]| this.begin_pictures(batch, pace).await;
@@ -555,8 +633,12 @@ impl Classifier {
         if let [picture] = pictures {
             self.last_tokens = Some((picture.key(), tokens.clone()));
         }
-        let pooled = self.checkpoint.model.vision.pool(tokens);
-        Ok(self.read_embeddings(pooled, receipt))
+        let tower = &self.checkpoint.model.vision;
+        let checked = match &tower.head {
+            Head::Pooling(_) => embedding,
+            Head::Classifier(_) => logits,
+        };
+        Ok(self.read_rows(tower.pool(tokens), receipt, checked))
     }
 
     /// The encoder's result for a picture, `[1, patches, hidden]`.
@@ -611,14 +693,19 @@ impl Classifier {
             }
         };
         let x = through(&tower.encoder.layers, x, pace, &mut receipt).await?;
-        let begun = self.read_embeddings(tower.pool(x), receipt);
+        let begun = self.read_rows(tower.pool(x), receipt, embedding);
         self.text_runs += 1;
         Ok(begun)
     }
 
-    /// Tower results `[batch, hidden]`, read back, checked and normalised: nothing wrong is ever shown.
-    fn read_embeddings(&self, pooled: Tensor<2>, receipt: Receipt) -> Begun {
-        let [_, hidden] = pooled.dims();
+    /// Tower results `[batch, numbers]`, read back, each through `checked`: nothing wrong is ever shown.
+    fn read_rows(
+        &self,
+        pooled: Tensor<2>,
+        receipt: Receipt,
+        checked: fn(&[f32], &Device) -> Result<Vec<f32>>,
+    ) -> Begun {
+        let [_, numbers] = pooled.dims();
         let device = self.device.clone();
         let values = begin(receipt.read(pooled));
         Box::pin(async move {
@@ -626,12 +713,12 @@ impl Classifier {
             // What the device reported says more than the read that failed for it.
             device::fault(&device)?;
             let rows = values?;
-            let rows = rows.chunks_exact(hidden);
-            rows.map(|row| embedding(row, &device)).collect()
+            let rows = rows.chunks_exact(numbers);
+            rows.map(|row| checked(row, &device)).collect()
         })
     }
 
-    /// How alike two unit-length embeddings of this model are, usually a picture's and a text's.
+    /// How alike two unit-length embeddings of this model are, usually a picture's and a text's. A fine-tuned classifier has none.
     ///
     /// # Panics
     /// If they have not the same number of components.
@@ -664,12 +751,29 @@ impl Classifier {
         &self.checkpoint
     }
 
-    /// Logarithm of the factor on the cosine.
+    /// The labels that the model knows, if it takes no others: of a fine-tuned classifier, or of a checkpoint that was converted for fixed
+    /// ones.
+    pub fn labels(&self) -> Option<&[String]> {
+        let fixed = self.checkpoint.labels.as_ref();
+        let fine_tuned = self.config().classifier.as_ref();
+        let fixed = fixed.map(|(fixed, _)| fixed.labels.as_slice());
+        fixed.or(fine_tuned.map(|classifier| classifier.labels.as_slice()))
+    }
+
+    /// How logits become scores unless the caller says otherwise.
+    pub fn scores(&self) -> Scores {
+        match &self.config().classifier {
+            Some(classifier) if !classifier.multi_label => Scores::Softmax,
+            _ => Scores::Sigmoid,
+        }
+    }
+
+    /// Logarithm of the factor on the cosine; 0 for a fine-tuned classifier, which has none.
     pub fn logit_scale(&self) -> f32 {
         self.logit_scale
     }
 
-    /// Added to every logit.
+    /// Added to every logit; 0 for a fine-tuned classifier.
     pub fn logit_bias(&self) -> f32 {
         self.logit_bias
     }
@@ -700,7 +804,12 @@ fn label_key(label: &str, templates: &[String]) -> u128 {
 
 /// See [`Classifier::fingerprint`].
 async fn fingerprint(checkpoint: &Checkpoint) -> Result<String> {
-    let values: Vec<f32> = match (&checkpoint.model.text, &checkpoint.labels) {
+    let model = &checkpoint.model;
+    if let Head::Classifier(head) = &model.vision.head {
+        let bias = to_vec(head.classifier.bias.val()).await?;
+        return Ok(key_of(&bias));
+    }
+    let values: Vec<f32> = match (&model.text, &checkpoint.labels) {
         (Some(tower), _) => {
             let norm = &tower.final_layer_norm;
             // Vectors, which all forms of a checkpoint hold as f32.
@@ -715,21 +824,34 @@ async fn fingerprint(checkpoint: &Checkpoint) -> Result<String> {
             .flat_map(|(_, embeddings)| embeddings.concat())
             .collect(),
     };
-    Ok(format!(
-        "{:032x}",
-        cache::key(&[bytemuck::cast_slice(&values)])
-    ))
+    Ok(key_of(&values))
+}
+
+fn key_of(values: &[f32]) -> String {
+    format!("{:032x}", cache::key(&[bytemuck::cast_slice(values)]))
 }
 
 /// Which of the fixed labels this is.
 fn position(fixed: &FixedLabels, label: &str) -> Result<usize> {
     let found = fixed.labels.iter().position(|known| known == label);
-    found.ok_or_else(|| {
-        Error::bad_input(format!(
-            "this model has no text tower and doesn't know the label {label:?}; it was made for: {}",
-            fixed.labels.join(", ")
-        ))
-    })
+    found.ok_or_else(|| unknown(label, &fixed.labels))
+}
+
+/// What there is to say of another label than those that a model has.
+fn unknown(label: &str, labels: &[String]) -> Error {
+    Error::bad_input(format!(
+        "this model has no text tower and doesn't know the label {label:?}; it was made for: {}",
+        listed(labels)
+    ))
+}
+
+/// The first of many labels.
+fn listed(labels: &[String]) -> String {
+    let more = match labels.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    format!("{}{more}", labels[..labels.len().min(NAMED)].join(", "))
 }
 
 /// Runs the layers one by one, so that a caller can stop between two.
@@ -757,11 +879,25 @@ fn embedding(row: &[f32], device: &Device) -> Result<Embedding> {
     if length.is_finite() && length > 0.0 {
         return Ok(row.iter().map(|v| v / length).collect());
     }
-    let what = format!("an embedding came out with length {length}");
-    Err(match *device == Device::flex() {
+    Err(no_result(
+        &format!("an embedding came out with length {length}"),
+        device,
+    ))
+}
+
+/// A classifier's result, if it can be one.
+fn logits(row: &[f32], device: &Device) -> Result<Vec<f32>> {
+    match row.iter().find(|logit| !logit.is_finite()) {
+        None => Ok(row.to_vec()),
+        Some(logit) => Err(no_result(&format!("a logit came out as {logit}"), device)),
+    }
+}
+
+fn no_result(what: &str, device: &Device) -> Error {
+    match *device == Device::flex() {
         true => Error::bad_model(format!("{what}; the weights are damaged: get them again")),
         false => Error::device_lost(format!(
             "{what}; load the model again on the CPU (backend \"cpu\")"
         )),
-    })
+    }
 }

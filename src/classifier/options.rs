@@ -35,8 +35,9 @@ pub enum Scores {
 pub struct ClassifyOptions {
     /// Sentences with `{}` where the label goes; the embeddings of several are averaged.
     pub templates: Vec<String>,
-    /// How logits become scores.
-    pub scores: Scores,
+    /// How logits become scores. None: as the model was trained, which is `Sigmoid` unless it is a fine-tuned classifier whose labels
+    /// exclude each other.
+    pub scores: Option<Scores>,
     /// Only the best so many, or all.
     pub top_k: Option<usize>,
 }
@@ -45,7 +46,7 @@ impl Default for ClassifyOptions {
     fn default() -> Self {
         Self {
             templates: vec![DEFAULT_TEMPLATE.into()],
-            scores: Scores::default(),
+            scores: None,
             top_k: None,
         }
     }
@@ -60,7 +61,7 @@ impl ClassifyOptions {
 
     /// These options with scores of this kind.
     pub fn with_scores(mut self, scores: Scores) -> Self {
-        self.scores = scores;
+        self.scores = Some(scores);
         self
     }
 
@@ -78,9 +79,9 @@ impl ClassifyOptions {
         Ok(())
     }
 
-    /// Scores for all logits, sorted with the highest first (equal ones as given), cut to the best `top_k`.
-    pub(super) fn rank(&self, labels: &[&str], logits: &[f32]) -> Vec<LabelScore> {
-        let scores = match self.scores {
+    /// Scores for all logits, sorted with the highest first (equal ones as given), cut to the best `top_k`. `default` is the model's.
+    pub(super) fn rank(&self, labels: &[&str], logits: &[f32], default: Scores) -> Vec<LabelScore> {
+        let scores = match self.scores.unwrap_or(default) {
             Scores::Sigmoid => logits.iter().map(|logit| sigmoid(*logit)).collect(),
             Scores::Softmax => softmax(logits),
         };
@@ -124,20 +125,23 @@ mod tests {
     #[test]
     fn sigmoid_scores_stand_alone_and_softmax_scores_sum_to_one() {
         let options = ClassifyOptions::default();
-        let ranked = options.rank(&["low", "high", "none"], &[-3.0, 2.0, -200.0]);
+        let ranked = options.rank(
+            &["low", "high", "none"],
+            &[-3.0, 2.0, -200.0],
+            Scores::Sigmoid,
+        );
         let labels: Vec<&str> = ranked.iter().map(|r| r.label.as_str()).collect();
         assert_eq!(labels, ["high", "low", "none"]);
         assert!((ranked[0].score - 0.880_797).abs() < 1e-6);
         assert!((ranked[1].score - 0.047_426).abs() < 1e-6);
         assert_eq!(ranked[2].logit, -200.0);
 
-        let softmax = ClassifyOptions {
-            scores: Scores::Softmax,
-            ..options
-        };
-        let ranked = softmax.rank(&["a", "b"], &[-30.0, -28.0]);
-        assert!((ranked.iter().map(|r| r.score).sum::<f32>() - 1.0).abs() < 1e-6);
-        assert!((ranked[0].score - 0.880_797).abs() < 1e-6);
+        let chosen = options.clone().with_scores(Scores::Softmax);
+        for (options, default) in [(chosen, Scores::Sigmoid), (options, Scores::Softmax)] {
+            let ranked = options.rank(&["a", "b"], &[-30.0, -28.0], default);
+            assert!((ranked.iter().map(|r| r.score).sum::<f32>() - 1.0).abs() < 1e-6);
+            assert!((ranked[0].score - 0.880_797).abs() < 1e-6);
+        }
     }
 
     #[test]
@@ -146,7 +150,7 @@ mod tests {
             top_k: Some(1),
             ..ClassifyOptions::default()
         };
-        let ranked = options.rank(&["a", "b", "c"], &[1.0, 3.0, 2.0]);
+        let ranked = options.rank(&["a", "b", "c"], &[1.0, 3.0, 2.0], Scores::Sigmoid);
         assert_eq!(ranked.len(), 1);
         assert_eq!(ranked[0].label, "b");
     }

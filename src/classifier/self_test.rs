@@ -16,8 +16,8 @@ use crate::kernels::check::{largest_difference, wrong};
 use crate::kernels::{self, Dtype, Numbers, PackedMatrix, PackedWeight, Receipt};
 use crate::kernels::{begin, from_vec, to_vec, to_words};
 use crate::model::{
-    Attention, AttentionPooling, Encoder, EncoderLayer, LayerNorm, Linear, Mlp, TextConfig,
-    TextTower, VisionConfig, VisionTower, Weight,
+    Attention, AttentionPooling, ClassifierHead, Encoder, EncoderLayer, Head, LayerNorm, Linear,
+    Mlp, TextConfig, TextTower, VisionConfig, VisionTower, Weight,
 };
 
 /// Positions of a layer that the CPU computes too.
@@ -54,15 +54,17 @@ pub async fn run_vision(
         tolerance: tolerance([&host.patch_embedding_weight]),
     };
     check_layers(name, run.layers, Some(first), pace).await?;
-    let (head, mlp) = (&host.head, &host.head.mlp);
-    let weights = [
-        &head.in_proj_weight,
-        &head.out_proj.weight,
-        &mlp.fc1.weight,
-        &mlp.fc2.weight,
-    ];
+    let tolerance = match &host.head {
+        Head::Pooling(head) => tolerance([
+            &head.in_proj_weight,
+            &head.out_proj.weight,
+            &head.mlp.fc1.weight,
+            &head.mlp.fc2.weight,
+        ]),
+        Head::Classifier(head) => tolerance([&head.classifier.weight]),
+    };
     let (results, hidden) = ([run.last, run.pooled], config.encoder.hidden_size);
-    check_pooled(name, results, hidden, |x| host.pool(x), tolerance(weights)).await
+    check_pooled(name, results, hidden, |x| host.pool(x), tolerance).await
 }
 
 /// Runs the text tower on words without a meaning.
@@ -331,7 +333,7 @@ mod on_cpu {
         let bias = begin(tensor(&tower.patch_embedding_bias));
         let positions = begin(tensor(&tower.position_embedding));
         let post_norm = begin(norm(&tower.post_layernorm));
-        let head = begin(pooling(&tower.head));
+        let head = begin(head(&tower.head));
         Ok(VisionTower {
             patch_embedding_weight: patches.await?,
             patch_embedding_bias: bias.await?,
@@ -379,6 +381,16 @@ mod on_cpu {
             v_proj: value.await?,
             out_proj: out.await?,
             heads: given.heads,
+        })
+    }
+
+    async fn head(head: &Head) -> Result<Head> {
+        Ok(match head {
+            Head::Pooling(head) => Head::Pooling(pooling(head).await?),
+            Head::Classifier(head) => Head::Classifier(ClassifierHead {
+                classifier: linear(&head.classifier).await?,
+                heads: head.heads,
+            }),
         })
     }
 

@@ -66,13 +66,25 @@ impl VisionConfig {
     }
 }
 
+/// The head of a fine-tuned classifier (`SiglipForImageClassification`), in the place of the pooling head and of the text tower.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ClassifierConfig {
+    /// What each of its outputs stands for: `id2label`.
+    pub labels: Vec<String>,
+    /// Whether each label has a probability of its own (`sigmoid`), or all share 1 (`softmax`): what transformers' pipeline makes of
+    /// `problem_type`.
+    pub multi_label: bool,
+}
+
 /// A whole SigLIP model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SiglipConfig {
-    /// The text tower.
+    /// The text tower; not that of a classifier, which has none.
     pub text: TextConfig,
     /// The vision tower.
     pub vision: VisionConfig,
+    /// The labels of a fine-tuned classifier; none in a model with both towers.
+    pub classifier: Option<ClassifierConfig>,
 }
 
 impl SiglipConfig {
@@ -103,18 +115,70 @@ impl SiglipConfig {
                 ));
             }
         }
-        if let Some(names) = value.get("architectures").and_then(Value::as_array)
-            && !names.is_empty()
-            && !names.iter().any(|name| name == "SiglipModel")
-        {
-            return Err(Error::unsupported(format!(
-                "config.json: architecture {} is not SiglipModel, the one with both towers",
-                names[0]
-            )));
-        }
+        let names = value.get("architectures").and_then(Value::as_array);
+        let classifier = match names.map(Vec::as_slice) {
+            // Whoever left it out has labels only where there is a head for them.
+            None | Some([]) => value.get("id2label").is_some(),
+            Some(names) if names.iter().any(|name| name == "SiglipModel") => false,
+            Some(names) if names.iter().any(|name| name == CLASSIFIER) => true,
+            Some([first, ..]) => {
+                return Err(Error::unsupported(format!(
+                    "config.json: architecture {first} is neither SiglipModel, the one with both towers, nor {CLASSIFIER}"
+                )));
+            }
+        };
+        let classifier = match classifier {
+            true => Some(ClassifierConfig::from_json(&value)?),
+            false => None,
+        };
         let raw: RawConfig = serde_json::from_value(value)
             .map_err(|error| Error::bad_model(format!("config.json: {error}")))?;
-        raw.check()
+        raw.check(classifier)
+    }
+}
+
+/// transformers' class of a fine-tuned classifier.
+const CLASSIFIER: &str = "SiglipForImageClassification";
+
+impl ClassifierConfig {
+    fn from_json(config: &Value) -> Result<Self> {
+        let names = config.get("id2label").and_then(Value::as_object);
+        let names = names.filter(|names| !names.is_empty()).ok_or_else(|| {
+            Error::bad_model(format!(
+                "config.json has no id2label, which a {CLASSIFIER} needs: it names what each row of classifier.weight stands for"
+            ))
+        })?;
+        let label = |index: usize| match names.get(&index.to_string()) {
+            Some(Value::String(label)) => Ok(label.clone()),
+            Some(Value::Number(label)) => Ok(label.to_string()),
+            found => Err(Error::bad_model(format!(
+                "config.json: id2label has {} labels, of which {index} is {}; each from 0 on must be a text",
+                names.len(),
+                found.map_or("missing".into(), Value::to_string)
+            ))),
+        };
+        let labels = (0..names.len()).map(label).collect::<Result<Vec<_>>>()?;
+        let multi_label = match config.get("problem_type") {
+            // As with one label alone: a softmax over it would always be 1.
+            None | Some(Value::Null) => labels.len() == 1,
+            Some(kind) if kind == "single_label_classification" => labels.len() == 1,
+            Some(kind) if kind == "multi_label_classification" => true,
+            Some(kind) if kind == "regression" => {
+                return Err(Error::unsupported(
+                    "config.json: problem_type is \"regression\": the model's outputs are no probabilities of labels",
+                ));
+            }
+            Some(kind) => {
+                return Err(Error::bad_model(format!(
+                    "config.json: problem_type is {kind}; transformers knows \"single_label_classification\", \
+                     \"multi_label_classification\" and \"regression\""
+                )));
+            }
+        };
+        Ok(Self {
+            labels,
+            multi_label,
+        })
     }
 }
 
@@ -150,6 +214,9 @@ const PUBLISHED: [&str; 25] = [
 impl SiglipConfig {
     /// The checkpoint of this architecture that Google published on the Hub, if there is one.
     pub fn published(&self) -> Option<&'static str> {
+        if self.classifier.is_some() {
+            return None;
+        }
         let (vision, vocabulary) = (&self.vision, self.text.vocab_size);
         let size = match vision.encoder.hidden_size {
             768 => "base",
@@ -327,7 +394,7 @@ impl RawEncoder {
 }
 
 impl RawConfig {
-    fn check(self) -> Result<SiglipConfig> {
+    fn check(self, classifier: Option<ClassifierConfig>) -> Result<SiglipConfig> {
         let (t, v) = (self.text_config, self.vision_config);
         let text = TextConfig {
             encoder: t.encoder.check("text_config")?,
@@ -348,7 +415,7 @@ impl RawConfig {
                 v.num_channels
             )));
         }
-        if !v.vision_use_head {
+        if !v.vision_use_head && classifier.is_none() {
             return Err(Error::unsupported(
                 "config.json: vision_config.vision_use_head is false; a model without the pooling head has no image embedding",
             ));
@@ -373,13 +440,17 @@ impl RawConfig {
                 vision.image_size, vision.patch_size
             )));
         }
-        if vision.encoder.hidden_size != text.projection_size() {
+        if classifier.is_none() && vision.encoder.hidden_size != text.projection_size() {
             return Err(Error::bad_model(format!(
                 "config.json: image embeddings would have {} numbers and text embeddings {}; they must be equal",
                 vision.encoder.hidden_size,
                 text.projection_size()
             )));
         }
-        Ok(SiglipConfig { text, vision })
+        Ok(SiglipConfig {
+            text,
+            vision,
+            classifier,
+        })
     }
 }

@@ -14,11 +14,11 @@ mod weights;
 
 pub use crate::kernels::Activation;
 pub use attention::{Attention, AttentionPooling, Pooled};
-pub use config::{EncoderConfig, SiglipConfig, TextConfig, VisionConfig};
+pub use config::{ClassifierConfig, EncoderConfig, SiglipConfig, TextConfig, VisionConfig};
 pub use encoder::{Encoder, EncoderLayer, Mlp};
 pub use layers::{LayerNorm, Linear, Weight};
 pub use text::TextTower;
-pub use vision::VisionTower;
+pub use vision::{ClassifierHead, Head, VisionTower};
 pub use weights::{
     Parameter, ParameterSpec, Role, Scope, Weights, parameters, values, vision_parameters,
 };
@@ -29,10 +29,17 @@ use burn::tensor::{Int, Tensor};
 /// Both towers and the two learned numbers that turn a cosine into a logit.
 #[derive(Module, Debug)]
 pub struct Siglip {
-    /// Pictures to embeddings.
+    /// Pictures to embeddings; in a fine-tuned classifier, to logits.
     pub vision: VisionTower,
-    /// Labels to embeddings; none in a model for labels that were embedded before.
+    /// Labels to embeddings; none in a model for labels that were embedded before, nor in a fine-tuned classifier.
     pub text: Option<TextTower>,
+    /// What makes a logit of a cosine; none in a fine-tuned classifier.
+    pub scale: Option<LogitScale>,
+}
+
+/// The learned numbers between a cosine and a logit.
+#[derive(Module, Debug)]
+pub struct LogitScale {
     /// Logarithm of the factor on the cosine, `[1]`; about `ln 117` after training.
     pub logit_scale: Param<Tensor<1>>,
     /// Added to every logit, `[1]`; about −12.9 after training.
@@ -43,13 +50,17 @@ impl Siglip {
     /// Builds the model, asking `weights` for every parameter by its name in a Hub checkpoint, and whether there are any of a text
     /// tower.
     pub fn new(config: &SiglipConfig, weights: &mut impl Weights) -> Self {
-        let has_text = weights.has_text();
+        let labels = config.classifier.as_ref();
+        let labels = labels.map(|classifier| classifier.labels.len());
+        let has_text = labels.is_none() && weights.has_text();
         let mut weights = Scope::new(weights);
         Self {
-            vision: VisionTower::new(&config.vision, weights.at("vision_model")),
+            vision: VisionTower::new(&config.vision, labels, weights.at("vision_model")),
             text: has_text.then(|| TextTower::new(&config.text, weights.at("text_model"))),
-            logit_scale: weights.tensor("logit_scale", [1]),
-            logit_bias: weights.tensor("logit_bias", [1]),
+            scale: labels.is_none().then(|| LogitScale {
+                logit_scale: weights.tensor("logit_scale", [1]),
+                logit_bias: weights.tensor("logit_bias", [1]),
+            }),
         }
     }
 
@@ -68,9 +79,13 @@ impl Siglip {
     }
 
     /// Logits `[images, texts]` of unit-length embeddings: `exp(logit_scale) · cos + logit_bias`.
+    ///
+    /// # Panics
+    /// If the model is a fine-tuned classifier.
     pub fn logits(&self, images: Tensor<2>, texts: Tensor<2>) -> Tensor<2> {
-        images.matmul(texts.transpose()) * self.logit_scale.val().exp().unsqueeze()
-            + self.logit_bias.val().unsqueeze()
+        let scale = self.scale.as_ref().expect("a model with both towers");
+        images.matmul(texts.transpose()) * scale.logit_scale.val().exp().unsqueeze()
+            + scale.logit_bias.val().unsqueeze()
     }
 }
 

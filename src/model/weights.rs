@@ -49,6 +49,8 @@ pub enum Role {
     Mlp,
     /// The text tower's last layer.
     Head,
+    /// The head of a fine-tuned classifier.
+    Classifier,
     /// Anything that is no matrix of a product and never packed: norms, biases, positions, the probe, scale and bias of the logits.
     Other,
 }
@@ -87,6 +89,11 @@ impl<'a, W: Weights> Scope<'a, W> {
             "" => name.to_owned(),
             scope => format!("{scope}.{name}"),
         }
+    }
+
+    /// All of the model's again.
+    pub fn whole(&mut self) -> Scope<'_, W> {
+        Scope::new(self.weights)
     }
 
     /// Those whose names go on with `name`.

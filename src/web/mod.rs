@@ -150,17 +150,25 @@ impl Engine {
             dtype: checkpoint.dtype.as_str(),
             image_size: config.vision.image_size,
             patch_size: config.vision.patch_size,
-            embedding_size: config.vision.encoder.hidden_size,
-            context_length: config.text.max_position_embeddings,
+            task: match config.classifier {
+                None => "zero-shot-image-classification",
+                Some(_) => "image-classification",
+            },
+            scores: classifier.scores(),
+            embedding_size: match config.classifier {
+                None => config.vision.encoder.hidden_size,
+                Some(_) => 0,
+            },
+            context_length: match config.classifier {
+                None => config.text.max_position_embeddings,
+                Some(_) => 0,
+            },
             parameters: checkpoint.parameters,
             logit_scale: classifier.logit_scale(),
             logit_bias: classifier.logit_bias(),
             bytes: checkpoint.bytes,
             fingerprint: classifier.fingerprint().to_owned(),
-            labels: checkpoint
-                .labels
-                .as_ref()
-                .map(|(fixed, _)| fixed.labels.clone()),
+            labels: classifier.labels().map(<[String]>::to_vec),
         })?;
         Ok(Engine {
             classifier: Rc::new(RefCell::new(Some(classifier))),
@@ -200,7 +208,7 @@ impl Engine {
         .map_err(to_js)
     }
 
-    /// A picture (`{bytes}` or `{rgba, width, height}`) and labels (texts, or the parts of a `LabelSet`) to an array of `{label, score,
+    /// A picture (`{bytes}` or `{rgba, width, height}`) and labels (texts, the parts of a `LabelSet`, or undefined for the model's own) to an array of `{label, score,
     /// logit}`. `progress` is called with stage, loaded and total.
     pub fn classify(
         &self,

@@ -48,7 +48,7 @@ impl From<ClassifyRequest> for ClassifyOptions {
                 Some(Templates::Several(templates)) => templates,
                 None => default.templates,
             },
-            scores: request.scores.unwrap_or(default.scores),
+            scores: request.scores,
             top_k: request.top_k,
         }
     }
@@ -65,6 +65,9 @@ pub struct ModelInfo {
     pub dtype: &'static str,
     pub image_size: usize,
     pub patch_size: usize,
+    /// As the Hub calls it.
+    pub task: &'static str,
+    pub scores: Scores,
     pub embedding_size: usize,
     pub context_length: usize,
     pub parameters: usize,
@@ -229,6 +232,7 @@ impl Inputs {
 pub enum GivenLabels {
     Words(Vec<String>),
     Set(LabelSet),
+    Own,
 }
 
 /// The parts of a `LabelSet` but its numbers, which come as they are.
@@ -240,11 +244,14 @@ struct LabelSetWords {
 }
 
 impl GivenLabels {
-    /// An array of texts, or the parts of a `LabelSet`.
+    /// An array of texts, the parts of a `LabelSet`, or undefined.
     ///
     /// # Errors
     /// `bad-input` naming the part that is missing, damaged or of another type.
     pub fn from_js(labels: JsValue) -> Result<Self> {
+        if labels.is_undefined() {
+            return Ok(Self::Own);
+        }
         if Array::is_array(&labels) {
             return read("labels", labels).map(Self::Words);
         }
@@ -263,6 +270,7 @@ impl GivenLabels {
         match self {
             Self::Words(words) => words.into(),
             Self::Set(set) => set.into(),
+            Self::Own => Labels::Own,
         }
     }
 }

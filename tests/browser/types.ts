@@ -54,6 +54,9 @@ export async function use(signal: AbortSignal): Promise<void> {
     const texts: Float32Array[] = await classifier.embedText(["a cat"], { signal });
     void [embedding, several, texts];
   }
+  const own: LabelScore[] = await classifier.classify(everyPicture.file);
+  const few: LabelScore[] = await classifier.classify(everyPicture.file, null, { topK: 3 });
+  void [own, few];
   const labels = ["a cat", "a dog"] as const;
   const heard: CallProgress[] = [];
   const set: LabelSet = await classifier.embedLabels(labels, { template: ["{}", "a {}"] as const, signal, onProgress: (event) => heard.push(event) });
@@ -67,7 +70,7 @@ export async function use(signal: AbortSignal): Promise<void> {
   for await (const item of classifier.embedMany(chosen)) if (item.embedding) void classifier.similarity(item.embedding, set.embeddings).score;
   const info: ModelInfo = classifier.info;
   const numbers: number[] = [info.imageSize, info.patchSize, info.embeddingSize, info.contextLength, info.parameters, info.logitScale, info.logitBias, info.bytes];
-  const words: string[] = [info.name, info.backend, info.backendReason, info.adapter, info.dtype];
+  const words: string[] = [info.name, info.backend, info.backendReason, info.adapter, info.dtype, info.task, info.scores, ...(info.labels ?? [])];
   void [numbers, words];
   const caching: [boolean, string] = [info.cached, info.cacheReason];
   const caches: CachedModel[] = await SiglipClassifier.caches();

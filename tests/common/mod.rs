@@ -382,6 +382,19 @@ impl Fixture {
     }
 }
 
+/// A folder of the fixtures, in memory.
+#[cfg(not(target_family = "wasm"))]
+pub fn folder(name: &str) -> Memory {
+    let path = format!("{}/tests/fixtures/model/{name}", env!("CARGO_MANIFEST_DIR"));
+    let mut source = Memory::default();
+    for entry in std::fs::read_dir(path).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+        source.files.insert(name, std::fs::read(path).unwrap());
+    }
+    source
+}
+
 fn list<'a>(
     value: &'a serde_json::Value,
     key: &str,

@@ -76,11 +76,9 @@ picture drawing small big black white water sky sun moon fish apple ball ing ed 
 # ---------------------------------------------------------------- models
 
 
-def random_model(spec):
-    """A model whose every part matters: peaked attention, norms that are not the identity, logits around zero."""
-    torch.manual_seed(spec.get("seed", 7))
-    model = SiglipModel(SiglipConfig(text_config=spec["text"], vision_config=spec["vision"])).eval()
-    rng = torch.Generator().manual_seed(spec.get("seed", 7))
+def randomise(model, seed):
+    """Weights that keep numbers in bounds and leave nothing without an effect."""
+    rng = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, tensor in model.named_parameters():
             noise = torch.randn(tensor.shape, generator=rng)
@@ -99,6 +97,14 @@ def random_model(spec):
             else:  # linear layers and the patch convolution, by fan-in
                 peaked = 2.0 if re.search(r"(q|k)_proj|in_proj_weight", name) else 1.0
                 tensor.copy_(peaked / math.sqrt(tensor[0].numel()) * noise)
+
+
+def random_model(spec):
+    """A model whose every part matters: peaked attention, norms that are not the identity, logits around zero."""
+    torch.manual_seed(spec.get("seed", 7))
+    model = SiglipModel(SiglipConfig(text_config=spec["text"], vision_config=spec["vision"])).eval()
+    randomise(model, spec.get("seed", 7))
+    with torch.no_grad():
         # random towers lean to one side: let the bias bring the logits to where the sigmoid is not flat
         vision, text = model.config.vision_config, model.config.text_config
         logits = run(model, random_pixels(3, vision.image_size, 1),

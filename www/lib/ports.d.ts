@@ -88,8 +88,8 @@ export type Picture = { bytes: Uint8Array } | { rgba: Uint8ClampedArray; width: 
 export type EngineOptions = { backend: Backend; backendReason: string; adapter: string; dtype: string; wholeTable: boolean; name: string };
 export type Backend = ModelInfo["backend"];
 export type EngineClassifyOptions = Omit<ClassifyOptions, "signal" | "onProgress">;
-/** Words, or what came of them. */
-export type Labels = string[] | LabelSetParts;
+/** Words, what came of them, or the model's own. */
+export type Labels = string[] | LabelSetParts | undefined;
 /** `embeddings`: one after the other. */
 export type LabelSetParts = { model: string; labels: readonly string[]; templates: readonly string[]; embeddings: Float32Array };
 export type Told = (stage: CallProgress["stage"], loaded: number, total: number) => void;

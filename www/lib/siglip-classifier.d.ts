@@ -22,7 +22,10 @@ export declare class SiglipClassifierElement extends HTMLElement {
   /** As for `SiglipClassifier.load`; `"demo"` unless given. */
   get model(): ModelSource | null;
   set model(model: ModelSource | null | undefined);
-  /** An array, whose labels may hold commas, or one text with commas, semicolons or line ends between labels; null goes back to the attribute. */
+  /**
+   * An array, whose labels may hold commas, or one text with commas, semicolons or line ends between labels; null goes back to the attribute.
+   * Without any, a model with labels of its own (`info.labels`) shows these.
+   */
   get labels(): string[];
   set labels(labels: string | readonly string[] | null | undefined);
   get template(): ClassifyOptions["template"] | null;

@@ -95,6 +95,8 @@ export class SiglipClassifierElement extends Base {
   #texts = ENGLISH;
   /** @type {LabelScore[] | null} */
   #result = null;
+  /** Of the model that gave it. @type {{tuned: boolean, exclusive: boolean}} */
+  #kind = { tuned: false, exclusive: false };
   /** @type {string | undefined} the key of the model this tag holds */
   #model;
   /** @type {AbortController | undefined} ends what runs */
@@ -327,11 +329,16 @@ export class SiglipClassifierElement extends Base {
       if (template !== null) options.template = template;
       if (scores !== null) options.scores = scores;
       if (topK !== null) options.topK = topK;
-      const result = await classifier.classify(this.#image, this.labels, options);
+      const { info } = classifier;
+      const labels = this.labels;
+      // Without labels of the tag's, those that the model has.
+      const own = info.labels !== undefined && Array.isArray(labels) && labels.length === 0;
+      const result = await classifier.classify(this.#image, own ? undefined : labels, options);
       const model = models.get(this.#model ?? "");
       if (model) model.crashes = 0;
       if (run !== this.#run) return;
       this.#result = result;
+      this.#kind = { tuned: info.task === "image-classification", exclusive: (scores ?? info.scores) === "softmax" };
       this.#tell(result);
       this.#emit("siglip-result", result);
     } catch (error) {
@@ -444,8 +451,10 @@ export class SiglipClassifierElement extends Base {
   #tell(result) {
     this.#list(result);
     const [best] = result;
-    const fit = best ? fits(best.score) : "no";
-    if (best) this.#say(fit === "no" ? this.#texts.none : fill(fit === "yes" ? this.#texts.best : this.#texts.perhaps, { label: best.label, percent: this.#percent(best.score) }));
+    const { tuned, exclusive } = this.#kind;
+    const fit = best ? fits(best.score, tuned) : "no";
+    // Of labels that exclude each other one is right.
+    if (best) this.#say(fit === "no" && !(tuned && exclusive) ? this.#texts.none : fill(fit === "yes" ? this.#texts.best : this.#texts.perhaps, { label: best.label, percent: this.#percent(best.score) }));
   }
 
   /** @param {number} number @param {number} digits */

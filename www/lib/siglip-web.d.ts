@@ -1,4 +1,4 @@
-/** SigLIP zero-shot image classification inside a web page: on the visitor's GPU through WebGPU, or on the CPU. */
+/** SigLIP image classification, with any labels or with those of a fine-tuned model, inside a web page: on the visitor's GPU through WebGPU, or on the CPU. */
 
 /**
  * Where a model comes from:
@@ -78,7 +78,10 @@ export interface ProgressEvent {
 export interface ClassifyOptions {
   /** The sentence a label is put into, with `{}` once. Default `"This is a photo of {}."`; the embeddings of several are averaged. */
   template?: string | readonly string[];
-  /** `"sigmoid"` (default): how well each label fits on its own. `"softmax"`: the labels compete and add up to 1. */
+  /**
+   * `"sigmoid"`: how well each label fits on its own. `"softmax"`: the labels compete and add up to 1. Default: `info.scores`, as the model was
+   * trained.
+   */
   scores?: "sigmoid" | "softmax";
   /** Only the best so many. */
   topK?: number;
@@ -89,7 +92,10 @@ export interface ClassifyOptions {
 }
 
 /** Labels that may change while a video is watched: a function is asked for them at every frame. */
-export type WatchLabels = readonly string[] | LabelSet | LabelSetJSON | (() => readonly string[] | LabelSet | LabelSetJSON);
+export type WatchLabels = AnyLabels | null | undefined | (() => AnyLabels | null | undefined);
+
+/** Words, or what `embedLabels` gave. */
+export type AnyLabels = readonly string[] | LabelSet | LabelSetJSON;
 
 export interface WatchOptions extends Omit<ClassifyOptions, "onProgress"> {
   /** Called with the results of a frame. What it throws is reported to the console and stops nothing. */
@@ -170,12 +176,19 @@ export interface LabelScore {
   label: string;
   /** Between 0 and 1. */
   score: number;
-  /** `exp(logit_scale) * cos(image, text) + logit_bias`, as in the reference. */
+  /** `exp(logit_scale) * cos(image, text) + logit_bias`, as in the reference; of a fine-tuned model its head's output. */
   logit: number;
 }
 
 export interface ModelInfo {
   readonly name: string;
+  /**
+   * As the Hub calls it: `"zero-shot-image-classification"` for a model that takes any labels; `"image-classification"` for one that was
+   * fine-tuned (`SiglipForImageClassification`), which takes none but its own (`labels`) and has no embeddings.
+   */
+  readonly task: "zero-shot-image-classification" | "image-classification";
+  /** What `ClassifyOptions.scores` is where it is left out: `"softmax"` for a fine-tuned model whose labels exclude each other. */
+  readonly scores: "sigmoid" | "softmax";
   readonly backend: "webgpu" | "cpu";
   /** Why this backend, as a sentence. */
   readonly backendReason: string;
@@ -186,7 +199,7 @@ export interface ModelInfo {
   readonly imageSize: number;
   /** Pixels on a side of a patch. */
   readonly patchSize: number;
-  /** Numbers in an embedding. */
+  /** Numbers in an embedding; 0 for a fine-tuned model, as the next, `logitScale` and `logitBias`. */
   readonly embeddingSize: number;
   /** Tokens of a text, padding included. */
   readonly contextLength: number;
@@ -199,7 +212,7 @@ export interface ModelInfo {
   readonly bytes: number;
   /** Tells text towers apart, whatever `dtype` their weights are held as: what a `LabelSet` is bound to. */
   readonly fingerprint: string;
-  /** The labels of a checkpoint that was converted for fixed ones: `classify` takes these and no others. */
+  /** The labels of a fine-tuned model, or of a checkpoint that was converted for fixed ones: `classify` knows no others. */
   readonly labels?: readonly string[];
   /** Whether the whole model is kept in this browser. */
   readonly cached: boolean;
@@ -272,16 +285,16 @@ export declare class SiglipClassifier {
    * How well each label fits the picture, best first. Labels that were asked about before cost no text tower run
    * again, and a picture that was given before no image tower run.
    * @param labels at least one; none blank, none twice, each of at most 1000 characters (a model reads only the first few dozen words);
-   *   or what `embedLabels` gave, for many labels that are used often
+   *   or what `embedLabels` gave, for many labels that are used often; left out or null for a model with labels of its own (`info.labels`)
    */
-  classify(image: ImageInput, labels: readonly string[] | LabelSet | LabelSetJSON, options?: ClassifyOptions): Promise<LabelScore[]>;
+  classify(image: ImageInput, labels?: AnyLabels | null, options?: ClassifyOptions): Promise<LabelScore[]>;
 
   /**
    * The same for many pictures: `for await (const { index, results, error } of classifier.classifyMany(files, labels)) …`. Pictures are
    * taken from `images` a few at a time, when their turn comes, and what comes of each is given as it comes, in their order. A picture that
    * can't be used has an `error` and stops none of the others; what concerns them all (`"aborted"`, `"device-lost"`…) is thrown.
    */
-  classifyMany(images: Images, labels: readonly string[] | LabelSet | LabelSetJSON, options?: ClassifyOptions):
+  classifyMany(images: Images, labels?: AnyLabels | null, options?: ClassifyOptions):
     AsyncGenerator<{ index: number; results: LabelScore[]; error?: undefined } | { index: number; results?: undefined; error: SiglipError }, void>;
 
   /**

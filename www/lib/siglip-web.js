@@ -39,6 +39,8 @@ export { LabelSet, SiglipError };
 
 /** Tests pass a retry policy of their own, so that none of them waits. */
 const RETRY_POLICY = Symbol.for("siglip-web.retryPolicy");
+/** Labels of a model that a message names. */
+const NAMED = 10;
 const LOAD_OPTIONS = ["backend", "dtype", "onProgress", "signal", "cache", "wholeTable", "worker", "timeout"];
 /** `new SiglipClassifier()` would be one without a model. */
 const INSIDE = Symbol("load");
@@ -102,7 +104,7 @@ export class SiglipClassifier {
 
   /**
    * @param {ImageInput} image
-   * @param {readonly string[] | LabelSet | LabelSetJSON} labels
+   * @param {readonly string[] | LabelSet | LabelSetJSON | null} [labels]
    * @param {ClassifyOptions} [options]
    * @returns {Promise<LabelScore[]>}
    */
@@ -115,7 +117,7 @@ export class SiglipClassifier {
 
   /**
    * @param {Images} images
-   * @param {readonly string[] | LabelSet | LabelSetJSON} labels
+   * @param {readonly string[] | LabelSet | LabelSetJSON | null} [labels]
    * @param {ClassifyOptions} [options]
    * @returns {AsyncGenerator<{index: number, results: LabelScore[]} | {index: number, error: SiglipError}, void>}
    */
@@ -126,7 +128,7 @@ export class SiglipClassifier {
     const given = this.#labels(labels, template);
     // Once for all pictures, and what is wrong with the labels is said before any of them.
     const set = Array.isArray(given) ? await this.embedLabels(given, { template, signal, onProgress }) : given;
-    const message = { labels: { ...set }, options: settings };
+    const message = { labels: set && { ...set }, options: settings };
     for await (const { index, error, result } of this.#many(images, pictures, { method: "classifyImages", one: "classify", message }, signal, onProgress)) {
       yield error ? { index, error } : { index, results: result };
     }
@@ -164,6 +166,7 @@ export class SiglipClassifier {
    */
   async embedImage(image, options = {}) {
     this.#checkUsable();
+    this.#checkZeroShot();
     const { signal } = checkOptions(options, ["signal"]);
     return this.#withImage(image, { method: "embedImage" }, signal);
   }
@@ -175,6 +178,7 @@ export class SiglipClassifier {
    */
   async *embedMany(images, options = {}) {
     this.#checkUsable();
+    this.#checkZeroShot();
     const { signal, onProgress } = checkOptions(options, ["signal", "onProgress"]);
     checkFunction("onProgress", onProgress);
     const pictures = iterate(images);
@@ -204,6 +208,7 @@ export class SiglipClassifier {
    */
   async embedLabels(labels, options = {}) {
     this.#checkUsable();
+    this.#checkZeroShot();
     const { template, signal, onProgress } = checkOptions(options, ["template", "signal", "onProgress"]);
     checkLabels(labels);
     if (template !== undefined) checkTemplate(template);
@@ -217,6 +222,7 @@ export class SiglipClassifier {
    * @param {Float32Array} b
    */
   similarity(a, b) {
+    this.#checkZeroShot();
     const { embeddingSize, logitScale, logitBias } = this.info;
     checkEmbedding("a", a, embeddingSize);
     checkEmbedding("b", b, embeddingSize);
@@ -232,6 +238,7 @@ export class SiglipClassifier {
    */
   async embedText(texts, options = {}) {
     this.#checkUsable();
+    this.#checkZeroShot();
     const { signal } = checkOptions(options, ["signal"]);
     checkTexts(texts, "texts", "text");
     const message = { method: "embedText", texts: [...texts] };
@@ -260,11 +267,24 @@ export class SiglipClassifier {
     if (this.#model.failure) throw this.#model.failure;
   }
 
+  /** A fine-tuned model knows its own labels, and nothing else can be asked of it. */
+  #checkZeroShot() {
+    const { task, name, labels = [] } = this.info;
+    if (task !== "image-classification") return;
+    const some = labels.slice(0, NAMED).join(", ") + (labels.length > NAMED ? ` and ${labels.length - NAMED} more` : "");
+    throw new SiglipError("unsupported", `The model ${name} was fine-tuned for labels of its own (${some}): it scores these for a picture, takes no others and has no embeddings. Call classify(image) without labels, or load a model with both towers, such as google/siglip2-base-patch16-224.`);
+  }
+
   /**
-   * Labels as the engine takes them: words, or the parts of a set.
+   * Labels as the engine takes them: words, the parts of a set, or nothing for the model's own.
    * @param {any} labels @param {string | string[] | undefined} template
    */
   #labels(labels, template) {
+    if ((labels === undefined || labels === null) && this.info.labels) {
+      if (template !== undefined) throw badInput("These are the model's own labels, which are put into no other sentence. Leave the template out.");
+      return undefined;
+    }
+    this.#checkZeroShot();
     if (labels === null || typeof labels !== "object" || Array.isArray(labels)) {
       checkLabels(labels);
       return [...labels];

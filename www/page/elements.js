@@ -43,6 +43,8 @@ export const $ = {
   drop: part('drop'),
 
   labels: element('labels', HTMLTextAreaElement),
+  labelsHint: part('labels-hint'),
+  labelsOwn: part('labels-own'),
   labelsLanguage: part('labels-language'),
   labelsNote: part('labels-note'),
   suggestion: part('suggestion'),
@@ -59,6 +61,7 @@ export const $ = {
   photographs: button('photographs'),
 
   resultsCard: part('results-card'),
+  softmaxSwitch: part('softmax-switch'),
   softmax: input('softmax'),
   softmaxNote: part('softmax-note'),
   staleNote: part('stale-note'),

@@ -8,7 +8,7 @@ import { ModelList, askToKeep, roomLeft, showKept, showStorage, willKeep } from 
 import { number, onLanguage, texts } from './language.js';
 import { connectApp, keepModule } from './offline.js';
 import { Problem, connect, markSample, markStrip, nameOf, showSamples, showStrip } from './pictures.js';
-import { bytes, duration, parseLabels, Rate, remaining, ResultList, softmax, softmaxVerdict, verdict } from './results.js';
+import { bytes, duration, parseLabels, Rate, remaining, ResultList, softmax, softmaxVerdict, tunedVerdict, verdict } from './results.js';
 
 /** @typedef {import('./page.d.ts').Answer} Answer */
 /** @typedef {import('./page.d.ts').Choice} Choice */
@@ -69,6 +69,8 @@ const labels = {
   list: [],
   /** Typed by the person, so a sample must not overwrite them. */
   own: false,
+  /** What the box held before a fine-tuned model's labels took its place. @type {string | undefined} */
+  before: undefined,
 };
 /** The answer on the page. @type {Answer | undefined} */
 let shown;
@@ -158,6 +160,9 @@ function reason(error) {
 
 const template = () => $.template.value;
 
+/** Whether a model was fine-tuned for labels of its own. @param {SiglipClassifier} [classifier] */
+const isTuned = (classifier) => classifier?.info.task === 'image-classification';
+
 /** The demo model has never seen a photograph, and what a visitor brings mostly is one. */
 function isGuess() {
   const subject = picture.next ?? picture.now;
@@ -194,7 +199,11 @@ function mark() {
 
 /** Shows the answer, if there is one. @param {Message} [notice] said before it, as an error */
 function show(notice) {
-  const forced = $.softmax.checked;
+  const tuned = isTuned(model.classifier);
+  const exclusive = tuned && model.classifier?.info.scores === 'softmax';
+  // Labels that exclude each other compete anyway.
+  $.softmaxSwitch.hidden = exclusive;
+  const forced = $.softmax.checked && !exclusive;
   $.softmaxNote.hidden = !forced;
   if (!shown) {
     list.clear();
@@ -205,7 +214,7 @@ function show(notice) {
   const { scores } = shown;
   const shares = softmax(scores.map(({ logit }) => logit));
   const rows = scores.map(({ label, score }, i) => ({ label, score: shares[i] ?? 0, alone: score }));
-  list.show(forced ? rows : scores, isGuess());
+  list.show(forced ? rows : scores, isGuess(), isTuned(shown.classifier));
   const { pictureKnown, labelsKnown } = shown;
   $.timing.textContent = texts.timing({
     picture: duration(shown.pictureTime), pictureKnown, labels: duration(shown.labelsTime), labelsKnown, device: device(shown.classifier.info),
@@ -213,7 +222,10 @@ function show(notice) {
   mark();
   if (!isCurrent()) return; // the switch was used while these are earlier results
   const guess = isGuess();
-  const judge = () => (forced ? softmaxVerdict(rows, guess) : verdict(scores, guess));
+  const judge = () => {
+    if (forced) return softmaxVerdict(rows, guess);
+    return tuned ? tunedVerdict(scores, exclusive) : verdict(scores, guess);
+  };
   if (notice) say('error', () => `${notice()} ${judge().text}`);
   else say(judge().state, () => judge().text);
 }
@@ -254,6 +266,7 @@ async function run(notice) {
   }
   if (!notice) offer();
   const question = { classifier, picture: subject, labels: [...labels.list], template: template() };
+  const tuned = isTuned(classifier);
   try {
     const start = performance.now();
     let middle = start;
@@ -273,8 +286,8 @@ async function run(notice) {
       say('hint', () => `${notice?.() ?? ''} ${texts.typeLabel}`.trim());
       return;
     }
-    const scores = await classifier.classify(subject.blob, question.labels, {
-      template: question.template,
+    const scores = await classifier.classify(subject.blob, tuned ? undefined : question.labels, {
+      template: tuned ? undefined : question.template,
       signal: job.signal,
       onProgress: ({ stage, loaded, total }) => {
         if (stage === 'images') seen();
@@ -450,6 +463,12 @@ async function fetching(address, work) {
 // ---- The labels --------------------------------------------------------------------------------------------------
 
 function readLabels() {
+  if (labels.before !== undefined) {
+    labels.list = [...model.classifier?.info.labels ?? []];
+    $.labelsOwn.textContent = texts.ownLabels(labels.list.length, number(labels.list.length));
+    $.labelsNote.hidden = true;
+    return mark();
+  }
   const { labels: found, repeated, empty } = parseLabels($.labels.value);
   labels.list = found;
   const some = (/** @type {string[]} */ list) => list.slice(0, 3).map(texts.quote).join(', ') + (list.length > 3 ? '…' : '');
@@ -470,6 +489,22 @@ function sayLanguage() {
   for (const node of [$.labels, $.results, $.template]) node.lang = languages === 'en' ? 'en' : '';
 }
 
+/** A fine-tuned model's labels stand in the box, which can't be changed then; what was there comes back with another model. @param {ModelInfo} info */
+function showOwnLabels({ task, labels: own = [] }) {
+  const tuned = task === 'image-classification';
+  if (tuned) {
+    labels.before ??= $.labels.value;
+    $.labels.value = own.join('\n');
+    $.suggestion.hidden = true;
+  } else if (labels.before !== undefined) {
+    $.labels.value = labels.before;
+    labels.before = undefined;
+  }
+  $.labels.readOnly = $.template.disabled = $.whole.disabled = $.labelsHint.hidden = $.share.hidden = tuned;
+  $.labelsOwn.hidden = !tuned;
+  readLabels();
+}
+
 /** A model converted for fixed labels takes no others. @param {ModelInfo} info */
 function takeFixedLabels({ labels: fixed }) {
   if (!fixed || (labels.list.length > 0 && labels.list.every((label) => fixed.includes(label)))) return;
@@ -482,6 +517,10 @@ function takeFixedLabels({ labels: fixed }) {
 function suggest(suggested) {
   $.suggestion.hidden = true;
   if (!suggested) return;
+  if (labels.before !== undefined) {
+    if (!labels.own) labels.before = suggested.join(', ');
+    return;
+  }
   const use = () => {
     $.labels.value = suggested.join(', ');
     labels.own = false;
@@ -503,7 +542,7 @@ function suggest(suggested) {
 function forget() {
   $.suggestion.hidden = true;
   const text = $.labels.value;
-  if (labels.own || !text) return '';
+  if (labels.own || !text || labels.before !== undefined) return '';
   $.labels.value = '';
   readLabels();
   return text;
@@ -515,7 +554,8 @@ function recall() {
   const text = wanted ?? remembered();
   if (sentence) $.template.value = sentence;
   if (!text) return;
-  $.labels.value = text;
+  if (labels.before === undefined) $.labels.value = text;
+  else labels.before = text;
   labels.own = true;
 }
 
@@ -548,7 +588,8 @@ async function save(kind) {
     mark();
     try {
       const onProgress = (/** @type {import('../lib/siglip-web.js').CallProgress} */ { stage, loaded, total }) => { if (stage === 'images' && job === running) $.progress.value = loaded / total; };
-      for await (const { index, results, error } of classifier.classifyMany(pictures.map(({ blob }) => blob), words, { template: sentence, signal: job.signal, onProgress })) {
+      const tuned = isTuned(classifier);
+      for await (const { index, results, error } of classifier.classifyMany(pictures.map(({ blob }) => blob), tuned ? undefined : words, { template: tuned ? undefined : sentence, signal: job.signal, onProgress })) {
         rows.push({ image: pictures[index]?.name ?? '', ...(error ? { error: error.message } : { results }) });
       }
     } catch (error) {
@@ -563,7 +604,7 @@ async function save(kind) {
     busy();
     show();
   }
-  const about = { model: classifier.info.name, dtype: classifier.info.dtype, template: sentence };
+  const about = { model: classifier.info.name, dtype: classifier.info.dtype, ...(!isTuned(classifier) && { template: sentence }) };
   if (kind === 'csv') download('results.csv', 'text/csv', toCsv(rows));
   else download('results.json', 'application/json', toJson(about, rows));
 }
@@ -589,7 +630,7 @@ function describe() {
   const place = id === 'other' || id === 'site' ? String(source) : texts.theHub;
   if (id === 'demo') $.about.textContent = texts.aboutDemo;
   else if (id === 'folder') $.about.textContent = texts.aboutFolder;
-  else $.about.textContent = `${texts.aboutFetched(place)} ${model.whole ? texts.nothingSent : texts.rowsSent}`;
+  else $.about.textContent = `${texts.aboutFetched(place)} ${model.whole || isTuned(model.classifier) ? texts.nothingSent : texts.rowsSent}`;
   $.facts.replaceChildren();
   if (!info) return;
   const { facts } = texts;
@@ -600,7 +641,7 @@ function describe() {
     [facts.reason, info.backendReason, true],
     [facts.size, texts.size(bytes(info.bytes), number(info.parameters / 1e6, info.parameters < 1e7 ? 1 : 0), info.dtype)],
     [facts.sees, texts.sees(info.imageSize, info.patchSize)],
-    [facts.reads, texts.reads(info.contextLength)],
+    isTuned(model.classifier) ? [facts.knows, texts.knows(info.labels?.length ?? 0, number(info.labels?.length ?? 0))] : [facts.reads, texts.reads(info.contextLength)],
     [facts.kept, info.cacheReason, true],
   ];
   for (const [term, text, english] of lines) {
@@ -709,7 +750,8 @@ async function load(choice) {
       model.persists = answer;
       showCaches();
     });
-    takeFixedLabels(classifier.info);
+    showOwnLabels(classifier.info);
+    if (!isTuned(classifier)) takeFixedLabels(classifier.info);
     describe();
     showCaches();
     run(choice.notice);

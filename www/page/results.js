@@ -105,16 +105,30 @@ const first = (list) => /** @type {T} */ (list[0]);
  */
 export function verdict(scores, guess = false) {
   const best = first(scores);
-  const fitting = scores.filter(({ score }) => fits(score) === 'yes');
   if (guess) {
     return fits(best.score) === 'no'
       ? { state: 'none', text: texts.nothingClose(best.label, percent(best.score)) }
       : { state: 'unsure', text: texts.guess(best.label, percent(best.score)) };
   }
+  return judge(scores, false, false);
+}
+
+/**
+ * The same for a fine-tuned model, whose labels may exclude each other.
+ * @param {{label: string, score: number}[]} scores @param {boolean} exclusive @returns {ReturnType<typeof verdict>}
+ */
+export function tunedVerdict(scores, exclusive) {
+  return judge(scores, true, exclusive);
+}
+
+/** @param {{label: string, score: number}[]} scores @param {boolean} tuned @param {boolean} exclusive one of them is right @returns {ReturnType<typeof verdict>} */
+function judge(scores, tuned, exclusive) {
+  const best = first(scores);
+  const fitting = scores.filter(({ score }) => fits(score, tuned) === 'yes');
   if (fitting.length > 3) return { state: 'good', text: texts.manyFit(fitting.length, best.label, percent(best.score)) };
   if (fitting.length > 1) return { state: 'good', text: texts.fit(fitting.map(({ label, score }) => ({ label, percent: percent(score) }))) };
   if (fitting.length > 0) return { state: 'good', text: texts.fits(best.label, percent(best.score)) };
-  if (fits(best.score) === 'maybe') return { state: 'unsure', text: texts.perhaps(best.label, percent(best.score)) };
+  if (exclusive || fits(best.score, tuned) === 'maybe') return { state: 'unsure', text: texts.perhaps(best.label, percent(best.score)) };
   return { state: 'none', text: texts.noneFits(best.label, percent(best.score)) };
 }
 
@@ -163,8 +177,9 @@ export class ResultList {
   /**
    * @param {import('./page.d.ts').Row[]} results best first
    * @param {boolean} guess see `verdict`
+   * @param {boolean} tuned of a fine-tuned model
    */
-  show(results, guess = false) {
+  show(results, guess = false, tuned = false) {
     const moving = !this.#calm.matches && results.length <= 40;
     const before = new Map();
     if (moving) for (const [label, { item }] of this.#rows) before.set(label, item.offsetTop);
@@ -173,7 +188,10 @@ export class ResultList {
     /** @type {[ReturnType<typeof row>, number][]} */
     const fresh = [];
     for (const { label, score, alone } of results) {
-      let parts = this.#rows.get(label);
+      // A model may have two labels of the same name.
+      let key = label;
+      while (rows.has(key)) key += '\n';
+      let parts = this.#rows.get(key);
       if (!parts) {
         parts = row();
         parts.name.textContent = label;
@@ -186,9 +204,9 @@ export class ResultList {
       parts.value.textContent = percent(score);
       parts.alone.textContent = alone === undefined ? '' : texts.alone(percent(alone));
       parts.alone.hidden = alone === undefined;
-      const fit = fits(alone ?? score);
+      const fit = fits(alone ?? score, tuned);
       parts.item.dataset.fit = guess && fit === 'yes' ? 'maybe' : fit;
-      rows.set(label, parts);
+      rows.set(key, parts);
     }
     this.#rows = rows;
     this.#list.replaceChildren(...[...rows.values()].map(({ item }) => item));

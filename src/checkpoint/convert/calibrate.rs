@@ -14,7 +14,7 @@ use crate::checkpoint::{Checkpoint, LoadOptions, Pace, Source};
 use crate::error::{Error, Result};
 use crate::kernels::packed::InputMoments;
 use crate::kernels::{self, Dtype, PackedMatrix, PackedWeight};
-use crate::model::{Encoder, Linear, Mlp, Weight};
+use crate::model::{Encoder, Head, Linear, Mlp, Weight};
 
 /// Patches that the pictures have together, at least: as many as the widest input of a base model has numbers.
 const PATCHES: usize = 3072;
@@ -66,6 +66,7 @@ pub async fn calibrate(
     let mut exact = load(Dtype::F32).await?;
     let mut packed = load(Dtype::Q4).await?;
     let (vision, text_config) = (&exact.config.vision, &exact.config.text);
+    let text = text && exact.model.text.is_some();
     let layers = |text: bool| match text {
         true => text_config.encoder.num_hidden_layers,
         false => 0,
@@ -104,23 +105,20 @@ pub async fn calibrate(
             &mut step,
         )
         .await?;
-    let attended = Both {
-        packed: towers
-            .0
-            .head
-            .attend(towers.0.post_layernorm.forward(x.packed)),
-        exact: towers
-            .1
-            .head
-            .attend(towers.1.post_layernorm.forward(x.exact)),
-    };
-    let normed = Both {
-        packed: towers.0.head.layernorm.forward(attended.packed.clone()),
-        exact: towers.1.head.layernorm.forward(attended.exact.clone()),
-    };
-    let (mlp, exact_mlp) = (&mut towers.0.head.mlp, &towers.1.head.mlp);
-    run.mlp("vision_model.head.mlp", mlp, exact_mlp, normed, attended)
-        .await?;
+    // A classifier's head has no MLP.
+    if let (Head::Pooling(head), Head::Pooling(exact_head)) = (&mut towers.0.head, &towers.1.head) {
+        let attended = Both {
+            packed: head.attend(towers.0.post_layernorm.forward(x.packed)),
+            exact: exact_head.attend(towers.1.post_layernorm.forward(x.exact)),
+        };
+        let normed = Both {
+            packed: head.layernorm.forward(attended.packed.clone()),
+            exact: exact_head.layernorm.forward(attended.exact.clone()),
+        };
+        let (mlp, exact_mlp) = (&mut head.mlp, &exact_head.mlp);
+        run.mlp("vision_model.head.mlp", mlp, exact_mlp, normed, attended)
+            .await?;
+    }
     step();
 
     if text {

@@ -82,6 +82,11 @@ pub async fn convert(
             "the checkpoint was converted for fixed labels already; convert the one that it was made from",
         ));
     }
+    if labels.is_some() && config.classifier.is_some() {
+        return Err(Error::unsupported(
+            "the checkpoint was fine-tuned for labels of its own; convert it without others, or convert one with both towers",
+        ));
+    }
     if hints.open_clip {
         let instead = hints
             .published

@@ -353,7 +353,7 @@ pub fn check_tensor<R>(
     };
     let expected: Vec<u64> = expected.iter().map(|side| *side as u64).collect();
     if expected != tensor.shape {
-        return Err(misshapen(name, tensor, &expected));
+        return Err(misshapen(name, tensor, spec.role, &expected));
     }
     match packed {
         Some(_) => Ok(()),
@@ -384,14 +384,18 @@ pub fn check_part<R>(file: &WeightsFile<R>, part: &Part, spec: &ParameterSpec) -
         _ => shape,
     };
     if expected != tensor.shape {
-        return Err(misshapen(file.name(), tensor, &expected));
+        return Err(misshapen(file.name(), tensor, spec.role, &expected));
     }
     tensor.check_dtype(file.name())
 }
 
-fn misshapen(file: &str, tensor: &TensorInfo, expected: &[u64]) -> Error {
+fn misshapen(file: &str, tensor: &TensorInfo, role: Role, expected: &[u64]) -> Error {
+    let rows = match role == Role::Classifier || tensor.name == "classifier.bias" {
+        true => ", a row for each label of id2label",
+        false => "",
+    };
     Error::bad_model(format!(
-        "{file}: the tensor {} has the shape {:?}, its configuration asks for {expected:?}: the two files belong to different checkpoints",
+        "{file}: the tensor {} has the shape {:?}, its configuration asks for {expected:?}{rows}: the two files belong to different checkpoints",
         tensor.name, tensor.shape
     ))
 }

@@ -34,6 +34,7 @@ export async function watch(classifier, video, labels, options, tell) {
     while (!ended.signal.aborted) {
       if (!(await nextFrame(video, ended.signal))) break;
       let given = ask();
+      const sentence = Array.isArray(given) ? undefined : template;
       if (Array.isArray(given)) {
         checkLabels(given);
         // Once for as long as they stay what they are.
@@ -41,7 +42,7 @@ export async function watch(classifier, video, labels, options, tell) {
         if (key !== set.key) set = { key, labels: await classifier.embedLabels(given, { template, signal: ended.signal }) };
         given = set.labels;
       }
-      const results = await classifier.classify(video, given, { ...settings, signal: ended.signal });
+      const results = await classifier.classify(video, given, { ...settings, template: sentence, signal: ended.signal });
       times.push(performance.now());
       if (times.length > RATE_OVER) times.shift();
       const [first = 0, last = 0] = [times[0], times.at(-1)];

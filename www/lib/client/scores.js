@@ -5,12 +5,20 @@ export const FITS = 0.1;
 /** Below this it doesn't; between the two the model is not sure. */
 export const MAYBE = 0.01;
 
+/** The same of fine-tuned models, whose probabilities are those of pictures like the ones they were tuned with. */
+const FITS_TUNED = 0.5;
+const MAYBE_TUNED = 0.1;
+
 /** The probability that a logit stands for. @param {number} logit */
 export const sigmoid = (logit) => 1 / (1 + Math.exp(-logit));
 
-/** @param {number} score of a sigmoid, between 0 and 1 @returns {"yes" | "maybe" | "no"} whether the label fits */
-export function fits(score) {
-  return score >= FITS ? "yes" : score >= MAYBE ? "maybe" : "no";
+/**
+ * @param {number} score between 0 and 1: of a sigmoid or, of a fine-tuned model, as it was trained
+ * @param {boolean} [tuned]
+ * @returns {"yes" | "maybe" | "no"} whether the label fits
+ */
+export function fits(score, tuned = false) {
+  return score >= (tuned ? FITS_TUNED : FITS) ? "yes" : score >= (tuned ? MAYBE_TUNED : MAYBE) ? "maybe" : "no";
 }
 
 /** 0.9312 → "93.1%", 0.00021 → "0.02%", 1e-9 → "<0.01%". @param {number} score */

@@ -147,6 +147,7 @@ export const GERMAN = {
   cameraBusy: 'Die Kamera ließ sich nicht starten; vielleicht benutzt sie ein anderes Programm. Bitte schließen und eine Datei auswählen.',
   cameraFailed: 'Von der Kamera kam kein Bild. Bitte noch einmal versuchen.',
 
+  ownLabels: (count, number) => (count === 1 ? 'Dieses Modell wurde für diesen einen Begriff trainiert und kennt keinen anderen.' : `Dieses Modell wurde für diese ${number} Begriffe trainiert und kennt keine anderen.`),
   repeated: (labels) => `Mehrfach genannt, einmal gezählt: ${labels}`,
   wordless: (labels) => `Weggelassen, weil kein Wort darin ist: ${labels}`,
   useLabels: (labels) => `Nimm ${labels}`,
@@ -188,11 +189,13 @@ export const GERMAN = {
     size: 'Größe',
     sees: 'Sieht',
     reads: 'Liest',
+    knows: 'Kennt',
     kept: 'Gespeichert',
   },
   size: (size, millions, dtype) => `${size}, ${millions} Millionen Parameter, ${dtype}`,
   sees: (side, patch) => `${side} × ${side} Pixel, in Feldern von ${patch}`,
   reads: (tokens) => `bis zu ${tokens} Wörter oder Wortteile (Tokens) je Begriff`,
+  knows: (count, number) => (count === 1 ? 'einen eigenen Begriff' : `${number} eigene Begriffe`),
 
   fromHub: (family) => `${family}, vom Hugging Face Hub`,
   option: ({ title, download, memory, dtype, fits }) =>

@@ -88,6 +88,7 @@ export const ENGLISH = {
 
   // Labels
 
+  ownLabels: (/** @type {number} */ count, /** @type {string} */ number) => (count === 1 ? 'This model was fine-tuned for this label of its own and takes no other.' : `This model was fine-tuned for these ${number} labels of its own and takes no others.`),
   repeated: (/** @type {string} */ labels) => `Listed more than once, counted once: ${labels}`,
   wordless: (/** @type {string} */ labels) => `Left out, for want of a word: ${labels}`,
   useLabels: (/** @type {string} */ labels) => `Use ${labels}`,
@@ -134,11 +135,14 @@ export const ENGLISH = {
     size: 'Size',
     sees: 'Sees',
     reads: 'Reads',
+    knows: 'Knows',
     kept: 'Kept',
   },
   size: (/** @type {string} */ size, /** @type {string} */ millions, /** @type {string} */ dtype) => `${size}, ${millions} million parameters, ${dtype}`,
   sees: (/** @type {number} */ side, /** @type {number} */ patch) => `${side} × ${side} pixels, in patches of ${patch}`,
   reads: (/** @type {number} */ tokens) => `up to ${tokens} words or parts of words (tokens) of a label`,
+
+  knows: (/** @type {number} */ count, /** @type {string} */ number) => (count === 1 ? 'one label of its own' : `${number} labels of its own`),
 
   // The list of models
 
