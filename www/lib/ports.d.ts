@@ -10,8 +10,8 @@ export type Place = RemotePlace | LocalPlace;
 export type RemotePlace = { kind: "url"; base: string; hub?: Hub; addresses?: Map<string, string>; inline?: Map<string, File>; ours?: boolean };
 /** `folder`: of Node.js. */
 export type LocalPlace = { kind: "files"; files: Map<string, File> } | { kind: "directory"; handle: FileSystemDirectoryHandle } | { kind: "folder"; base: string };
-/** The Hub's own, or a mirror's, origin; the model there. */
-export type Hub = { origin: string; model: string; revision: string };
+/** The Hub's own, or a mirror's, origin; the model there. `sums`: the SHA-256 that files must have, where it is known. */
+export type Hub = { origin: string; model: string; revision: string; sums?: { readonly [file: string]: string } };
 
 /** As for the caller, but `"ready"`, which the caller's thread tells. */
 export type Progress = Omit<ProgressEvent, "stage"> & { stage: "download" | "load" | "warmup" };

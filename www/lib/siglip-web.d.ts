@@ -3,7 +3,8 @@
 /**
  * Where a model comes from:
  * - `"demo"`: the small model that comes with the library, read from beside `siglip-web.js`;
- * - `"owner/name"` or `"owner/name@revision"`: a model of the Hugging Face Hub (revision: a branch, tag or commit; `main` unless given);
+ * - `"owner/name"` or `"owner/name@revision"`: a model of the Hugging Face Hub (revision: a branch, tag or commit; unless given `main`, or the
+ *   commit that `files/pins.js` has with the sums of the model's files);
  * - an address that starts with `https://`, `/` or `./`: a folder with the files as the Hub has them. A relative one
  *   is resolved against the page; a query (`?token=…`) is sent with every file. `https://HOST/OWNER/NAME/resolve/REVISION/` is
  *   taken for a mirror of the Hub;

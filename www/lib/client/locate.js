@@ -1,6 +1,7 @@
 // ModelSource → where the model's files are.
 import { bytesOf } from "../data-address.js";
 import { SiglipError } from "../error.js";
+import { PINS } from "../files/pins.js";
 import { baseAddress, isFile, node, readable } from "../platform.js";
 import { badInput, show, tagOf } from "./arguments.js";
 
@@ -36,13 +37,21 @@ function locateText(text) {
   if (text === "demo") return locateDemo();
   if (node?.path.isAbsolute(text)) return locateAddress(node.url.pathToFileURL(text).href);
   if (/^([a-z][a-z\d+.-]*:|\.{0,2}\/)/i.test(text)) return locateAddress(text);
-  const [, owner, name, revision = "main"] = /^([a-z\d][\w.-]{0,95})\/([a-z\d][\w.-]{0,95})(?:@([\w.-]+(?:\/[\w.-]+)*))?$/i.exec(text) ?? [];
+  const [, owner, name, asked] = /^([a-z\d][\w.-]{0,95})\/([a-z\d][\w.-]{0,95})(?:@([\w.-]+(?:\/[\w.-]+)*))?$/i.exec(text) ?? [];
+  const model = `${owner}/${name}`;
+  const pin = asked === undefined ? pinOf(model) : undefined;
+  const revision = asked ?? pin?.commit ?? "main";
   if (!owner || revision.split("/").some((part) => /^\.+$/.test(part))) {
     throw badInput(`The model ${show(text)} is not known. Write "demo", "owner/name" or "owner/name@revision" for one of the Hugging Face Hub, or the address of a folder that starts with https://, / or ./.`);
   }
-  const hub = { origin: "https://huggingface.co", model: `${owner}/${name}`, revision };
+  const hub = { origin: "https://huggingface.co", model, revision, sums: pin?.files };
   const base = `${hub.origin}/${hub.model}/resolve/${encodeURIComponent(revision)}/`;
   return { place: { kind: "url", base, hub }, name: text };
+}
+
+/** What is known of a model of the Hub. @param {string} model */
+function pinOf(model) {
+  return Object.hasOwn(PINS, model) ? PINS[model] ?? undefined : undefined;
 }
 
 /** @returns {Located} */
@@ -100,7 +109,8 @@ function locateAddress(text) {
   // Mirrors of the Hub have its addresses.
   const [, mirrored, of] = /^\/([^/]+\/[^/]+)\/resolve\/([^/]+)\/$/.exec(url.pathname) ?? [];
   if (mirrored && of) {
-    const hub = { origin: url.origin, model: mirrored, revision: decoded(of) };
+    const revision = decoded(of);
+    const hub = { origin: url.origin, model: mirrored, revision, sums: revision === "main" ? pinOf(mirrored)?.files : undefined };
     return { place: { kind: "url", base: url.href, hub }, name: hub.revision === "main" ? hub.model : `${hub.model}@${hub.revision}` };
   }
   const name = decoded(url.pathname.split("/").at(-2) || url.host);

@@ -91,11 +91,11 @@ export class RemoteFiles {
     if (bytes) told(bytes.length, bytes.length);
     else await this.#refusePage(download);
     this.#pin(download);
-    const listed = bytes && (await this.#listed(file));
+    const listed = bytes && crypto.subtle && (await this.#listed(file));
     if (bytes && listed) {
       const [name, found, expected] = listed.sha256 ? ["SHA-256", await hash("SHA-256", bytes), listed.sha256] : ["git hash", await gitHash(bytes), listed.git];
       if (expected && found !== expected) {
-        throw new Damaged("bad-model", `${file} of ${this.#context.name} was damaged on the way: its ${name} is ${found}, the Hub lists ${expected}. Load again.`);
+        throw new Damaged("bad-model", `${file} of ${this.#context.name} was damaged on the way: its ${name} is ${found} instead of ${expected}. Load again.`);
       }
     }
     return { bytes, version: download.version };
@@ -257,10 +257,16 @@ export class RemoteFiles {
     await stored.save();
   }
 
-  /** What the Hub lists of a file. @param {string} file */
+  /** What the Hub lists of a file, and what is known of it. @param {string} file @returns {Promise<Listed | undefined>} */
   async #listed(file) {
     const { hub } = this.#place;
-    return hub && crypto.subtle && (await (this.#listing ??= this.#list(hub))).get(file);
+    const listed = hub && crypto.subtle && (await (this.#listing ??= this.#list(hub))).get(file);
+    const known = hub?.sums?.[file];
+    if (known === undefined) return listed;
+    if (listed?.sha256 !== undefined && listed.sha256 !== known) {
+      throw new SiglipError("bad-model", `${file} of ${this.#context.name} is not the one that this library knows: its SHA-256 is ${listed.sha256} instead of ${known}. The model was changed, or somebody else's is in its place. Name its revision (${hub?.model}@REVISION) to take it as it is.`);
+    }
+    return { ...listed, sha256: known };
   }
 
   /**
