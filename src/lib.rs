@@ -36,6 +36,8 @@ pub mod checkpoint;
 
 pub mod classifier;
 
+pub mod search;
+
 #[cfg(target_family = "wasm")]
 pub mod web;
 

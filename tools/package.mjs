@@ -61,6 +61,6 @@ const manifest = {
   },
   engines: { node: ">=20.16" },
   // The tag registers itself, the demo model its name; the workers are started by address.
-  sideEffects: ["./siglip-classifier.js", "./demo.js", "./worker/worker.js", "./worker/thread.js"],
+  sideEffects: ["./siglip-classifier.js", "./demo.js", "./worker/worker.js", "./worker/thread.js", "./index/worker.js"],
 };
 writeFileSync(join(destination, "package.json"), `${JSON.stringify(manifest, null, 2)}\n`);

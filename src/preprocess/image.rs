@@ -69,6 +69,20 @@ impl Image {
         Ok(Self { width, height, rgb })
     }
 
+    /// The same with another of Pillow's filters, by its number ([`Preprocessor::resample`](super::Preprocessor::resample)). A preprocessor of that filter and size has
+    /// nothing left to resize.
+    ///
+    /// # Errors
+    /// As [`resize`](Self::resize); `bad-input` for a number that Pillow doesn't have.
+    pub fn resize_with(&self, resample: u8, width: u32, height: u32) -> Result<Self> {
+        check_size(width, height)?;
+        let filter = Filter::from_pil(i64::from(resample))
+            .ok_or_else(|| Error::bad_input(format!("resample is {resample}; known are 0 to 5")))?;
+        let from = (self.width as usize, self.height as usize);
+        let rgb = resize(&self.rgb, from, (width as usize, height as usize), filter);
+        Ok(Self { width, height, rgb })
+    }
+
     /// Width in pixels, at least 1.
     pub fn width(&self) -> u32 {
         self.width

@@ -210,6 +210,11 @@ impl Preprocessor {
         (self.height, self.width)
     }
 
+    /// Pillow's number of the filter that pictures are resized with: 2 is bilinear, 3 bicubic.
+    pub fn resample(&self) -> u8 {
+        self.filter as u8
+    }
+
     /// The vision tower's input for one picture: `[3, height, width]`, channel by channel.
     pub fn pixel_values(&self, image: &Image) -> Vec<f32> {
         let from = (image.width() as usize, image.height() as usize);

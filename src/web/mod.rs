@@ -4,6 +4,7 @@
 //! over to be called back, `values` the plain values of both worlds.
 
 mod ports;
+mod search;
 #[cfg(target_feature = "atomics")]
 mod threads;
 mod tokenizers;
@@ -19,6 +20,7 @@ use wasm_bindgen_futures::JsFuture;
 
 use ports::MaybeStore;
 pub use ports::{Cancel, JsPipelines, JsSource, JsStore};
+pub use search::{Search, line_sum, shrink, sound_lines};
 use tokenizers::{JsTokenizers, open_with};
 use values::{
     ClassifyRequest, GivenLabels, Input, Inputs, LoadRequest, ModelInfo, Stats, embedding_to_js,
@@ -164,6 +166,7 @@ impl Engine {
                 Some(_) => 0,
             },
             parameters: checkpoint.parameters,
+            resample: checkpoint.preprocessor.resample(),
             logit_scale: classifier.logit_scale(),
             logit_bias: classifier.logit_bias(),
             bytes: checkpoint.bytes,

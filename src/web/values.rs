@@ -71,6 +71,7 @@ pub struct ModelInfo {
     pub embedding_size: usize,
     pub context_length: usize,
     pub parameters: usize,
+    pub resample: u8,
     pub logit_scale: f32,
     pub logit_bias: f32,
     pub bytes: usize,

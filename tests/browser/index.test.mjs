@@ -1,7 +1,7 @@
 // siglip-index.js as a page uses it, on the demo model.
 import assert from "node:assert/strict";
 import { after, before, describe } from "node:test";
-import { assertError, importLibrary, openSite, test } from "./harness.mjs";
+import { assertError, importLibrary, openSite, test, waitForPromise } from "./harness.mjs";
 
 const SAMPLES = ["balloon", "cherry", "ladybug", "lock", "penguin", "soup", "strawberry", "truck"];
 
@@ -116,18 +116,239 @@ describe("an index of pictures", { timeout: 1_200_000 }, () => {
     assertError(refused, "bad-input");
   });
 
-  async function openIndex() {
-    const page = await importLibrary(await site.page(), site.library);
-    await page.evaluate(async ([address, samples]) => {
-      const { SiglipIndex } = await import(address);
-      const classifier = await SiglipClassifier.load("demo", { backend: "cpu" });
-      Object.assign(window, {
-        SiglipIndex,
-        classifier,
-        samples: () => Promise.all(samples.map(async (name) => ({ id: `${name}.png`, image: await (await fetch(`/samples/${name}.png`)).blob() }))),
-        runs: async () => (await classifier[Symbol.for("siglip-web.stats")]()).imageRuns,
+  test("an index is kept: the next visit finds it, embeds nothing again, and lists it until it is deleted", async () => {
+    const first = await page.evaluate(async () => {
+      const index = await SiglipIndex.open(classifier, { name: "kept" });
+      await index.add(await samples());
+      const found = { hits: await index.search("a truck"), info: index.info };
+      await index.close();
+      return found;
+    });
+    assert.equal(first.info.kept, true);
+    const visit = await openIndex(site);
+    const { again, hits, size, list, freed, left } = await visit.evaluate(async () => {
+      const index = await SiglipIndex.open(classifier, { name: "kept" });
+      const { size } = index;
+      const hits = await index.search("a truck");
+      const again = await index.add(await samples());
+      await index.close();
+      const list = await SiglipIndex.list();
+      return { size, hits, again, list, freed: await SiglipIndex.delete("kept"), left: await SiglipIndex.list() };
+    });
+    assert.equal(size, 8);
+    assert.deepEqual(hits, first.hits);
+    assert.deepEqual([again.added, again.unchanged], [0, 8]);
+    assert.deepEqual(list.map(({ name, model, dtype }) => [name, model, dtype]), [["kept", "demo", "f32"]]);
+    assert.ok(freed > 8 * 160 * 4 && freed === list[0].bytes);
+    assert.deepEqual(left, []);
+    await visit.close();
+  });
+
+  test("closed at any moment, an index goes on where it was", async () => {
+    const MOMENTS = 50, COUNT = 2000;
+    const { sizes, damaged, result, size, embedded, found } = await page.evaluate(async ([address, MOMENTS, COUNT]) => {
+      // A model that costs nothing: the moments are those of the index.
+      window.embedded = 0;
+      const visit = async (there) => {
+        const { SiglipIndex } = await there.eval(`import(${JSON.stringify(address)})`);
+        const vector = (number) => new there.Float32Array(32).fill(0).with(number % 32, 0.8).with((number >> 5) % 32, 0.6);
+        const fake = {
+          info: { name: "fake", dtype: "f32", fingerprint: "0", embeddingSize: 32, logitScale: 4, logitBias: -10, backend: "cpu" },
+          embedImage: async (number) => { window.embedded += 1; return vector(number); },
+        };
+        const index = await SiglipIndex.open(fake, { name: "killed" });
+        // Pictures change their places between visits.
+        return { index, vector, add: () => index.add(Array.from({ length: COUNT }, (_, i) => ({ id: `${i}`, image: i, size: i, modified: 1 }))) };
+      };
+      const [sizes, damaged] = [[], []];
+      for (let moment = 0; moment < MOMENTS; moment++) {
+        const frame = document.createElement("iframe");
+        frame.src = "/blank.html";
+        await new Promise((resolve) => { frame.onload = resolve; document.body.append(frame); });
+        const { index, add } = await visit(frame.contentWindow);
+        sizes.push(index.size);
+        damaged.push(index.info.damaged);
+        add().catch(() => {});
+        const before = embedded;
+        for (let turn = 0; turn < 2000 && embedded - before < (moment * 7) % 41; turn++) {
+          await new Promise((resolve) => { const { port1, port2 } = new MessageChannel(); port1.onmessage = resolve; port2.postMessage(0); });
+        }
+        frame.remove();
+      }
+      const { index, add, vector } = await visit(window);
+      const before = embedded;
+      const result = await add();
+      const found = [];
+      for (const number of [0, 1, COUNT >> 1, COUNT - 1]) {
+        const [got] = await index.embeddings([`${number}`]);
+        found.push(got.every((value, i) => value === vector(number)[i]));
+      }
+      await index.close();
+      await SiglipIndex.delete("killed");
+      return { sizes, damaged, result: { ...result, ran: embedded - before }, size: result.added + result.unchanged, embedded, found };
+    }, [`${site.origin}/lib/siglip-index.js`, MOMENTS, COUNT]);
+    assert.equal(size, COUNT);
+    assert.deepEqual(found, [true, true, true, true]);
+    assert.deepEqual(damaged, damaged.map(() => 0), "nothing is torn");
+    assert.ok(sizes.every((size, i) => i === 0 || size >= sizes[i - 1]), "nothing is lost");
+    assert.ok(sizes.at(-1) > 100, `the moments were within the work: ${sizes}`);
+    assert.equal(result.ran, result.added);
+    // What was on its way when the page was closed, and no more, is embedded twice.
+    assert.ok(embedded <= COUNT + MOMENTS * 24, `${embedded}`);
+  });
+
+  test("a bit that flips anywhere is found, and only what it damaged is embedded again", async () => {
+    const visit = await openIndex(site);
+    const outcomes = await visit.evaluate(async () => {
+      const items = Array.from({ length: 20 }, (_, i) => ({ id: `${i}`, image: drawing(i), size: i, modified: 1 }));
+      let index = await SiglipIndex.open(classifier, { name: "flipped" });
+      await index.add(items);
+      const right = JSON.stringify(await index.search("a truck"));
+      await index.close();
+      const [folder] = await Array.fromAsync((await (await navigator.storage.getDirectory()).getDirectoryHandle("siglip-web-indexes")).values());
+      const outcomes = [];
+      for (const name of ["vectors", "rows", "log-1", "vectors", "rows", "log-1", "log-1"]) {
+        const handle = await folder.getFileHandle(name);
+        const bytes = new Uint8Array(await (await handle.getFile()).arrayBuffer());
+        const at = name === "log-1" && outcomes.length === 6 ? 3 : Math.floor((bytes.length * (outcomes.length + 1)) / 9);
+        bytes[at] ^= 1 << (outcomes.length % 8);
+        const writable = await handle.createWritable();
+        await writable.write(bytes);
+        await writable.close();
+        index = await SiglipIndex.open(classifier, { name: "flipped" });
+        const { damaged } = index.info;
+        const { added } = await index.add(items);
+        outcomes.push({ name, damaged, added, size: index.size, same: JSON.stringify(await index.search("a truck")) === right, after: index.info.damaged });
+        await index.close();
+      }
+      await SiglipIndex.delete("flipped");
+      return outcomes;
+    });
+    for (const { name, added, size, same, after } of outcomes) {
+      assert.ok(added <= 1, `${name}: ${added}`);
+      assert.deepEqual([size, same, after], [20, true, 0], JSON.stringify(outcomes, null, 1));
+    }
+    // The rows of 8 bits are made anew from the embeddings.
+    assert.deepEqual(outcomes.slice(0, 3).map(({ name, added }) => [name, added]), [["vectors", 1], ["rows", 0], ["log-1", 1]]);
+    await visit.close();
+  });
+
+  test("two tabs: one at a time adds, and the other one sees it", async () => {
+    const [one, two] = [await openIndex(site), await openIndex(site)];
+    for (const tab of [one, two]) {
+      await tab.evaluate(async () => {
+        window.index = await SiglipIndex.open(classifier, { name: "shared" });
+        window.changes = 0;
+        index.onchange = () => { window.changes += 1; };
       });
-    }, [`${site.origin}/lib/siglip-index.js`, SAMPLES]);
-    return page;
-  }
+    }
+    await one.evaluate(async () => {
+      index.pause();
+      window.adding = index.add(await samples());
+      await new Promise((resolve) => { const look = () => (index.paused && index.size === 0 ? resolve() : requestAnimationFrame(look)); look(); });
+    });
+    const waiting = await two.evaluate(async () => {
+      let waiting;
+      const heard = new Promise((resolve) => {
+        window.adding = samples().then((all) => index.add(all, { onProgress: (event) => { if (event.waiting) resolve(event.waiting); } }));
+      });
+      waiting = await heard;
+      return waiting;
+    });
+    assert.match(waiting, /Another tab/);
+    const first = await one.evaluate(() => { index.resume(); return adding; });
+    const second = await two.evaluate(() => adding);
+    assert.deepEqual([first.added, second.added, second.unchanged], [8, 0, 8]);
+    const seen = await two.evaluate(async () => ({ changes, size: index.size, best: (await index.search("a penguin"))[0].id }));
+    assert.deepEqual([seen.changes > 0, seen.size, seen.best], [true, 8, "penguin.png"]);
+    await two.evaluate(() => index.remove(["penguin.png"]));
+    await waitForPromise(one, () => index.size === 7);
+    assert.notEqual(await one.evaluate(async () => (await index.search("a penguin"))[0].id), "penguin.png");
+    await one.evaluate(() => index.clear());
+    await waitForPromise(two, () => index.size === 0);
+    for (const tab of [one, two]) await tab.evaluate(() => index.close());
+    await one.evaluate(() => SiglipIndex.delete("shared"));
+    for (const tab of [one, two]) await tab.close();
+  });
+
+  test("an index of another model is refused with what to do, and again: true begins anew", async () => {
+    const visit = await openIndex(site);
+    const { refused, again, list, removed } = await visit.evaluate(async () => {
+      await (await SiglipIndex.open(classifier, { name: "models" })).close();
+      const other = await SiglipClassifier.load("demo", { backend: "cpu", dtype: "q8" });
+      const refused = await outcome(() => SiglipIndex.open(other, { name: "models" }));
+      const index = await SiglipIndex.open(other, { name: "models", again: true });
+      const again = index.info.dtype;
+      await index.close();
+      await other.dispose();
+      const list = await SiglipIndex.list();
+      return { refused, again, list, removed: await SiglipIndex.delete("models") };
+    });
+    assertError(refused, "bad-input", /made by demo \(f32\).*this model is demo \(q8\).*again: true/);
+    assert.equal(again, "q8");
+    assert.deepEqual(list.map(({ dtype }) => dtype), ["q8"]);
+    assert.ok(removed >= 0);
+    await visit.close();
+  });
+
+  test("where storage is refused or full, the index stays in memory and says so", async () => {
+    const refused = await openIndex(site, "refused");
+    const { info, added, found } = await refused.evaluate(async () => {
+      const index = await SiglipIndex.open(classifier);
+      const { added } = await index.add(await samples());
+      const found = (await index.search("a truck"))[0].id;
+      const { info } = index;
+      await index.close();
+      return { info, added, found };
+    });
+    assert.deepEqual([info.kept, added, found], [false, 8, "truck.png"]);
+    assert.match(info.keptReason, /storage can't be used.*in memory.*export/);
+    await refused.close();
+    const full = await openIndex(site, "full");
+    const result = await full.evaluate(async () => {
+      const index = await SiglipIndex.open(classifier, { name: "full" });
+      const { added } = await index.add(await samples());
+      const hits = await index.search("a truck");
+      const { info, size } = index;
+      await index.close();
+      await SiglipIndex.delete("full");
+      return { info, added, size, hits };
+    });
+    assert.deepEqual([result.info.kept, result.added, result.size, result.hits[0].id, result.hits.length], [false, 8, 8, "truck.png", 8]);
+    assert.match(result.info.keptReason, /full/);
+    await full.close();
+  });
 });
+
+/**
+ * A page with the library and `classifier`, the demo model. `storage`: "refused", or "full" after a few writes.
+ */
+async function openIndex(site, storage = "") {
+  const page = await importLibrary(await site.page(), site.library);
+  await page.evaluate(async ([address, samples, storage]) => {
+    const { SiglipIndex } = await import(address);
+    const classifier = await SiglipClassifier.load("demo", { backend: "cpu" });
+    if (storage) {
+      // What the browser would do is done in the index's worker, before its own script.
+      const script = storage === "refused"
+        ? `navigator.storage.getDirectory = async () => { throw new DOMException("Not here.", "SecurityError"); };`
+        : `let left = 9; const { write } = FileSystemSyncAccessHandle.prototype;
+           FileSystemSyncAccessHandle.prototype.write = function (...given) { if (left-- <= 0) throw new DOMException("No room.", "QuotaExceededError"); return write.apply(this, given); };`;
+      const { Worker } = window;
+      window.Worker = class extends Worker {
+        constructor(url, options) {
+          const blob = (text) => URL.createObjectURL(new Blob([text], { type: "text/javascript" }));
+          super(blob([script && blob(script), new URL(url, location.href).href].map((address) => `import ${JSON.stringify(address)};`).join("")), options);
+        }
+      };
+    }
+    Object.assign(window, {
+      SiglipIndex,
+      classifier,
+      samples: () => Promise.all(samples.map(async (name) => ({ id: `${name}.png`, image: await (await fetch(`/samples/${name}.png`)).blob() }))),
+      runs: async () => (await classifier[Symbol.for("siglip-web.stats")]()).imageRuns,
+      drawing: (number) => new ImageData(Uint8ClampedArray.from({ length: 8 * 8 * 4 }, (_, i) => (i % 4 === 3 ? 255 : (number * 37 + i * (number % 11)) % 256)), 8, 8),
+    });
+  }, [`${site.origin}/lib/siglip-index.js`, SAMPLES, storage]);
+  return page;
+}

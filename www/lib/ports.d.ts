@@ -124,6 +124,28 @@ export type Glue = ((module: { module_or_path: WebAssembly.Module; memory?: WebA
   runThread?: () => void;
 };
 
+/** Of src/web/search.rs. */
+export type SearchGlue = {
+  Search: new (size: number) => Search;
+  soundLines: (log: Uint8Array) => Uint32Array;
+  lineSum: (text: Uint8Array) => string;
+  shrink: (picture: Uint8Array, side: number, resample: number) => Uint8Array;
+};
+export type Search = {
+  readonly pipeline: number;
+  readonly stride: number;
+  readonly chunk: number;
+  resize: (count: number) => void;
+  address: (chunk: number) => number;
+  set: (row: number, embedding: Float32Array) => number;
+  row: (row: number) => Uint8Array;
+  freeRow: (row: number) => void;
+  sums: (first: number) => Float64Array;
+  checksums: (embeddings: Float32Array) => Float64Array;
+  ask: (words: Float32Array, minus: Uint8Array, pictures: Float32Array | undefined, scale: number, bias: number, limit: number) => Uint32Array;
+  answer: (embeddings: Float32Array) => Float64Array;
+};
+
 /** Of src/tokenizer/module. */
 export type TokenizersGlue = ((module: { module_or_path: WebAssembly.Module }) => Promise<object>) & {
   Pipeline: new (json: Uint8Array, steps: string) => TokenizerPipeline;

@@ -1,11 +1,14 @@
 // SiglipIndex: search over many pictures. A module of its own; siglip-web.js loads nothing of it.
 import { SiglipError, aborted, siglipError } from "./error.js";
 import { badInput, checkAborted, checkFunction, checkOptions, checkWord, show, tagOf } from "./client/arguments.js";
+import { openLink } from "./client/link.js";
 import { Adding } from "./index/adding.js";
-import { Keeper } from "./index/keeper.js";
+import { listIndexes, removeIndex } from "./index/disk.js";
 import { checkId, picturesOf } from "./index/pictures.js";
 import { addTo, parse, searchOptions, termsOf, unit } from "./index/query.js";
-import { read, write } from "./index/safetensors.js";
+import { Remote } from "./index/remote.js";
+import { read } from "./index/safetensors.js";
+import { lock } from "./store/stored.js";
 
 /** @typedef {import("./siglip-index.d.ts").IndexInfo} IndexInfo */
 /** @typedef {import("./siglip-index.d.ts").AddOptions} AddOptions */
@@ -18,19 +21,27 @@ import { read, write } from "./index/safetensors.js";
 /** @typedef {import("./ports.d.ts").Implements<Declared["SiglipIndex"], typeof SiglipIndex>} IndexAsDeclared */
 /** @typedef {import("./ports.d.ts").NothingMore<import("./ports.d.ts").Undeclared<Declared["SiglipIndex"], typeof SiglipIndex>>} IndexNothingMore */
 
-/** Raised whenever the same picture would get another embedding: how it is decoded, scaled or run through the model. */
-const PIPELINE = 1;
 /** Embeddings of words that are remembered: those that are typed again. */
 const REMEMBERED = 256;
 /** Rows that an import takes at a time. */
 const ROWS = 1024;
+/** @type {import("./client/link.js").Place} */
+const KEEPER = {
+  start: () => new Worker(new URL("./index/worker.js", import.meta.url), { type: "module", name: "siglip-web index" }),
+  here: async () => (await import("./index/host.js")).Host,
+};
+/** The name of the lock of an index, and of the channel by which pages tell each other of changes. @param {string} id */
+const lockOf = (id) => `index ${id}`;
 /** `new SiglipIndex()` would be one without a model. */
 const INSIDE = Symbol("open");
 
 export class SiglipIndex {
   #classifier;
   #keeper;
-  #info;
+  #about;
+  #id;
+  /** @type {BroadcastChannel | undefined} */
+  #channel;
   /** The one `add` after the other. @type {Promise<unknown>} */
   #last = Promise.resolve();
   /** Ends what runs. */
@@ -41,12 +52,19 @@ export class SiglipIndex {
   /** @type {(() => void) | null} */
   onchange = null;
 
-  /** @param {symbol} inside @param {SiglipClassifier} classifier @param {Keeper} keeper @param {IndexInfo} info */
-  constructor(inside, classifier, keeper, info) {
+  /**
+   * @param {symbol} inside @param {SiglipClassifier} classifier @param {Remote} keeper @param {Omit<IndexInfo, "kept" | "keptReason" | "damaged">} about
+   * @param {string} id of what is kept; empty where nothing is
+   */
+  constructor(inside, classifier, keeper, about, id) {
     if (inside !== INSIDE) throw badInput("An index needs a model: use await SiglipIndex.open(classifier, …).");
     this.#classifier = classifier;
     this.#keeper = keeper;
-    this.#info = info;
+    this.#about = about;
+    this.#id = id;
+    if (id === "" || typeof BroadcastChannel === "undefined") return;
+    this.#channel = new BroadcastChannel(`siglip-web ${lockOf(id)}`);
+    this.#channel.onmessage = () => void keeper.ask("refresh").then(() => this.#tell(), () => {});
   }
 
   /**
@@ -62,20 +80,42 @@ export class SiglipIndex {
     checkWord("again", again, [true, false]);
     checkAborted(signal);
     const { name: model, dtype, fingerprint, embeddingSize } = classifier.info;
-    return new SiglipIndex(INSIDE, classifier, new Keeper(), {
-      name, model, dtype, fingerprint, pipeline: PIPELINE, embeddingSize, kept: false, keptReason: "The index isn't kept, as it was asked.", damaged: 0,
-    });
+    const keeper = await openLink(true, async (link) => {
+      const remote = new Remote(link);
+      await remote.ask("start", embeddingSize);
+      return remote;
+    }, KEEPER);
+    try {
+      const { id, pipeline } = await keeper.ask("open", { name, model, dtype, fingerprint, embeddingSize, memory, again });
+      checkAborted(signal);
+      return new SiglipIndex(INSIDE, classifier, keeper, { name, model, dtype, fingerprint, pipeline, embeddingSize }, id);
+    } catch (error) {
+      keeper.close(siglipError(error));
+      throw error;
+    }
   }
 
   /** @returns {Promise<KeptIndex[]>} */
   static async list() {
-    return [];
+    return (await listIndexes()).map(({ id: _id, ...index }) => index);
   }
 
   /** @param {string} [name] @returns {Promise<number>} */
   static async delete(name) {
     if (name !== undefined) checkId("the index", name);
-    return 0;
+    let freed = 0;
+    for (const index of (await listIndexes()).filter((one) => name === undefined || one.name === name)) {
+      const release = await lock(lockOf(index.id), undefined, () => {});
+      try {
+        await removeIndex(index.id);
+        freed += index.bytes;
+      } catch (error) {
+        throw new SiglipError("network", `The index ${show(index.name)} could not be removed (${error.message}). Close other tabs that have it open, and try again.`, { cause: error });
+      } finally {
+        release();
+      }
+    }
+    return freed;
   }
 
   /** @param {string} text */
@@ -84,11 +124,12 @@ export class SiglipIndex {
   }
 
   get info() {
-    return this.#info;
+    const { kept, keptReason, damaged } = this.#keeper.status;
+    return { ...this.#about, kept, keptReason, damaged };
   }
 
   get size() {
-    return this.#keeper.size;
+    return this.#keeper.status.size;
   }
 
   /**
@@ -105,7 +146,8 @@ export class SiglipIndex {
     const stop = AbortSignal.any([this.#closing.signal, ...(signal ? [signal] : [])]);
     // Now: what was dropped is gone when the event is over.
     const pictures = picturesOf(source, stop);
-    return this.#inTurn(stop, () => new Adding(this.#classifier, this.#keeper, pictures, { stop, gate: this.#gate, onProgress, gone, changed: () => this.#changed() }).run());
+    const adding = new Adding(this.#classifier, this.#keeper, pictures, { stop, gate: this.#gate, onProgress, gone, changed: () => this.#changed() });
+    return this.#inTurn(stop, () => adding.run(), () => adding.waits("Another tab is changing this index. This one goes on when that is done."));
   }
 
   pause() {
@@ -139,49 +181,54 @@ export class SiglipIndex {
     terms.forEach(({ kind, minus }, i) => {
       if (kind !== "text" && pictures) addTo(pictures, /** @type {Float32Array} */ (vectors[i]), minus ? -1 : 1);
     });
-    return this.#keeper.search({
-      words: words.map((i) => /** @type {Float32Array} */ (vectors[i])), minus: words.map((i) => /** @type {boolean} */ (terms[i]?.minus)),
+    const all = new Float32Array(words.length * embeddingSize);
+    words.forEach((term, i) => all.set(/** @type {Float32Array} */ (vectors[term]), i * embeddingSize));
+    return this.#keeper.ask("search", {
+      words: all, minus: Uint8Array.from(words, (i) => Number(terms[i]?.minus)),
       pictures: pictures && unit(pictures), scale: Math.exp(logitScale), bias: logitBias, limit, minScore,
     });
   }
 
   async entries() {
     this.#checkOpen();
-    return this.#keeper.entries();
+    return this.#keeper.ask("entries");
   }
 
   async unreadable() {
     this.#checkOpen();
-    return this.#keeper.unreadable();
+    return this.#keeper.ask("unreadable");
   }
 
   /** @param {readonly string[]} ids */
   async embeddings(ids) {
     this.#checkOpen();
-    return this.#keeper.vectors([...ids]);
+    return this.#keeper.ask("vectors", [...ids]);
   }
 
   /** @param {Iterable<string>} ids */
   async remove(ids) {
     this.#checkOpen();
     if (typeof ids === "string" || typeof ids?.[Symbol.iterator] !== "function") throw badInput(`The ids are ${show(ids)}; they must be an array of texts.`);
-    const count = await this.#keeper.remove([...ids]);
-    if (count > 0) this.#changed();
-    return count;
+    const given = [...ids];
+    return this.#inTurn(this.#closing.signal, async () => {
+      const count = await this.#keeper.ask("remove", given);
+      if (count > 0) this.#changed();
+      return count;
+    });
   }
 
   async clear() {
     this.#checkOpen();
-    await this.#keeper.clear();
-    this.#changed();
+    return this.#inTurn(this.#closing.signal, async () => {
+      await this.#keeper.ask("clear");
+      this.#changed();
+    });
   }
 
   async export() {
     this.#checkOpen();
-    const { model, dtype, fingerprint, pipeline, embeddingSize } = this.#info;
-    const entries = await this.#keeper.entries();
-    const vectors = await this.#keeper.vectors(entries.map(({ id }) => id));
-    return write(entries, /** @type {BlobPart[]} */ (vectors), embeddingSize, { model, dtype, fingerprint, pipeline: String(pipeline) });
+    const { model, dtype, fingerprint, pipeline } = this.#about;
+    return this.#keeper.ask("export", { model, dtype, fingerprint, pipeline: String(pipeline) });
   }
 
   /**
@@ -197,14 +244,14 @@ export class SiglipIndex {
     if (!blob) throw badInput(`The file to import is ${show(file)}; it must be a Blob, or the bytes of what export gave.`);
     const { metadata, size, entries, rows } = await read(blob);
     this.#checkModel(metadata);
-    if (size !== this.#info.embeddingSize) throw badInput(`The file's embeddings have ${size} numbers; those of ${this.#info.model} have ${this.#info.embeddingSize}. Index the pictures again with this model.`);
+    if (size !== this.#about.embeddingSize) throw badInput(`The file's embeddings have ${size} numbers; those of ${this.#about.model} have ${this.#about.embeddingSize}. Index the pictures again with this model.`);
     const stop = AbortSignal.any([this.#closing.signal, ...(signal ? [signal] : [])]);
     return this.#inTurn(stop, async () => {
       for (let first = 0; first < entries.length; first += ROWS) {
         if (stop.aborted) throw this.#closing.signal.aborted ? closed() : aborted(signal);
         const some = entries.slice(first, first + ROWS);
         const vectors = await rows(first, some.length);
-        await this.#keeper.put(some.map(({ id, size: bytes, modified }, i) => {
+        await this.#keeper.ask("put", some.map(({ id, size: bytes, modified }, i) => {
           checkId(`entry ${first + i + 1} of the file`, id);
           return { id, size: bytes, modified, vector: vectors.slice(i * size, (i + 1) * size) };
         }));
@@ -218,6 +265,8 @@ export class SiglipIndex {
     this.#closing.abort(closed());
     this.#gate.open();
     await this.#last.catch(() => {});
+    this.#channel?.close();
+    this.#keeper.close(closed());
   }
 
   #checkOpen() {
@@ -232,12 +281,23 @@ export class SiglipIndex {
     throw badInput(`The file was made ${other}: their embeddings don't compare. Load that model, or index the pictures again with this one.`);
   }
 
-  /** @template T @param {AbortSignal} stop @param {() => Promise<T>} work @returns {Promise<T>} */
-  #inTurn(stop, work) {
-    const turn = this.#last.catch(() => {}).then(() => {
-      if (this.#closing.signal.aborted) throw closed();
-      if (stop.aborted) throw aborted(stop);
-      return work();
+  /**
+   * One change at a time, in all tabs.
+   * @template T @param {AbortSignal} stop @param {() => Promise<T>} work @param {() => void} [wait] told when another tab is at it
+   * @returns {Promise<T>}
+   */
+  #inTurn(stop, work, wait = () => {}) {
+    const turn = this.#last.then(async () => {
+      this.#checkOpen();
+      checkAborted(stop);
+      const release = this.#id ? await lock(lockOf(this.#id), stop, wait) : () => {};
+      try {
+        await this.#keeper.ask("hold");
+        return await work();
+      } finally {
+        await this.#keeper.ask("leave").catch(() => {});
+        release();
+      }
     });
     this.#last = turn.catch(() => {});
     return turn.catch((error) => { throw this.#closing.signal.aborted ? closed() : siglipError(error); });
@@ -250,7 +310,7 @@ export class SiglipIndex {
   async #vectorOf({ kind, value }, template, signal) {
     if (kind === "image") return this.#classifier.embedImage(value, { signal });
     if (kind === "id") {
-      const [vector] = await this.#keeper.vectors([value]);
+      const [vector] = await this.#keeper.ask("vectors", [value]);
       if (!vector) throw badInput(`There is no picture ${show(value)} in the index. It may have been removed: search by another one.`);
       return vector;
     }
@@ -265,6 +325,11 @@ export class SiglipIndex {
   }
 
   #changed() {
+    this.#channel?.postMessage("changed");
+    this.#tell();
+  }
+
+  #tell() {
     try {
       this.onchange?.();
     } catch (error) {

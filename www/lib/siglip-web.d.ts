@@ -198,6 +198,8 @@ export interface ModelInfo {
   readonly dtype: string;
   /** Pixels on a side that a picture is scaled to. */
   readonly imageSize: number;
+  /** The filter that it is scaled with, by Pillow's number: 2 is bilinear, 3 bicubic. */
+  readonly resample: number;
   /** Pixels on a side of a patch. */
   readonly patchSize: number;
   /** Numbers in an embedding; 0 for a fine-tuned model, as the next, `logitScale` and `logitBias`. */

@@ -106,34 +106,46 @@ export class Link {
 }
 
 /**
- * Opens a line to an engine for `use`: in a worker or, where it is asked for or no worker can be, on this thread.
+ * Who answers: `start` makes its worker, in words that bundlers know, and `here` gives it to this thread.
+ * @typedef {{start: () => Worker, here: () => Promise<new (send: (message: any) => void) => {receive: (message: any) => unknown}>}} Place
+ */
+/** @type {Place} */
+const ENGINE = {
+  start: () => new Worker(new URL("../worker/worker.js", import.meta.url), { type: "module", name: "siglip-web" }),
+  here: async () => (await import("../worker/host.js")).Host,
+};
+
+/**
+ * Opens a line for `use`, to an engine unless `place` is another's: in a worker or, where it is asked for or no worker can be, on this thread.
  * @template T
  * @param {boolean} worker
  * @param {(link: Link, note?: string) => Promise<T>} use `note`: why it is not as it was asked for
+ * @param {Place} [place]
  * @returns {Promise<T>}
  */
-export async function openLink(worker, use) {
+export async function openLink(worker, use, place = ENGINE) {
   const { ServiceWorkerGlobalScope } = /** @type {any} */ (globalThis);
   if (ServiceWorkerGlobalScope && globalThis instanceof ServiceWorkerGlobalScope) {
     throw new SiglipError("unsupported", "A service worker can't load the library's modules, which takes import(), nor start workers. Load the model in a page, and send it messages.");
   }
-  if (!worker) return use(await localLink());
+  if (!worker) return use(await localLink(place));
   if (!node && typeof Worker === "undefined") {
-    return use(await localLink(), "The calling thread computes, because it can't start workers.");
+    return use(await localLink(place), "The calling thread computes, because it can't start workers.");
   }
-  const link = workerLink();
+  const link = workerLink(place);
   try {
     return await use(link);
   } catch (error) {
     if (!link.unstarted || globalThis.origin !== "null") throw error;
-    return use(await localLink(), "The calling thread computes, because a page without an origin of its own (a sandboxed frame) may not start workers here.");
+    return use(await localLink(place), "The calling thread computes, because a page without an origin of its own (a sandboxed frame) may not start workers here.");
   }
 }
 
-function workerLink() {
+/** @param {Place} place */
+function workerLink({ start }) {
   let spawned;
   try {
-    spawned = spawn(() => new Worker(new URL("../worker/worker.js", import.meta.url), { type: "module", name: "siglip-web" }));
+    spawned = spawn(start);
   } catch (error) {
     const failed = new Link(() => {}, () => {});
     return failed.fail(notStarted(error.address, error.message));
@@ -161,8 +173,9 @@ function notStarted(address, detail) {
   return new SiglipError("network", `The library's worker ${address.href} could not be started${detail ? ` (${detail})` : ""}. Serve the whole folder that siglip-web.js is in (a bundler may leave it behind: see Bundlers in the package's README)${foreign ? ", let other sites read it (CORS)," : ""} and allow it in the page's Content-Security-Policy (worker-src ${foreign ? "blob:" : "'self'"}); or load with worker: false.`);
 }
 
-async function localLink() {
-  const { Host } = await import("../worker/host.js");
+/** @param {Place} place */
+async function localLink({ here }) {
+  const Host = await here();
   const host = new Host((message) => link.receive(message));
   // Its memory can be used again.
   const link = new Link((message) => void host.receive(message), () => void host.receive({ id: 0, method: "dispose" }));

@@ -3,7 +3,7 @@ import { AT_ONCE, ofPicture } from "../client/many.js";
 import { aborted, siglipError } from "../error.js";
 import { imageOf } from "./pictures.js";
 
-/** @typedef {import("./keeper.js").Keeper} Keeper */
+/** @typedef {import("./remote.js").Remote} Remote */
 /** @typedef {import("./pictures.js").Found} Found */
 /** @typedef {import("./pictures.js").Pictures} Pictures */
 /** @typedef {import("../error.js").SiglipError} SiglipError */
@@ -45,7 +45,7 @@ export class Adding {
   /** @type {any} */
   #failure;
 
-  /** @param {SiglipClassifier} classifier @param {Keeper} keeper @param {Pictures} pictures @param {How} how */
+  /** @param {SiglipClassifier} classifier @param {Remote} keeper @param {Pictures} pictures @param {How} how */
   constructor(classifier, keeper, pictures, how) {
     this.#classifier = classifier;
     this.#keeper = keeper;
@@ -59,7 +59,7 @@ export class Adding {
     const ring = () => this.#bell.ring();
     stop.addEventListener("abort", ring);
     try {
-      await this.#keeper.begin();
+      await this.#keeper.ask("begin");
       // Folders are walked while the first pictures are embedded.
       const finding = this.#find().catch((error) => { this.#failure = error; }).finally(() => {
         this.#counted = true;
@@ -69,7 +69,7 @@ export class Adding {
       await finding;
       this.#check();
       const folders = gone === "drop" && this.#pictures.folders.length === 0 ? undefined : this.#pictures.folders;
-      if (gone !== "keep" && (!folders || folders.length > 0)) this.#result.removed = await this.#keeper.dropUnseen(folders);
+      if (gone !== "keep" && (!folders || folders.length > 0)) this.#result.removed = await this.#keeper.ask("dropUnseen", folders);
       this.#result.skipped = this.#pictures.count.skipped;
       if (this.#result.removed > 0) this.#how.changed();
       this.#tell();
@@ -77,6 +77,11 @@ export class Adding {
     } finally {
       stop.removeEventListener("abort", ring);
     }
+  }
+
+  /** @param {string} waiting why */
+  waits(waiting) {
+    this.#tell({ waiting });
   }
 
   #check() {
@@ -90,7 +95,7 @@ export class Adding {
     /** @type {Found[]} */
     let some = [];
     const compare = async () => {
-      const states = await this.#keeper.compare(some.map(({ id, size, modified }) => ({ id, size, modified })));
+      const states = await this.#keeper.ask("compare", some.map(({ id, size, modified }) => ({ id, size, modified })));
       some.forEach((picture, i) => {
         const state = /** @type {typeof states[number]} */ (states[i]);
         this.#found += 1;
@@ -177,8 +182,8 @@ export class Adding {
       this.#result.unreadable.push({ id: picture.id, code, message });
       if (LASTING.includes(code)) failed?.push({ ...known(picture), code, message });
     });
-    if (put?.length) await this.#keeper.put(put);
-    if (failed?.length) await this.#keeper.fail(failed);
+    if (put?.length) await this.#keeper.ask("put", put);
+    if (failed?.length) await this.#keeper.ask("fail", failed);
     this.#how.changed();
     this.#tell();
   }
@@ -189,7 +194,8 @@ export class Adding {
     this.#id = id;
   }
 
-  #tell() {
+  /** @param {{waiting?: string}} [more] */
+  #tell(more) {
     const [first = 0, last = 0] = [this.#times[0], this.#times.at(-1)];
     const perSecond = last > first ? (1000 * (this.#times.length - 1)) / (last - first) : 0;
     const left = this.#found - this.#done;
@@ -197,7 +203,7 @@ export class Adding {
       this.#how.onProgress?.({
         done: this.#done, total: this.#pictures.lazy && !this.#counted ? 0 : this.#found, counted: this.#counted,
         added: this.#result.added, unchanged: this.#result.unchanged, unreadable: this.#result.unreadable.length,
-        perSecond, ...(this.#counted && perSecond > 0 && { secondsLeft: left / perSecond }), id: this.#id, paused: this.#how.gate.isShut,
+        perSecond, ...(this.#counted && perSecond > 0 && { secondsLeft: left / perSecond }), id: this.#id, paused: this.#how.gate.isShut, ...more,
       });
     } catch (error) {
       reportError(error);

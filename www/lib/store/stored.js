@@ -90,7 +90,7 @@ async function idOf({ format, source, dtype }) {
  * @param {string} id @param {AbortSignal | undefined} signal @param {() => void} wait
  * @returns {Promise<() => void>} releases it
  */
-function lock(id, signal, wait) {
+export function lock(id, signal, wait) {
   const { locks } = navigator;
   if (!locks) return Promise.resolve(() => {});
   return new Promise((resolve, reject) => {

@@ -43,12 +43,23 @@ const CPU_MODULES = [
 /** The best module that starts here. @param {Backend} backend @param {Report} report @param {Context} context @returns {Promise<Wasm>} */
 async function start(backend, report, context) {
   if (backend === "webgpu") return startModule("siglip_web_webgpu", backend, report, context);
-  let fit = CPU_MODULES.filter(({ relaxed, threads }) => (RELAXED || !relaxed) && (THREADS > 1 || !threads));
+  return startFirst(CPU_MODULES.filter(({ relaxed, threads }) => (RELAXED || !relaxed) && (THREADS > 1 || !threads)), report, context);
+}
+
+/** An instance of its own, of the CPU's and on one thread: for what needs no model. @param {AbortSignal} signal @param {import("../ports.d.ts").RetryPolicy} retryPolicy @returns {Promise<Wasm>} */
+export function startAlone(signal, retryPolicy) {
+  const nobody = { progress: () => {}, ask: () => {} };
+  const context = { signal, name: "the library", hub: false, retryPolicy, caching: /** @type {const} */ ("default"), wait: () => {}, readable: new Set() };
+  return startFirst(CPU_MODULES.filter(({ relaxed, threads }) => (RELAXED || !relaxed) && !threads), nobody, context);
+}
+
+/** The first of these modules of the CPU's that starts here. @param {typeof CPU_MODULES} fit @param {Report} report @param {Context} context @returns {Promise<Wasm>} */
+async function startFirst(fit, report, context) {
   let note;
   for (;;) {
     const [{ name, relaxed, threads }] = /** @type {[typeof CPU_MODULES[number]]} */ (fit);
     try {
-      return { ...(await startModule(name, backend, report, context)), relaxed, note };
+      return { ...(await startModule(name, "cpu", report, context)), relaxed, note };
     } catch (error) {
       if (context.signal.aborted) throw error;
       if (threads) {
