@@ -1,6 +1,6 @@
 // Times siglip-web and its peers in headless Chromium, in turns, on one CPU thread each unless it says otherwise; prints markdown,
 // progress goes to stderr.
-//   node bench.mjs --model DIR --onnx DIR --sizes DIR --npm DIR [--rounds 7] [--sections f32,q8,threads,labels,sizes,webgpu] [--www DIR]
+//   node bench.mjs --model DIR --onnx DIR --sizes DIR --npm DIR [--rounds 7] [--sections f32,q8,threads,labels,sizes,webgpu,search] [--www DIR]
 // The browser is CHROME_BIN, or Debian's chromium.
 import { createReadStream } from "node:fs";
 import { mkdtemp, readFile, readdir, rm, stat } from "node:fs/promises";
@@ -21,13 +21,14 @@ const { values: options } = parseArgs({
     sizes: { type: "string" },
     npm: { type: "string" },
     rounds: { type: "string", default: "7" },
-    sections: { type: "string", default: "f32,q8,threads,labels,sizes,webgpu" },
+    sections: { type: "string", default: "f32,q8,threads,labels,sizes,webgpu,search" },
   },
 });
-for (const name of ["model", "onnx", "sizes", "npm"]) {
+const needed = options.sections === "search" ? ["npm"] : ["model", "onnx", "sizes", "npm"];
+for (const name of needed) {
   if (!options[name]) throw new Error(`--${name} DIR is missing: ./build.sh bench gives it`);
 }
-for (const name of ["www", "model", "onnx", "sizes", "npm"]) options[name] = path.resolve(options[name]);
+for (const name of ["www", ...needed]) options[name] = path.resolve(options[name]);
 const { chromium } = await import(pathToFileURL(path.join(root, "tests/browser/node_modules/playwright-core/index.mjs")).href);
 
 const MIME = { ".js": "text/javascript", ".mjs": "text/javascript", ".wasm": "application/wasm", ".json": "application/json" };
@@ -64,7 +65,7 @@ const [origin, isolatedOrigin] = await Promise.all(servers.map(async (server) =>
 }));
 
 const sideOf = async (folder) => JSON.parse(await readFile(path.join(folder, "preprocessor_config.json"))).size.height;
-const side = await sideOf(options.model);
+const side = options.model && (await sideOf(options.model));
 const rounds = Number(options.rounds);
 
 /** What tells Chromium which GPU to offer to WebGPU. */
@@ -256,6 +257,24 @@ async function swiftshader() {
   if (peer) wrong ||= difference([mine.embedding], [peer.embedding]) > 1e-4;
 }
 
+async function search() {
+  const names = ["siglip-web", "Float32Array in JavaScript", "hnswlib-wasm"];
+  const titles = { "hnswlib-wasm": `hnswlib-wasm ${await npmVersion("hnswlib-wasm")}, BruteforceSearch` };
+  console.log(`\nThe 100 best of many embeddings of 768 numbers, all compared, one thread: minimum (median) of ${rounds} queries in turns, in ms.\n`);
+  heading("", "100 000", "siglip-web / it", "1 000 000", "same hits");
+  const small = await inPage("search", { names, count: 100_000, rounds });
+  const large = await inPage("search", { names: names.slice(0, 1), count: 1_000_000, rounds });
+  for (const name of names) {
+    const ratio = name === names[0] ? "" : (least(small[names[0]].times) / least(small[name].times)).toFixed(2);
+    const same = small[name].hits.every((hit, i) => hit === small[names[0]].hits[i]);
+    row(titles[name] ?? name, both(small[name].times, 1), ratio, large[name] ? both(large[name].times, 1) : "", same ? "yes" : "no");
+    wrong ||= !same;
+  }
+  const { searches, opens, first, again, files, count } = await inPage("index", { count: 100_000, files: 10_000, rounds });
+  console.log(`\nSiglipIndex kept in the browser: ${count} embeddings open in ${both(opens)} ms; a search of words that were asked before, the way to the worker and the files included, takes ${both(searches, 1)} ms. ` +
+    `A folder of ${files} files with a model that costs nothing: the first time ${(first / 1000).toFixed(1)} s, unchanged ${both(again)} ms.`);
+}
+
 const sections = { f32: () => towers("f32"), q8: () => towers("q8"), threads, labels, sizes, webgpu };
 console.log(`${os.cpus()[0].model.trim()}, ${os.cpus().length} cores, one thread each; load average ${os.loadavg()[0].toFixed(1)}.`);
 try {
@@ -268,6 +287,6 @@ try {
   for (const server of servers) server.close();
 }
 if (wrong) {
-  console.error("the embeddings differ by more than 1e-4: the contestants did not compute the same thing");
+  console.error("the embeddings differ by more than 1e-4, or the hits: the contestants did not compute the same thing");
   process.exitCode = 1;
 }

@@ -130,7 +130,149 @@ async function timed(work) {
   return [performance.now() - began, result];
 }
 
+/** Numbers in an embedding of a ViT-B. */
+const SIZE = 768;
+/** Different embeddings; more than that are these again, each scaled a little. */
+const DIFFERENT = 20_000;
+
+/** Embeddings of unit length, as many as asked for, the same at every call: [row → Float32Array]. */
+function embeddings() {
+  let state = 1;
+  const random = () => (state = (Math.imul(state, 1664525) + 1013904223) >>> 0) / 2 ** 32;
+  const base = Array.from({ length: DIFFERENT }, () => {
+    const vector = Float32Array.from({ length: SIZE }, () => random() + random() + random() - 1.5);
+    const length = Math.hypot(...vector);
+    return vector.map((value) => value / length);
+  });
+  return { base, row: (/** @type {number} */ row) => (row < DIFFERENT ? base[row] : base[row % DIFFERENT].map((value) => value * (1 - 1e-3 * Math.floor(row / DIFFERENT)))), query: () => base[Math.floor(random() * DIFFERENT)].map((value) => value + 0.05 * (random() - 0.5)) };
+}
+
+const BEST = 100;
+
+/** Those that search: make({count, row}) → query → the rows of the best. */
+const searchers = {
+  /** What the index's worker does for one query. */
+  async "siglip-web"({ count, row }) {
+    const glue = (await import("/www/lib/pkg/siglip_web_cpu_relaxed.js")).create();
+    await glue({ module_or_path: await WebAssembly.compileStreaming(fetch("/www/lib/pkg/siglip_web_cpu_relaxed_bg.wasm")) });
+    const search = new glue.Search(SIZE);
+    search.resize(count);
+    for (let i = 0; i < count; i++) search.set(i, row(i));
+    return (query) => {
+      const rows = search.ask(new Float32Array(), new Uint8Array(), query, 117, -13, BEST);
+      const embeddings = new Float32Array(rows.length * SIZE);
+      rows.forEach((number, i) => embeddings.set(row(number), i * SIZE));
+      return Array.from(search.answer(embeddings).filter((_, i) => i % 4 === 0).subarray(0, BEST));
+    };
+  },
+
+  async "Float32Array in JavaScript"({ count, row }) {
+    const all = new Float32Array(count * SIZE);
+    for (let i = 0; i < count; i++) all.set(row(i), i * SIZE);
+    const cosines = new Float32Array(count);
+    return (query) => {
+      for (let i = 0, at = 0; i < count; i++) {
+        let [a, b, c, d] = [0, 0, 0, 0];
+        for (let j = 0; j < SIZE; j += 4, at += 4) {
+          a += query[j] * all[at];
+          b += query[j + 1] * all[at + 1];
+          c += query[j + 2] * all[at + 2];
+          d += query[j + 3] * all[at + 3];
+        }
+        cosines[i] = a + b + c + d;
+      }
+      // The least of the best decides: a sort of all would take longer than the products.
+      const least = cosines.toSorted()[count - BEST];
+      const best = [];
+      cosines.forEach((cosine, i) => { if (cosine >= least) best.push(i); });
+      return best.sort((a, b) => cosines[b] - cosines[a] || a - b).slice(0, BEST);
+    };
+  },
+
+  async "hnswlib-wasm"({ count, row }) {
+    const { loadHnswlib } = await import("/npm/hnswlib-wasm/dist/hnswlib.js");
+    const library = await loadHnswlib();
+    const index = new library.BruteforceSearch("ip", SIZE);
+    index.initIndex(count);
+    for (let i = 0; i < count; i++) index.addPoint(row(i), i);
+    return (query) => index.searchKnn(query, BEST, undefined).neighbors;
+  },
+};
+
 window.bench = {
+  /** @returns the times of each, and what the first query found */
+  async search({ names, count, rounds }) {
+    const { row, query } = embeddings();
+    const results = {};
+    for (const name of names) {
+      console.log(`search: ${name} takes ${count}`);
+      results[name] = { find: await searchers[name]({ count, row }), times: [], hits: undefined };
+    }
+    for (let round = 0; round < rounds + 2; round++) {
+      const asked = query();
+      for (const name of names) {
+        const [time, hits] = await timed(async () => results[name].find(asked));
+        // Two to warm up.
+        if (round >= 2) results[name].times.push(time);
+        results[name].hits ??= hits;
+      }
+    }
+    return Object.fromEntries(names.map((name) => [name, { times: results[name].times, hits: results[name].hits }]));
+  },
+
+  /** The index as pages use it, with a model that costs nothing. */
+  async index({ count, files, rounds }) {
+    const { SiglipIndex } = await import("/www/lib/siglip-index.js");
+    const { row, query } = embeddings();
+    let number = 0;
+    const info = { name: "none", dtype: "f32", fingerprint: "0", embeddingSize: SIZE, logitScale: 4.7, logitBias: -13, backend: "cpu" };
+    const model = { info, embedImage: async () => row(number++ % DIFFERENT), embedLabels: async () => ({ embeddings: query() }) };
+    const about = { format: "siglip-web index 1", model: "none", dtype: "f32", fingerprint: "0", pipeline: "1" };
+    const entries = new TextEncoder().encode(JSON.stringify(Array.from({ length: count }, (_, i) => ({ id: `Pictures/2024/summer/IMG_${i}.jpg`, size: 4_000_000 + i, modified: 1_700_000_000_000 + i }))));
+    const bytes = 4 * SIZE * count;
+    const header = new TextEncoder().encode(JSON.stringify({
+      __metadata__: about,
+      embeddings: { dtype: "F32", shape: [count, SIZE], data_offsets: [0, bytes] },
+      entries: { dtype: "U8", shape: [entries.length], data_offsets: [bytes, bytes + entries.length] },
+    }));
+    const parts = [];
+    for (let first = 0; first < count; first += 1000) {
+      const part = new Float32Array(1000 * SIZE);
+      for (let i = 0; i < 1000; i++) part.set(row(first + i), i * SIZE);
+      parts.push(new Blob([part]));
+    }
+    const made = await SiglipIndex.open(model, { name: "bench" });
+    console.log("index: imports");
+    await made.import(new Blob([new BigUint64Array([BigInt(header.length)]), header, ...parts, entries]));
+    await made.close();
+    const [opens, searches, again] = [[], [], []];
+    for (let round = 0; round < rounds; round++) {
+      const [time, index] = await timed(() => SiglipIndex.open(model, { name: "bench" }));
+      opens.push(time);
+      await index.search("words");
+      for (let i = 0; i < 3; i++) searches.push((await timed(() => index.search("words")))[0]);
+      await index.close();
+    }
+    await SiglipIndex.delete("bench");
+    console.log("index: makes files");
+    const folder = await (await navigator.storage.getDirectory()).getDirectoryHandle("files", { create: true });
+    const make = async (/** @type {number} */ i) => {
+      const inner = await folder.getDirectoryHandle(`${i % 100}`, { create: true });
+      const writable = await (await inner.getFileHandle(`${i}.jpg`, { create: true })).createWritable();
+      await writable.write(`${i}`);
+      await writable.close();
+    };
+    for (let first = 0; first < files; first += 100) await Promise.all(Array.from({ length: 100 }, (_, i) => make(first + i)));
+    const index = await SiglipIndex.open(model, { name: "files" });
+    const [first] = await timed(() => index.add(folder));
+    for (let round = 0; round < rounds; round++) again.push((await timed(() => index.add(folder)))[0]);
+    const { unchanged } = await index.add(folder);
+    if (unchanged !== files || index.size !== files) throw new Error(`${unchanged} of ${files} files are unchanged, ${index.size} in the index`);
+    await index.close();
+    await SiglipIndex.delete("files");
+    return { count, files, opens, searches, first, again };
+  },
+
   /** One tower, the contestants in turns. → {contestant: {load, first, times, embeddings, note}} */
   async towers({ tower, names, rounds, side, dtype, threads }) {
     const results = {};

@@ -46,6 +46,9 @@ if ! fresh "$work/npm/.stamp" "$wanted"; then
   echo "$wanted" >"$work/npm/.stamp"
 fi
 
+# Searching takes no model.
+if [[ " $* " == *" --sections search "* ]]; then exec node "$here/bench.mjs" --npm "$work/npm/node_modules" "$@"; fi
+
 model=${SIGLIP_WEB_BENCH_MODEL:-}
 if [[ -z $model ]]; then
   model=$work/model

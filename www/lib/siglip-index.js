@@ -3,6 +3,7 @@ import { SiglipError, aborted, siglipError } from "./error.js";
 import { badInput, checkAborted, checkFunction, checkOptions, checkWord, show, tagOf } from "./client/arguments.js";
 import { openLink } from "./client/link.js";
 import { Adding } from "./index/adding.js";
+import { Decoders } from "./index/decoders.js";
 import { listIndexes, removeIndex } from "./index/disk.js";
 import { checkId, picturesOf } from "./index/pictures.js";
 import { addTo, parse, searchOptions, termsOf, unit } from "./index/query.js";
@@ -40,6 +41,7 @@ export class SiglipIndex {
   #keeper;
   #about;
   #id;
+  #decoders;
   /** @type {BroadcastChannel | undefined} */
   #channel;
   /** The one `add` after the other. @type {Promise<unknown>} */
@@ -62,6 +64,7 @@ export class SiglipIndex {
     this.#keeper = keeper;
     this.#about = about;
     this.#id = id;
+    this.#decoders = new Decoders(classifier.info, KEEPER);
     if (id === "" || typeof BroadcastChannel === "undefined") return;
     this.#channel = new BroadcastChannel(`siglip-web ${lockOf(id)}`);
     this.#channel.onmessage = () => void keeper.ask("refresh").then(() => this.#tell(), () => {});
@@ -146,7 +149,7 @@ export class SiglipIndex {
     const stop = AbortSignal.any([this.#closing.signal, ...(signal ? [signal] : [])]);
     // Now: what was dropped is gone when the event is over.
     const pictures = picturesOf(source, stop);
-    const adding = new Adding(this.#classifier, this.#keeper, pictures, { stop, gate: this.#gate, onProgress, gone, changed: () => this.#changed() });
+    const adding = new Adding(this.#classifier, this.#keeper, pictures, { stop, decoders: this.#decoders, gate: this.#gate, onProgress, gone, changed: () => this.#changed() });
     return this.#inTurn(stop, () => adding.run(), () => adding.waits("Another tab is changing this index. This one goes on when that is done."));
   }
 

@@ -11,12 +11,15 @@ import { imageOf } from "./pictures.js";
 /** @typedef {import("../siglip-index.d.ts").IndexProgress} IndexProgress */
 /** @typedef {import("../siglip-web.d.ts").SiglipClassifier} SiglipClassifier */
 /** @typedef {{passed: Promise<void>, isShut: boolean}} Gate */
-/** @typedef {{stop: AbortSignal, gate: Gate, gone?: "drop" | "keep", onProgress?: (event: IndexProgress) => void, changed: () => void}} How */
+/** @typedef {import("./decoders.js").Decoders} Decoders */
+/** @typedef {{stop: AbortSignal, decoders: Decoders, gate: Gate, gone?: "drop" | "keep", onProgress?: (event: IndexProgress) => void, changed: () => void}} How */
 
 /** Pictures that are compared at a time. */
 const COMPARED = 256;
 /** Of a source that makes pictures on the way: it is asked for no more than these ahead. */
 const AHEAD = 2 * AT_ONCE;
+/** Pictures that are worth starting workers for. */
+const MANY = 2 * AT_ONCE;
 /** Pictures that the speed is an average over. */
 const RECENT = 32;
 /** Faults that would be the same again: they are remembered until the file changes. */
@@ -31,6 +34,8 @@ export class Adding {
   #how;
   /** New ones that were found and wait. @type {Found[]} */
   #waiting = [];
+  /** Those that are read and decoded. @type {{picture: Found, image: Promise<any>}[]} */
+  #started = [];
   #found = 0;
   #counted = false;
   #done = 0;
@@ -76,6 +81,7 @@ export class Adding {
       return this.#result;
     } finally {
       stop.removeEventListener("abort", ring);
+      this.#how.decoders.end(aborted());
     }
   }
 
@@ -127,30 +133,49 @@ export class Adding {
         await Promise.race([this.#how.gate.passed, this.#bell.heard]);
         continue;
       }
-      const group = this.#waiting.splice(0, AT_ONCE);
+      this.#start();
+      const group = this.#started.splice(0, AT_ONCE);
       if (group.length === 0) {
         if (this.#counted) break;
         await this.#bell.heard;
         continue;
       }
       this.#bell.ring();
-      const outcomes = await this.#embed(group);
+      this.#start();
+      const outcomes = await this.#embed(group.map(({ image }) => image));
       await keeping;
       // What is done is kept while the next are embedded.
-      keeping = this.#keep(group, outcomes);
+      keeping = this.#keep(group.map(({ picture }) => picture), outcomes);
       keeping.catch(() => {});
     }
     await keeping;
   }
 
-  /** What comes of each picture. @param {Found[]} group @returns {Promise<(Float32Array | SiglipError)[]>} */
-  async #embed(group) {
-    const images = group.map(imageOf);
-    for (const image of images) image.catch(() => {});
+  /** Has the next ones read and decoded, while others are embedded. */
+  #start() {
+    if (this.#waiting.length >= MANY) this.#how.decoders.start();
+    for (const picture of this.#waiting.splice(0, AHEAD - this.#started.length)) {
+      const image = imageOf(picture).then((given) => this.#how.decoders.decode(given));
+      image.catch(() => {});
+      this.#started.push({ picture, image });
+    }
+  }
+
+  /** What comes of each picture. @param {Promise<any>[]} images @returns {Promise<(Float32Array | SiglipError)[]>} */
+  async #embed(images) {
     /** @type {(Float32Array | SiglipError)[]} */
     const outcomes = [];
+    // A GPU takes several at once; a CPU gains nothing, and a search that comes meanwhile would wait longer.
+    if (this.#classifier.info.backend === "webgpu") {
+      try {
+        for await (const { embedding, error } of this.#classifier.embedMany(/** @type {any} */ (images), { signal: this.#how.stop })) outcomes.push(embedding ?? /** @type {SiglipError} */ (error));
+      } catch (error) {
+        // Which one it was shows when they come one by one.
+        if (!CRASHES.includes(siglipError(error).code)) throw error;
+      }
+    }
     let crashed = false;
-    for (const image of images) {
+    for (const image of images.slice(outcomes.length)) {
       try {
         outcomes.push(await this.#classifier.embedImage(await image, { signal: this.#how.stop }));
         crashed = false;

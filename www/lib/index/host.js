@@ -1,5 +1,5 @@
 // Beside the search, in the index's worker: answers messages, one after the other.
-//   in   {id, method, given: […]}: of the keeper, or `start`, which makes it
+//   in   {id, method, given: […]}: of the keeper, or `start`, which makes it, or `shrink`, which takes none
 //   out  {id, result: {value, status}}   {id, error: {code, message}}
 import { SiglipError, siglipError } from "../error.js";
 import { RETRY_POLICY } from "../files/download.js";
@@ -46,6 +46,8 @@ export class Host {
       this.#keeper = new Keeper(/** @type {any} */ (wasm.glue), /** @type {WebAssembly.Memory} */ (wasm.memory), size);
       return undefined;
     }
+    // Of a worker that decodes alone: see decoders.js.
+    if (method === "shrink") return guard(wasm, () => /** @type {any} */ (wasm.glue).shrink(...given));
     return guard(wasm, () => this.#keeper[method](...given));
   }
 }
