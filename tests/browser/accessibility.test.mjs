@@ -31,7 +31,7 @@ const STATES = {
   },
   'a sample’s labels offered beside one’s own': async (page) => {
     await type(page, 'my own words');
-    await page.getByRole('button', { name: 'A strawberry' }).click();
+    await page.getByRole('button', { name: 'A strawberry', exact: true }).click();
     await answered(page, ['my own words']);
   },
   'several pictures, which are a guess to the demo model': async (page) => {
@@ -44,6 +44,23 @@ const STATES = {
     await image(page).setInputFiles({ name: 'notes.txt', mimeType: 'text/plain', buffer: Buffer.from('shopping list') });
     await says(page, /can’t be used/);
   },
+  'a map of what moved a score, and none for an absent label': async (page) => {
+    await type(page, 'a lock, a hammer');
+    for (const name of ['a lock', 'a hammer']) {
+      await page.getByRole('button', { name: `What moved the score of “${name}”` }).click();
+      await page.locator('#heat-note:not([hidden])').filter({ hasText: name }).waitFor();
+    }
+  },
+  'live': async (page) => {
+    await page.getByRole('button', { name: 'Live' }).click();
+    await page.getByText(/^Live · /).waitFor();
+    await says(page, /^Live: /);
+  },
+  'the last frame': async (page) => {
+    await page.getByRole('button', { name: 'Live' }).click();
+    await answered(page);
+  },
+  'other ways of asking': (page) => page.getByText('Ask in another way').click(),
   'a place for a web address': (page) => page.getByRole('button', { name: 'Link' }).click(),
   'labels as a link': async (page) => {
     await page.getByRole('button', { name: 'Share these labels' }).click();
@@ -134,6 +151,7 @@ describe('a screen reader and a keyboard', () => {
       'list to choose from “Model”',
       'button “Image”: The picture never leaves this page. Drop one anywhere, or paste it.',
       'button “Camera”',
+      'button “Live”',
       'button “Paste”',
       'button “Link”, closed',
       'button “A ladybug”, pressed',
@@ -145,7 +163,9 @@ describe('a screen reader and a keyboard', () => {
       'button “A cherry”',
       'button “A bowl of soup”',
       'text “Labels”: Separate them with commas, semicolons or new lines.',
+      'heading to open “Ask in another way”, closed',
       'checkbox “Make one label win (softmax, as in CLIP)”, off: Softmax, as CLIP uses it, shares 100% out among your labels: one must win even when none fits. SigLIP judges each label on its own.',
+      ...['a ladybug', 'a spider', 'a flower', 'a car'].map((label) => `button “What moved the score of “${label}””`),
       'button “Save as CSV”',
       'button “Save as JSON”',
       'button “Share these labels”',
@@ -164,7 +184,7 @@ describe('a screen reader and a keyboard', () => {
     /** Without what is said only where an answer takes long. */
     const outcomes = async () => (await heard()).filter((text) => !/^(Looking|Reading)/.test(text));
 
-    await page.getByRole('button', { name: 'A penguin' }).press('Enter');
+    await page.getByRole('button', { name: 'A penguin', exact: true }).press('Enter');
     await answered(page, ['a penguin', 'an owl', 'a dog', 'a bicycle']);
     const [penguin, ...more] = await outcomes();
     assert.match(penguin, /^“a penguin” (fits, at \d+\.\d%|\(\d+\.\d%\).* fit)\.$/);

@@ -4,7 +4,7 @@ import { readFile, readdir } from "node:fs/promises";
 import { after, before, describe, test as inNode } from "node:test";
 import { checkLabels, checkTemplate } from "../../www/lib/client/arguments.js";
 import { fits, percent, sigmoid } from "../../www/lib/client/scores.js";
-import { importLibrary, openSite, test } from "./harness.mjs";
+import { assertError, importLibrary, openSite, test } from "./harness.mjs";
 
 const rules = JSON.parse(await readFile(new URL("../rules.json", import.meta.url), "utf8"));
 
@@ -284,8 +284,26 @@ describe("label sets and many pictures", { timeout: 600_000 }, () => {
       await outcome(() => tiny.watch(document.body, ["a cat"], { onResult() {} })),
       await outcome(() => tiny.watch(document.createElement("video"), ["a cat"], {})),
       await outcome(() => tiny.watch(document.createElement("video"), ["a cat"], { onResult() {}, every: 2 })),
+      await outcome(() => tiny.watch(document.createElement("video"), ["a cat"], { onResult() {}, template: "no place" })),
     ]);
-    assert.deepEqual(wrong.map(({ code }) => code), ["bad-input", "bad-input", "bad-input"]);
+    assert.deepEqual(wrong.map(({ code }) => code), ["bad-input", "bad-input", "bad-input", "bad-input"]);
+    // A LabelSet has its templates, for a video as for a picture.
+    const twice = await page.evaluate(async () => {
+      const canvas = Object.assign(document.createElement("canvas"), { width: 40, height: 30 });
+      const context = canvas.getContext("2d");
+      context.fillRect(0, 0, 40, 30);
+      const video = Object.assign(document.createElement("video"), { srcObject: canvas.captureStream(), muted: true });
+      const painting = setInterval(() => { context.fillStyle = context.fillStyle === "#000000" ? "white" : "black"; context.fillRect(0, 0, 40, 30); }, 20);
+      await video.play();
+      const set = await tiny.embedLabels(["a cat"]);
+      const told = [
+        await outcome(() => tiny.watch(video, set, { onResult() {}, template: "a drawing of {}" })),
+        await outcome(() => tiny.classify(video, set, { template: "a drawing of {}" })),
+      ];
+      clearInterval(painting);
+      return told;
+    });
+    for (const one of twice) assertError(one, "bad-input", /LabelSet were put into .*Leave the template out/);
     // A video that has ended before is no reason to wait.
     await page.evaluate(() => tiny.watch(document.createElement("video"), ["a cat"], { onResult() {}, signal: AbortSignal.abort() }));
   });

@@ -42,7 +42,7 @@ describe('languages', () => {
     assert.equal(await page.getByRole('textbox', { name: 'Begriffe' }).inputValue(), 'a ladybug, a spider, a flower, a car');
     assert.deepEqual(await page.evaluate(() => ['labels', 'results', 'template'].map((id) => document.getElementById(id).lang)), ['en', 'en', 'en']);
     await page.getByRole('img', { name: 'Das gewählte Bild: Ein Marienkäfer' }).waitFor();
-    await page.getByRole('button', { name: 'Ein Pinguin' }).click();
+    await page.getByRole('button', { name: 'Ein Pinguin', exact: true }).click();
     await answered(page, ['a penguin', 'an owl', 'a dog', 'a bicycle']);
     // Said by the library, which speaks English: beside a German sentence, and marked.
     await page.getByLabel('Bild', { exact: true }).setInputFiles({ name: 'notes.txt', mimeType: 'text/plain', buffer: Buffer.from('shopping list') });

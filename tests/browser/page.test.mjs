@@ -71,11 +71,11 @@ describe('pictures', () => {
   });
 
   onPage('from a sample, whose labels come along unless one has typed', async (page) => {
-    await page.getByRole('button', { name: 'A truck' }).click();
+    await page.getByRole('button', { name: 'A truck', exact: true }).click();
     await answered(page, ['a truck', 'a train', 'an airplane', 'a banana']);
-    assert.equal(await page.getByRole('button', { name: 'A truck' }).getAttribute('aria-pressed'), 'true');
+    assert.equal(await page.getByRole('button', { name: 'A truck', exact: true }).getAttribute('aria-pressed'), 'true');
     await type(page, 'my own words');
-    await page.getByRole('button', { name: 'A strawberry' }).click();
+    await page.getByRole('button', { name: 'A strawberry', exact: true }).click();
     await answered(page, ['my own words']);
     await page.getByRole('button', { name: 'Use a strawberry, a banana' }).click();
     await answered(page, ['a strawberry', 'a banana', 'a carrot', 'a hammer']);
@@ -87,7 +87,7 @@ describe('pictures', () => {
     await page.getByRole('button', { name: 'Take the picture' }).click(); // waits until it is enabled
     await shows(page, 'Picture from the camera');
     await says(page, /Type at least one label/);
-    assert.equal(await page.evaluate(() => document.querySelector('video').srcObject), null, 'the camera is off again');
+    assert.equal(await page.evaluate(() => document.getElementById('video').srcObject), null, 'the camera is off again');
   });
 
   onPage('from a web address that allows it; otherwise it says why not', async (page) => {
@@ -153,7 +153,7 @@ describe('one’s own pictures', () => {
     await toggle.uncheck();
     await way.click();
     await says(page, /could not be loaded\. .{20,} The demo model is still in use/s);
-    await page.getByRole('button', { name: 'A truck' }).click();
+    await page.getByRole('button', { name: 'A truck', exact: true }).click();
     await way.waitFor({ state: 'hidden' });
   }, { expected: /ERR_FAILED/ });
 
@@ -176,7 +176,7 @@ describe('one’s own pictures', () => {
     assert.match(lines.find((line) => line.includes('a lock')), /^first\.png,a lock,[\d.e-]+,[-\d.]+,$/);
     assert.ok(lines.some((line) => /^second\.png,"a ""soup""",/.test(line)), lines.join('\n'));
     assert.match(lines[5], /^third\.png,,,,./);
-    await page.getByRole('button', { name: 'A truck' }).click();
+    await page.getByRole('button', { name: 'A truck', exact: true }).click();
     await waiting.waitFor({ state: 'hidden' });
     await answered(page, ['a lock', 'a "soup"']);
     const alone = page.waitForEvent('download');
@@ -245,7 +245,7 @@ describe('labels', () => {
   });
 
   onPage('go into a template that can be changed, and a template without {} is refused', async (page) => {
-    await page.getByText('Advanced').click();
+    await page.getByText('Ask in another way').click();
     const template = page.getByRole('textbox', { name: 'Template' });
     assert.equal(await template.inputValue(), 'This is a photo of {}.');
     const before = await read(page);
@@ -256,6 +256,227 @@ describe('labels', () => {
     await answered(page);
     await template.fill('This is a photo of {}.');
     assert.deepEqual(await answered(page), before);
+  });
+});
+
+describe('other ways of asking', () => {
+  const way = (page, name) => page.getByRole('list', { name: 'Ways of asking' }).getByRole('button', { name, exact: true });
+  const template = (page) => page.getByRole('textbox', { name: 'Template' });
+
+  onPage('have examples that the demo model answers rightly, and whose templates go with them', async (page) => {
+    await page.getByText('Ask in another way').click();
+    assert.equal(await way(page, 'Names').getAttribute('aria-pressed'), 'true');
+    for (const [example, name, sentence, picture, right] of [
+      ['Example: sentences about the penguin', 'Whole sentences', '{}', 'A penguin', 'There is a penguin in this picture.'],
+      ['Example: which colour the balloon is', 'Fill in the blank', 'The balloon is {}.', 'A red balloon', 'red'],
+    ]) {
+      await page.getByRole('button', { name: example }).click();
+      await shows(page, picture);
+      assert.equal(await template(page).inputValue(), sentence);
+      assert.equal(await way(page, name).getAttribute('aria-pressed'), 'true');
+      const rows = await answered(page, (await labels(page).inputValue()).split('\n'));
+      assert.equal(rows[0].label, right);
+      assert.ok(rows[0].percent > 50 && rows.slice(1).every(({ percent }) => percent < 10), JSON.stringify(rows));
+    }
+    await page.getByRole('button', { name: 'A truck', exact: true }).click();
+    await answered(page, ['a truck', 'a train', 'an airplane', 'a banana']);
+    assert.equal(await template(page).inputValue(), 'This is a photo of {}.');
+  });
+
+  onPage('sentences stand on lines and may hold commas; a blank is ready to be typed over', async (page) => {
+    await page.getByText('Ask in another way').click();
+    await way(page, 'Whole sentences').click();
+    await page.getByText('One sentence to a line').waitFor();
+    await labels(page).fill('A ladybug, red and black; seen from above.\nA dog, asleep.');
+    await answered(page, ['A ladybug, red and black; seen from above.', 'A dog, asleep.']);
+    await way(page, 'Fill in the blank').click();
+    await page.keyboard.type('insect');
+    assert.equal(await template(page).inputValue(), 'The insect is {}.');
+    await labels(page).fill('a ladybug, a snail');
+    await answered(page, ['a ladybug', 'a snail']);
+    await way(page, 'Names').click();
+    assert.equal(await template(page).inputValue(), 'This is a photo of {}.');
+    await answered(page, ['a ladybug', 'a snail']);
+  });
+});
+
+describe('what moved a score', () => {
+  const choose = (page, label) => page.getByRole('button', { name: `What moved the score of “${label}”`, exact: true });
+  const map = (page) => page.locator('#heat');
+  /** How strongly the map is drawn where it is strongest, 0 to 255; 0 where there is none. */
+  const strength = (page) => map(page).evaluate((canvas) => (canvas.hidden ? 0 : Math.max(...canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data.filter((_, i) => i % 4 === 3))));
+
+  onPage('is shown over the picture when a result is chosen, as strong as its label is probable, and not made before', async (page) => {
+    await page.evaluate(async () => {
+      const { SiglipClassifier } = await import('./lib/siglip-web.js');
+      const { explain } = SiglipClassifier.prototype;
+      window.explained = [];
+      SiglipClassifier.prototype.explain = function (...given) {
+        window.explained.push(given[1]);
+        return explain.apply(this, given);
+      };
+    });
+    await page.getByRole('button', { name: 'A red balloon', exact: true }).click();
+    const rows = await answered(page, ['a balloon', 'an apple', 'a clock', 'a flower']);
+    assert.deepEqual(await page.evaluate(() => window.explained), []);
+    assert.equal(rows[0].label, 'a balloon');
+
+    await choose(page, 'a balloon').focus();
+    await page.keyboard.press('Enter');
+    await page.getByText(/^What moved the score of “a balloon”: most of all (at the|on the|in the) /).waitFor();
+    assert.equal(await choose(page, 'a balloon').getAttribute('aria-pressed'), 'true');
+    const [over, under] = [await map(page).boundingBox(), await page.locator('#preview').boundingBox()];
+    for (const side of ['x', 'y', 'width', 'height']) assert.ok(Math.abs(over[side] - under[side]) < 1.5, `${side}: ${over[side]}, ${under[side]}`);
+    const strong = await strength(page);
+    assert.ok(strong > 100, String(strong));
+
+    // One that the model has doubts about is fainter.
+    await type(page, 'a balloon, an apple, a piano');
+    const [, doubtful] = await read(page);
+    await choose(page, doubtful.label).click();
+    await page.getByText(`What moved the score of “${doubtful.label}”`).waitFor();
+    assert.ok(await strength(page) < strong);
+
+    // An absent one shows nothing, and that is said.
+    const { label: absent, percent } = (await read(page)).at(-1);
+    assert.ok(percent < 1);
+    await choose(page, absent).click();
+    await page.getByText(new RegExp(`^“${absent}” gets .*%: nothing in the picture speaks for it`)).waitFor();
+    assert.equal(await strength(page), 0);
+    assert.ok(!(await page.evaluate(() => window.explained)).includes(absent));
+
+    // Pressed again, or with another picture, it goes.
+    await choose(page, 'a balloon').click();
+    await page.getByText('What moved the score of “a balloon”').waitFor();
+    await page.getByRole('button', { name: 'A truck', exact: true }).click();
+    await answered(page);
+    await page.getByText('What moved the score of').waitFor({ state: 'hidden' });
+    assert.equal(await map(page).isVisible(), false);
+    await stillWorks(page);
+  });
+
+  onPage('is one’s own until the answer is old: other labels of the same picture keep it', async (page) => {
+    await choose(page, 'a ladybug').click();
+    await map(page).waitFor();
+    await type(page, 'a ladybug, a house');
+    await map(page).waitFor();
+    assert.equal(await choose(page, 'a ladybug').getAttribute('aria-pressed'), 'true');
+    await type(page, 'a house');
+    await map(page).waitFor({ state: 'hidden' });
+  });
+});
+
+describe('live', () => {
+  const live = (page) => page.getByRole('button', { name: 'Live' });
+  const video = (page) => page.locator('#live-video');
+  /** As when another tab is in front. */
+  const hide = (page, hidden) => page.evaluate((hidden) => {
+    Object.defineProperty(document, 'hidden', { value: hidden, configurable: true });
+    document.dispatchEvent(new Event('visibilitychange'));
+  }, hidden);
+  /** Counts what is asked of the model and of the screen. */
+  const watchOver = (page) => page.evaluate(async () => {
+    const { SiglipClassifier } = await import('./lib/siglip-web.js');
+    const { watch } = SiglipClassifier.prototype;
+    window.seen = [];
+    SiglipClassifier.prototype.watch = function (video, labels, options) {
+      return watch.call(this, video, labels, { ...options, onResult: (results, frame) => {
+        options.onResult(results, frame);
+        // As it stands on the page when that was called.
+        window.seen.push({ results, shown: Object.fromEntries([...document.querySelectorAll('#results li')].map((row) => [row.querySelector('.name').textContent, row.querySelector('.value').textContent])) });
+      } });
+    };
+    window.awake = 0;
+    Object.defineProperty(navigator, 'wakeLock', { value: { request: async () => { window.awake += 1; return { release: async () => { window.awake -= 1; } }; } } });
+  });
+  const frames = (page, count) => page.waitForFunction((count) => window.seen.length >= count, count);
+
+  onPage('frames are classified one after another, with the labels of the moment; the last one stays as the picture', async (page) => {
+    await watchOver(page);
+    await live(page).click();
+    await says(page, /Type at least one label/);
+    await labels(page).fill('a ball, a clock');
+    await says(page, /^Live: /);
+    await frames(page, 3);
+    await page.getByText(/^Live · [\d.]+ frames a second$/).waitFor();
+    await page.getByText(/^[\d.]+ frames a second, CPU$/).waitFor();
+    assert.equal(await page.evaluate(() => window.awake), 1, 'the screen stays on');
+    assert.ok(await video(page).isVisible());
+    // The numbers are the model's own, and rows keep the labels' order.
+    const { percents, seen } = await page.evaluate(async () => {
+      const { percent } = await import('./page/results.js');
+      const seen = window.seen.at(-1);
+      return { seen, percents: Object.fromEntries(seen.results.map(({ label, score }) => [label, percent(score)])) };
+    });
+    assert.deepEqual(seen.shown, percents);
+    assert.deepEqual((await read(page)).map(({ label }) => label), ['a ball', 'a clock']);
+
+    await labels(page).fill('a fish, a clock, a ball');
+    await answered(page, ['a fish', 'a clock', 'a ball']);
+    await page.getByRole('checkbox', { name: /softmax/ }).check();
+    await page.getByText(/on its own/).first().waitFor();
+    await page.getByRole('checkbox', { name: /softmax/ }).uncheck();
+    await labels(page).fill('');
+    await says(page, /Type at least one label/);
+    assert.equal(await results(page).getByRole('listitem').count(), 0);
+    await labels(page).fill('a ball');
+    await answered(page, ['a ball']);
+
+    await live(page).click();
+    await shows(page, 'Picture from the camera');
+    await answered(page, ['a ball']);
+    assert.equal(await video(page).isVisible(), false);
+    assert.equal(await page.evaluate(() => document.getElementById('live-video').srcObject), null, 'the camera is off');
+    assert.equal(await page.evaluate(() => window.awake), 0);
+    await stillWorks(page);
+  });
+
+  onPage('the camera is off while nobody sees the page, and on again afterwards; another picture ends it', async (page) => {
+    await watchOver(page);
+    await live(page).click();
+    await labels(page).fill('a ball, a clock');
+    await frames(page, 2);
+    const track = await page.evaluateHandle(() => document.getElementById('live-video').srcObject.getTracks()[0]);
+    await hide(page, true);
+    assert.equal(await track.evaluate(({ readyState }) => readyState), 'ended');
+    assert.equal(await page.evaluate(() => window.awake), 0);
+    const before = await page.evaluate(() => window.seen.length);
+    await hide(page, false);
+    await frames(page, before + 2);
+    assert.equal(await page.evaluate(() => window.awake), 1);
+    await page.getByRole('button', { name: 'A truck', exact: true }).click();
+    await shows(page, 'A truck');
+    await answered(page, ['a ball', 'a clock']);
+    assert.equal(await live(page).getAttribute('aria-pressed'), 'false');
+    assert.equal(await page.evaluate(() => document.getElementById('live-video').srcObject), null);
+    await stillWorks(page);
+  });
+
+  onPage('a camera that is refused, missing, busy, lost or not to be had is said so, with a way on', async (page) => {
+    const before = await read(page);
+    const answerWith = (name) => page.evaluate((name) => {
+      navigator.mediaDevices.getUserMedia = () => Promise.reject(new DOMException('no', name));
+    }, name);
+    for (const [name, words] of [['NotAllowedError', /may not use the camera\. Allow it/], ['NotFoundError', /No camera was found/], ['NotReadableError', /another program may be using it/]]) {
+      await answerWith(name);
+      await live(page).click();
+      await says(page, words);
+      assert.equal(await live(page).getAttribute('aria-pressed'), 'false');
+      await shows(page, 'A ladybug');
+    }
+    await page.evaluate(() => delete navigator.mediaDevices.getUserMedia);
+    await page.getByRole('button', { name: 'Try again' }).click();
+    await labels(page).fill('a ball');
+    await says(page, /^Live: /);
+    await page.evaluate(() => document.getElementById('live-video').srcObject.getTracks()[0].dispatchEvent(new Event('ended')));
+    await says(page, /^The camera stopped/);
+    await shows(page, 'A ladybug');
+    await type(page, before.map(({ label }) => label).join(', '));
+    assert.deepEqual(await read(page), before);
+    await page.evaluate(() => Object.defineProperty(navigator, 'mediaDevices', { value: undefined }));
+    await live(page).click();
+    await says(page, /must be opened at an address that starts with https/);
+    await stillWorks(page);
   });
 });
 
@@ -279,7 +500,7 @@ describe('verdict', () => {
   });
 
   onPage('asks nobody: no request leaves the page while it classifies', async (page, requests) => {
-    await page.getByRole('button', { name: 'A red balloon' }).click();
+    await page.getByRole('button', { name: 'A red balloon', exact: true }).click();
     await answered(page);
     const before = site.requests.length;
     requests.length = 0;
@@ -287,7 +508,7 @@ describe('verdict', () => {
     await shows(page, 'private.png');
     await type(page, 'a lock, a secret');
     await page.getByRole('checkbox').check();
-    await page.getByRole('button', { name: 'A truck' }).click();
+    await page.getByRole('button', { name: 'A truck', exact: true }).click();
     await answered(page);
     await hand(page, 'paste', await png('pasted', 'ladybug'));
     await shows(page, 'pasted.png');
@@ -303,20 +524,19 @@ describe('keyboard only', () => {
     page.on('filechooser', (chooser) => chooser.setFiles(soup));
     const focused = () => page.evaluate(() => document.activeElement.id || document.activeElement.querySelector('img')?.alt || document.activeElement.textContent.trim());
     const order = [];
-    for (let i = 0; i < 18 && order.at(-1) !== 'softmax'; i++) {
+    for (let i = 0; i < 20 && order.at(-1) !== 'softmax'; i++) {
       await page.keyboard.press('Tab');
       order.push(await focused());
     }
-    assert.deepEqual(order.filter((name) => name !== 'paste'), ['Skip to the words to compare', 'language', 'model', 'image', 'camera', 'link', 'A ladybug', 'A strawberry', 'A penguin',
-      'A red balloon', 'A truck', 'A padlock', 'A cherry', 'A bowl of soup', 'labels', 'softmax']);
+    assert.deepEqual(order.filter((name) => name !== 'paste'), ['Skip to the words to compare', 'language', 'model', 'image', 'camera', 'live', 'link', 'A ladybug', 'A strawberry', 'A penguin',
+      'A red balloon', 'A truck', 'A padlock', 'A cherry', 'A bowl of soup', 'labels', 'Ask in another way', 'softmax']);
     const ring = await page.evaluate(() => getComputedStyle(document.querySelector('#softmax + .track')).outlineStyle);
     assert.equal(ring, 'solid', 'what has the focus is seen');
     await page.keyboard.press('Space');
     await says(page, /^Softmax/);
     await page.keyboard.press('Space');
 
-    await page.keyboard.press('Shift+Tab');
-    await page.keyboard.press('Shift+Tab');
+    for (let i = 0; i < 3; i++) await page.keyboard.press('Shift+Tab');
     await page.keyboard.press('Enter');
     await shows(page, 'A bowl of soup');
     await answered(page);

@@ -1,8 +1,11 @@
 // The page: holds what is chosen, asks the classifier, and says what happens. How pictures arrive is in
 // pictures.js, which models there are in models.js, how results read in results.js; the model itself is behind siglip-web.js.
 
+import { connectAsking, markWay, wayOf } from './asking.js';
+import { Live } from './camera.js';
 import { $ } from './elements.js';
 import { download, toCsv, toJson } from './export.js';
+import { HeatMaps } from './heat.js';
 import { linkTo, linked, remember, remembered } from './links.js';
 import { ModelList, askToKeep, roomLeft, showKept, showStorage, willKeep } from './models.js';
 import { number, onLanguage, texts } from './language.js';
@@ -17,6 +20,7 @@ import { bytes, duration, parseLabels, Rate, remaining, ResultList, softmax, sof
 /** @typedef {import('./page.d.ts').Picture} Picture */
 /** @typedef {import('./page.d.ts').Subject} Subject */
 /** @typedef {import('../lib/siglip-web.js').SiglipClassifier} SiglipClassifier */
+/** @typedef {import('../lib/siglip-web.js').LabelScore} LabelScore */
 /** @typedef {import('../lib/siglip-web.js').ModelInfo} ModelInfo */
 /** @typedef {import('../lib/siglip-web.js').ProgressEvent} Progress */
 /** @typedef {import('./models.js').Wish} Wish */
@@ -34,7 +38,8 @@ window.trustedTypes?.createPolicy('default', {
   },
 });
 
-const list = new ResultList($.results);
+const heat = new HeatMaps({ tell: (label) => list.mark(label), fail: (error) => fail(() => reason(error), { cause: error }) });
+const list = new ResultList($.results, (label) => heat.choose(label));
 
 /** @type {Choice} */
 const demo = { id: 'demo', source: 'demo', title: () => texts.demo };
@@ -71,7 +76,28 @@ const labels = {
   own: false,
   /** What the box held before a fine-tuned model's labels took its place. @type {string | undefined} */
   before: undefined,
+  /** The template is that of an example, and goes with it. */
+  lent: false,
 };
+/** @type {Picture[]} */
+const samples = [];
+/** What the newest frame of the camera is. @type {{results: LabelScore[], frame: import('../lib/siglip-web.js').WatchedFrame} | undefined} */
+let seen;
+const live = new Live({
+  ask: () => (model.classifier && !model.loading ? { classifier: model.classifier, labels: labels.list, template: template(), tuned: isTuned(model.classifier) } : undefined),
+  show(results, frame) {
+    seen = { results, frame };
+    showLive();
+  },
+  tell: tellLive,
+  lost(trouble) {
+    stopLive();
+    fail(() => texts.live[trouble], { retry: startLive });
+  },
+  fail(/** @type {any} */ error) {
+    fail(() => reason(error), { retry: error?.code === 'bad-input' ? undefined : () => live.update(), cause: error });
+  },
+});
 /** The answer on the page. @type {Answer | undefined} */
 let shown;
 /** The classification under way. @type {Job | undefined} */
@@ -166,7 +192,7 @@ const isTuned = (classifier) => classifier?.info.task === 'image-classification'
 /** The demo model has never seen a photograph, and what a visitor brings mostly is one. */
 function isGuess() {
   const subject = picture.next ?? picture.now;
-  return model.choice.id === 'demo' && subject !== undefined && !subject.sample;
+  return model.choice.id === 'demo' && (live.on || (subject !== undefined && !subject.sample));
 }
 
 /** Says so beside the answer, with a way out. */
@@ -194,6 +220,7 @@ function mark() {
   $.staleNote.hidden = !stale;
   $.results.setAttribute('aria-busy', String(Boolean(running || model.loading)));
   $.export.hidden = !shown;
+  heat.follow(stale ? undefined : shown);
   offerPhotographs();
 }
 
@@ -205,6 +232,7 @@ function show(notice) {
   $.softmaxSwitch.hidden = exclusive;
   const forced = $.softmax.checked && !exclusive;
   $.softmaxNote.hidden = !forced;
+  if (live.on && seen) return showLive();
   if (!shown) {
     list.clear();
     $.timing.textContent = '';
@@ -234,6 +262,11 @@ function show(notice) {
 async function run(notice) {
   clearTimeout(timer);
   running?.abort();
+  if (live.on) {
+    running = undefined;
+    mark();
+    return live.update();
+  }
   /** @type {Job} */
   const job = running = new AbortController();
   const { classifier } = model;
@@ -346,6 +379,7 @@ const device = ({ backend }) => (backend === 'webgpu' ? texts.gpu : texts.cpu);
 
 /** Shows a picture, if this browser can; the model may be able to read what the browser can't. @param {Subject} [subject] */
 function display(subject) {
+  if (live.on) return;
   $.preview.hidden = !subject?.viewable;
   $.blank.hidden = Boolean(subject?.viewable);
   $.blankText.textContent = subject ? texts.unshowable : texts.noPicture;
@@ -419,6 +453,7 @@ function takeAll(pictures) {
 /** @param {Picture} given */
 async function take(given) {
   const { blob, name, sample, labels: suggested } = given;
+  if (live.on) stopLive();
   picture.fetching?.abort();
   running?.abort();
   running = undefined;
@@ -460,6 +495,68 @@ async function fetching(address, work) {
   }
 }
 
+// ---- The camera, live ----------------------------------------------------------------------------------------------
+
+function startLive() {
+  running?.abort();
+  running = undefined;
+  picture.fetching?.abort();
+  forget();
+  shown = seen = undefined;
+  const starting = live.start();
+  if (live.on) {
+    $.resultsCard.dataset.live = 'true';
+    $.caption.textContent = texts.live.caption('');
+    markSample();
+  }
+  show();
+  return starting;
+}
+
+/** Back to the picture before. */
+function stopLive() {
+  const last = live.stop();
+  seen = undefined;
+  delete $.resultsCard.dataset.live;
+  display(picture.next ?? picture.now);
+  show();
+  return last;
+}
+
+/** The last frame becomes the picture. */
+async function freeze() {
+  const blob = await stopLive();
+  if (blob) takeAll([{ blob, name: texts.cameraPicture }]);
+  else run();
+}
+
+/** @param {'opening' | 'watching' | 'unasked'} state */
+function tellLive(state) {
+  if (state === 'unasked') {
+    seen = undefined;
+    list.clear();
+    $.timing.textContent = '';
+  }
+  busy();
+  offer();
+  if (state === 'opening') say('hint', () => texts.cameraWaits);
+  else if (!model.loading) say('hint', () => (state === 'watching' ? texts.live.watching : texts.typeLabel));
+}
+
+/** The newest frame's results: in the labels' own order, so that rows stay where they are. */
+function showLive() {
+  if (!seen || !live.on) return;
+  const { results, frame: { framesPerSecond } } = seen;
+  const place = new Map(labels.list.map((label, i) => [label, i]));
+  const scores = [...results].sort((a, b) => (place.get(a.label) ?? Infinity) - (place.get(b.label) ?? Infinity));
+  const shares = softmax(scores.map(({ logit }) => logit));
+  list.show($.softmax.checked && !$.softmaxSwitch.hidden ? scores.map(({ label, score }, i) => ({ label, score: shares[i] ?? 0, alone: score })) : scores, isGuess(), isTuned(model.classifier), true);
+  const rate = framesPerSecond ? texts.live.rate(number(framesPerSecond, framesPerSecond < 10 ? 1 : 0)) : '';
+  $.caption.textContent = texts.live.caption(rate);
+  $.timing.textContent = [rate, model.classifier && device(model.classifier.info)].filter(Boolean).join(', ');
+  offerPhotographs();
+}
+
 // ---- The labels --------------------------------------------------------------------------------------------------
 
 function readLabels() {
@@ -469,7 +566,9 @@ function readLabels() {
     $.labelsNote.hidden = true;
     return mark();
   }
-  const { labels: found, repeated, empty } = parseLabels($.labels.value);
+  const sentences = wayOf(template()) === 'sentences';
+  const { labels: found, repeated, empty } = parseLabels($.labels.value, { sentences });
+  $.labelsHint.textContent = sentences ? texts.sentencesHint : texts.labelsHint;
   labels.list = found;
   const some = (/** @type {string[]} */ list) => list.slice(0, 3).map(texts.quote).join(', ') + (list.length > 3 ? '…' : '');
   $.labelsNote.textContent = [
@@ -500,7 +599,7 @@ function showOwnLabels({ task, labels: own = [] }) {
     $.labels.value = labels.before;
     labels.before = undefined;
   }
-  $.labels.readOnly = $.template.disabled = $.whole.disabled = $.labelsHint.hidden = $.share.hidden = tuned;
+  $.labels.readOnly = $.template.disabled = $.whole.disabled = $.labelsHint.hidden = $.asking.hidden = $.share.hidden = tuned;
   $.labelsOwn.hidden = !tuned;
   readLabels();
 }
@@ -511,6 +610,13 @@ function takeFixedLabels({ labels: fixed }) {
   $.labels.value = fixed.join('\n');
   labels.own = true;
   readLabels();
+}
+
+/** An example's template goes when its labels go. */
+function takeBackTemplate() {
+  if (labels.lent) $.template.value = $.template.defaultValue;
+  labels.lent = false;
+  markWay();
 }
 
 /** A sample's labels go into the box, unless the person has typed some; then they are only offered. @param {string[]} [suggested] */
@@ -524,6 +630,7 @@ function suggest(suggested) {
   const use = () => {
     $.labels.value = suggested.join(', ');
     labels.own = false;
+    takeBackTemplate();
     $.suggestion.hidden = true;
     readLabels();
   };
@@ -544,8 +651,26 @@ function forget() {
   const text = $.labels.value;
   if (labels.own || !text || labels.before !== undefined) return '';
   $.labels.value = '';
+  takeBackTemplate();
   readLabels();
   return text;
+}
+
+/** An example of a way of asking, with its picture. @param {import('./asking.js').Example} example */
+function showExample({ template: sentence, sample, labels: words }) {
+  const found = samples.find((one) => one.sample === sample);
+  if (found) takeAll([found]);
+  $.suggestion.hidden = true;
+  $.labels.value = words.join('\n');
+  $.template.value = sentence;
+  Object.assign(labels, { own: false, lent: true });
+  changeTemplate();
+}
+
+function changeTemplate() {
+  markWay();
+  readLabels();
+  later();
 }
 
 /** Labels that the address or an earlier visit brings. */
@@ -553,6 +678,7 @@ function recall() {
   const { labels: wanted, template: sentence } = linked();
   const text = wanted ?? remembered();
   if (sentence) $.template.value = sentence;
+  markWay();
   if (!text) return;
   if (labels.before === undefined) $.labels.value = text;
   else labels.before = text;
@@ -887,9 +1013,17 @@ addEventListener('hashchange', () => {
   run();
 });
 $.template.addEventListener('input', () => {
-  mark();
-  later();
+  labels.lent = false;
+  changeTemplate();
 });
+connectAsking({
+  change() {
+    labels.lent = false;
+    changeTemplate();
+  },
+  show: showExample,
+});
+$.live.addEventListener('click', () => (live.on ? freeze() : startLive()));
 $.softmax.addEventListener('change', () => show());
 addEventListener('keydown', (event) => {
   if (event.key === 'Escape' && !$.busy.hidden && !document.querySelector('dialog[open]')) $.cancel.click();
@@ -905,6 +1039,7 @@ onLanguage(() => {
   if (!$.suggestion.hidden) suggest(strip[0]?.labels);
   show();
   showCaches();
+  heat.say();
   say(state, message, english);
   $.retry.textContent = offered();
 });
@@ -915,7 +1050,9 @@ readLabels();
 load(first);
 const sharing = connectApp((shared) => takeAll([shared]));
 showSamples(takeAll).then(
-  async ([sample]) => {
+  async (all) => {
+    samples.push(...all);
+    const [sample] = all;
     if (sample && !(await sharing) && !picture.now && !picture.next) takeAll([sample]);
   },
   () => {

@@ -3,6 +3,7 @@
 
 import { download } from '../lib/client/image.js';
 import { addressIn, mayHoldPictures, picturesAmong } from '../lib/client/transfer.js';
+import { connectCamera } from './camera.js';
 import { $ } from './elements.js';
 import { onLanguage, texts } from './language.js';
 
@@ -175,70 +176,6 @@ function connectAddress({ fail, fetching }) {
   });
 }
 
-/** @param {Page} page */
-function connectCamera({ take, fail }) {
-  const [dialog, video, note, shutter, flip] = [$.cameraDialog, $.video, $.cameraNote, $.shutter, $.flip];
-  /** @type {MediaStream | undefined} */
-  let stream;
-  let facing = 'environment';
-  let opening = 0;
-
-  const stop = () => {
-    opening += 1;
-    stream?.getTracks().forEach((track) => track.stop());
-    stream = undefined;
-    video.srcObject = null;
-    shutter.disabled = true;
-  };
-
-  const open = async () => {
-    stop();
-    const mine = opening;
-    note.hidden = false;
-    note.textContent = texts.cameraWaits;
-    try {
-      const got = await navigator.mediaDevices.getUserMedia({ video: { facingMode: facing, width: { ideal: 1280 } } });
-      if (mine !== opening) return got.getTracks().forEach((track) => track.stop()); // closed meanwhile
-      stream = got;
-      video.srcObject = got;
-      await video.play();
-      if (mine !== opening) return;
-      video.dataset.mirror = String(got.getVideoTracks()[0]?.getSettings().facingMode !== 'environment' && facing === 'user');
-      note.hidden = true;
-      shutter.disabled = false;
-      shutter.focus();
-      const cameras = (await navigator.mediaDevices.enumerateDevices()).filter(({ kind }) => kind === 'videoinput');
-      flip.hidden = cameras.length < 2;
-    } catch (error) {
-      if (mine !== opening) return;
-      note.textContent = error.name === 'NotAllowedError'
-        ? texts.cameraForbidden
-        : error.name === 'NotFoundError' || error.name === 'OverconstrainedError' ? texts.noCamera : texts.cameraBusy;
-    }
-  };
-
-  $.camera.addEventListener('click', () => {
-    const phone = matchMedia('(hover: none) and (pointer: coarse)').matches; // its own camera app focuses better
-    if (phone || !navigator.mediaDevices?.getUserMedia) return $.capture.click();
-    dialog.showModal();
-    open();
-  });
-  flip.addEventListener('click', () => {
-    facing = facing === 'user' ? 'environment' : 'user';
-    open();
-  });
-  shutter.addEventListener('click', () => {
-    const canvas = document.createElement('canvas');
-    canvas.width = video.videoWidth;
-    canvas.height = video.videoHeight;
-    canvas.getContext('2d')?.drawImage(video, 0, 0);
-    dialog.close();
-    canvas.toBlob((blob) => (blob ? take([{ blob, name: texts.cameraPicture }]) : fail(() => texts.cameraFailed)), 'image/png');
-  });
-  $.cameraClose.addEventListener('click', () => dialog.close());
-  dialog.addEventListener('close', stop);
-}
-
 /** What the page calls a picture. @param {Picture} picture */
 export const nameOf = ({ name, sample }) => texts.samples[sample ?? ''] ?? name;
 
@@ -310,7 +247,7 @@ export function markStrip(index) {
   [...$.strip.querySelectorAll('button')].forEach((button, i) => button.setAttribute('aria-pressed', String(i === index)));
 }
 
-/** Marks the thumbnail of the sample in use, if one is. @param {Picture | undefined} picture */
+/** Marks the thumbnail of the sample in use, if one is. @param {Picture} [picture] */
 export function markSample(picture) {
   for (const button of $.samples.querySelectorAll('button')) {
     button.setAttribute('aria-pressed', String(button.dataset.sample === picture?.sample));

@@ -4,18 +4,20 @@ import { fits, percent as english } from '../lib/client/scores.js';
 import { number, texts } from './language.js';
 
 const separators = /[,;\n\r\uFF0C\uFF1B\u3001]+/; // commas, semicolons and new lines; those of Chinese and Japanese too
+const lines = /[\n\r]+/;
 
 /**
  * Splits what was typed into labels. The model reads lower case, so "Cat" and "cat" are one label; it leaves out
  * punctuation, so that "?!" is none.
  * @param {string} text
+ * @param {{sentences?: boolean}} [how] sentences: one to a line, whatever they hold
  * @returns {{labels: string[], repeated: string[], empty: string[]}}
  */
-export function parseLabels(text) {
+export function parseLabels(text, { sentences = false } = {}) {
   const seen = new Map();
   const repeated = new Set();
   const empty = new Set();
-  for (const part of text.split(separators)) {
+  for (const part of text.split(sentences ? lines : separators)) {
     const label = part.replace(/\s+/g, ' ').trim();
     if (!label) continue;
     if (/^[!-/:-@[-`{-~ ]+$/.test(label)) {
@@ -151,36 +153,56 @@ function make(name, className) {
   return Object.assign(document.createElement(name), { className });
 }
 
-function row() {
+/** @param {() => void} choose */
+function row(choose) {
   const item = document.createElement('li');
   const fill = make('span', 'fill');
   const bar = make('span', 'bar');
   bar.setAttribute('aria-hidden', 'true');
   bar.append(fill);
-  const parts = { item, name: make('span', 'name'), value: make('span', 'value'), fill, alone: make('span', 'alone') };
-  item.append(parts.name, ' ', parts.value, bar, parts.alone);
+  const where = Object.assign(make('button', 'where'), { type: 'button' });
+  const [icon, use] = ['svg', 'use'].map((name) => document.createElementNS('http://www.w3.org/2000/svg', name));
+  use?.setAttribute('href', '#i-where');
+  icon?.setAttribute('aria-hidden', 'true');
+  if (icon && use) icon.append(use);
+  where.append(icon ?? '');
+  where.setAttribute('aria-pressed', 'false');
+  where.addEventListener('click', choose);
+  const parts = { item, name: make('span', 'name'), value: make('span', 'value'), fill, alone: make('span', 'alone'), where, seen: 0 };
+  item.append(parts.name, ' ', parts.value, where, bar, parts.alone);
   return parts;
 }
+
+/** Milliseconds that a live bar takes for two thirds of its way. */
+const SMOOTHING = 250;
 
 /** The list of results. Items live on from one answer to the next, so bars grow and rows change places smoothly. */
 export class ResultList {
   #list;
+  #choose;
+  /** When the last live results came. */
+  #last = 0;
   /** @type {Map<string, ReturnType<typeof row>>} */
   #rows = new Map();
   #calm = matchMedia('(prefers-reduced-motion: reduce)');
 
-  /** @param {HTMLOListElement} list */
-  constructor(list) {
+  /** @param {HTMLOListElement} list @param {(label: string) => void} choose where in the picture it is to be shown */
+  constructor(list, choose) {
     this.#list = list;
+    this.#choose = choose;
   }
 
   /**
    * @param {import('./page.d.ts').Row[]} results best first
    * @param {boolean} guess see `verdict`
    * @param {boolean} tuned of a fine-tuned model
+   * @param {boolean} live one of many a second: rows keep the order that they are given in, and bars follow smoothly; the numbers are exact
    */
-  show(results, guess = false, tuned = false) {
-    const moving = !this.#calm.matches && results.length <= 40;
+  show(results, guess = false, tuned = false, live = false) {
+    const moving = !live && !this.#calm.matches && results.length <= 40;
+    const now = performance.now();
+    const step = live && !this.#calm.matches ? 1 - Math.exp((this.#last - now) / SMOOTHING) : 1;
+    this.#last = now;
     const before = new Map();
     if (moving) for (const [label, { item }] of this.#rows) before.set(label, item.offsetTop);
 
@@ -193,14 +215,18 @@ export class ResultList {
       while (rows.has(key)) key += '\n';
       let parts = this.#rows.get(key);
       if (!parts) {
-        parts = row();
+        parts = row(() => this.#choose(label));
         parts.name.textContent = label;
         parts.name.dir = 'auto';
         parts.name.title = label.length > 80 ? label.slice(0, 400) : '';
+        parts.seen = score;
         fresh.push([parts, score]);
       } else {
-        parts.fill.style.transform = `scaleX(${score})`;
+        parts.seen += step * (score - parts.seen);
+        parts.fill.style.transform = `scaleX(${parts.seen})`;
       }
+      parts.where.setAttribute('aria-label', texts.where(label));
+      parts.where.title = texts.whereHint;
       parts.value.textContent = percent(score);
       parts.alone.textContent = alone === undefined ? '' : texts.alone(percent(alone));
       parts.alone.hidden = alone === undefined;
@@ -209,7 +235,9 @@ export class ResultList {
       rows.set(key, parts);
     }
     this.#rows = rows;
-    this.#list.replaceChildren(...[...rows.values()].map(({ item }) => item));
+    const items = [...rows.values()].map(({ item }) => item);
+    // Items that are put in again lose the focus.
+    if (items.length !== this.#list.children.length || items.some((item, i) => item !== this.#list.children[i])) this.#put(items);
 
     if (moving) {
       for (const [label, { item }] of rows) {
@@ -222,6 +250,18 @@ export class ResultList {
       void this.#list.offsetHeight; // new bars start at zero, then grow
     }
     for (const [parts, score] of fresh) parts.fill.style.transform = `scaleX(${score})`;
+  }
+
+  /** @param {HTMLLIElement[]} items */
+  #put(items) {
+    const focused = document.activeElement;
+    this.#list.replaceChildren(...items);
+    if (focused instanceof HTMLElement && this.#list.contains(focused)) focused.focus({ preventScroll: true });
+  }
+
+  /** Marks the label whose map is shown. @param {string | undefined} label */
+  mark(label) {
+    for (const [name, { where }] of this.#rows) where.setAttribute('aria-pressed', String(name === label));
   }
 
   clear() {

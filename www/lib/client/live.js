@@ -1,6 +1,6 @@
 // A video's newest frame, classified again and again: none is queued, and nothing is done while nobody sees the page.
 import { siglipError } from "../error.js";
-import { badInput, checkFunction, checkLabels, checkOptions, show, tagOf } from "./arguments.js";
+import { badInput, checkFunction, checkLabels, checkOptions, checkTemplate, show, tagOf } from "./arguments.js";
 
 /** @typedef {import("../siglip-web.d.ts").SiglipClassifier} SiglipClassifier */
 /** @typedef {import("../siglip-web.d.ts").WatchOptions} WatchOptions */
@@ -19,6 +19,7 @@ export async function watch(classifier, video, labels, options, tell) {
   if (tagOf(video) !== "HTMLVideoElement") throw badInput(`The video is ${show(video)}; it must be a <video>.`);
   const { onResult, signal, template, ...settings } = checkOptions(options, OPTIONS);
   checkFunction("onResult", onResult);
+  if (template !== undefined) checkTemplate(template);
   if (!onResult) throw badInput("onResult is missing: without it nobody would see the results.");
   const ask = typeof labels === "function" ? labels : () => labels;
   const ended = new AbortController();

@@ -39,6 +39,14 @@ export const ENGLISH = {
   softmaxNone: (/** @type {string} */ percent) => `None of these fits: on its own that label gets ${percent}.`,
   softmaxUnsure: (/** @type {string} */ percent) => `The model is not sure: on its own that label gets ${percent}.`,
   alone: (/** @type {string} */ percent) => `on its own ${percent}`,
+  where: (/** @type {string} */ label) => `What moved the score of ${quote(label)}`,
+  whereHint: 'What moved this score',
+  heat: (/** @type {string} */ label, /** @type {string} */ place, /** @type {string} */ percent) =>
+    `What moved the score of ${quote(label)}: most of all ${place}. The map is as strong as the probability, ${percent}, and on one scale for all labels of this picture.`,
+  heatAbsent: (/** @type {string} */ label, /** @type {string} */ percent) => `${quote(label)} gets ${percent}: nothing in the picture speaks for it enough to show, so no map is drawn.`,
+  heatNowhere: (/** @type {string} */ label) => `No single place raises the score of ${quote(label)}: it comes from the picture as a whole.`,
+  /** From top to bottom, and from left to right. */
+  places: [['at the top left', 'at the top', 'at the top right'], ['on the left', 'in the middle', 'on the right'], ['at the bottom left', 'at the bottom', 'at the bottom right']],
   gpu: 'graphics card (WebGPU)',
   cpu: 'CPU',
   timing: (/** @type {{picture: string, pictureKnown: boolean, labels: string, labelsKnown: boolean, device: string}} */ { picture, pictureKnown, labels, labelsKnown, device }) =>
@@ -86,8 +94,27 @@ export const ENGLISH = {
   cameraBusy: 'The camera could not be started; another program may be using it. Close this and choose a file.',
   cameraFailed: 'The camera gave no picture. Try once more.',
 
+  /** By what happens, or why it doesn't. */
+  live: {
+    caption: (/** @type {string} */ rate) => `Live${rate && ` · ${rate}`}`,
+    rate: (/** @type {string} */ count) => `${count} frames a second`,
+    watching: 'Live: the results are of the newest frame. Nothing is recorded. Press Live again to keep the last one.',
+    forbidden: 'This page may not use the camera. Allow it in the browser’s address bar, then try again.',
+    missing: 'No camera was found. Connect one, then try again.',
+    busy: 'The camera could not be started; another program may be using it. Close that, then try again.',
+    unsupported: 'This browser lets this page use no camera: it must be opened at an address that starts with https.',
+    gone: 'The camera stopped. Is it still connected?',
+  },
+
   // Labels
 
+  labelsHint: 'Separate them with commas, semicolons or new lines.',
+  sentencesHint: 'One sentence to a line, read as it stands.',
+  ways: {
+    names: { name: 'Names', hint: 'A word or two for each thing, as in “a cat, a dog”, put into an ordinary sentence.', example: '' },
+    sentences: { name: 'Whole sentences', hint: 'Captions, read as they stand: which describes the picture best?', example: 'Example: sentences about the penguin' },
+    blank: { name: 'Fill in the blank', hint: 'A sentence with {} in it, and the labels as answers: “The car is {}.” with “red, blue”.', example: 'Example: which colour the balloon is' },
+  },
   ownLabels: (/** @type {number} */ count, /** @type {string} */ number) => (count === 1 ? 'This model was fine-tuned for this label of its own and takes no other.' : `This model was fine-tuned for these ${number} labels of its own and takes no others.`),
   repeated: (/** @type {string} */ labels) => `Listed more than once, counted once: ${labels}`,
   wordless: (/** @type {string} */ labels) => `Left out, for want of a word: ${labels}`,
