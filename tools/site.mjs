@@ -24,11 +24,11 @@ function copy() {
 }
 
 function nameModel() {
-  const page = join(out, "index.html");
-  const text = readFileSync(page, "utf8");
   const quoted = (/** @type {string} */ value) => value.replace(/&/g, "&amp;").replace(/"/g, "&quot;").replace(/</g, "&lt;");
   const tag = `<meta name="siglip-model" content="${quoted(`${folder}/`)}" data-title="${quoted(title)}">`;
-  writeFileSync(page, text.replace("</head>", () => `${tag}\n</head>`));
+  for (const page of ["index.html", "search.html"].map((name) => join(out, name)).filter((path) => existsSync(path))) {
+    writeFileSync(page, readFileSync(page, "utf8").replace("</head>", () => `${tag}\n</head>`));
+  }
 }
 
 function check() {

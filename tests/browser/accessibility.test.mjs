@@ -147,6 +147,7 @@ describe('a screen reader and a keyboard', () => {
     }
     assert.deepEqual(told, [
       'link “Skip to the words to compare”',
+      'link “Search a folder of pictures”',
       'button “Deutsch”',
       'list to choose from “Model”',
       'button “Image”: The picture never leaves this page. Drop one anywhere, or paste it.',

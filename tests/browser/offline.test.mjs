@@ -56,6 +56,9 @@ describe("the page offline", { timeout: 600_000 }, () => {
     await answered(again);
     assert.match(await again.evaluate(() => document.querySelector("#results").textContent), /a ladybug/);
     assert.equal(await again.evaluate(() => crossOriginIsolated), true);
+    // So does the search page, which hasn't been opened yet.
+    await again.goto(`${server.url}search.html`);
+    await again.waitForFunction(() => /^\d+ pictures\. /.test(document.querySelector("#status").textContent));
   });
 
   test("a page that was built anew comes whole, and one that was half replaced not at all", async (t) => {

@@ -304,7 +304,7 @@ describe('what moved a score', () => {
   const choose = (page, label) => page.getByRole('button', { name: `What moved the score of “${label}”`, exact: true });
   const map = (page) => page.locator('#heat');
   /** How strongly the map is drawn where it is strongest, 0 to 255; 0 where there is none. */
-  const strength = (page) => map(page).evaluate((canvas) => (canvas.hidden ? 0 : Math.max(...canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data.filter((_, i) => i % 4 === 3))));
+  const strength = (page) => map(page).evaluate((canvas) => (canvas.hidden ? 0 : canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data.reduce((most, one, i) => (i % 4 === 3 ? Math.max(most, one) : most), 0)));
 
   onPage('is shown over the picture when a result is chosen, as strong as its label is probable, and not made before', async (page) => {
     await page.evaluate(async () => {
@@ -328,14 +328,15 @@ describe('what moved a score', () => {
     const [over, under] = [await map(page).boundingBox(), await page.locator('#preview').boundingBox()];
     for (const side of ['x', 'y', 'width', 'height']) assert.ok(Math.abs(over[side] - under[side]) < 1.5, `${side}: ${over[side]}, ${under[side]}`);
     const strong = await strength(page);
-    assert.ok(strong > 100, String(strong));
+    assert.ok(strong > 40, String(strong));
 
-    // One that the model has doubts about is fainter.
+    // One that the model has doubts about is fainter than it could be.
     await type(page, 'a balloon, an apple, a piano');
     const [, doubtful] = await read(page);
     await choose(page, doubtful.label).click();
     await page.getByText(`What moved the score of “${doubtful.label}”`).waitFor();
-    assert.ok(await strength(page) < strong);
+    const faint = await strength(page);
+    assert.ok(faint > 0 && faint <= 1 + 255 * Math.sqrt(doubtful.percent / 100), String(faint));
 
     // An absent one shows nothing, and that is said.
     const { label: absent, percent } = (await read(page)).at(-1);
@@ -528,7 +529,7 @@ describe('keyboard only', () => {
       await page.keyboard.press('Tab');
       order.push(await focused());
     }
-    assert.deepEqual(order.filter((name) => name !== 'paste'), ['Skip to the words to compare', 'language', 'model', 'image', 'camera', 'live', 'link', 'A ladybug', 'A strawberry', 'A penguin',
+    assert.deepEqual(order.filter((name) => name !== 'paste'), ['Skip to the words to compare', 'Search a folder of pictures', 'language', 'model', 'image', 'camera', 'live', 'link', 'A ladybug', 'A strawberry', 'A penguin',
       'A red balloon', 'A truck', 'A padlock', 'A cherry', 'A bowl of soup', 'labels', 'Ask in another way', 'softmax']);
     const ring = await page.evaluate(() => getComputedStyle(document.querySelector('#softmax + .track')).outlineStyle);
     assert.equal(ring, 'solid', 'what has the focus is seen');
@@ -714,7 +715,7 @@ describe('models', () => {
 
   onPage('are offered in the form that this device can hold', async (page) => {
     const forms = await page.evaluate(async () => {
-      const { bestFor, memoryOf } = await import('./page/models.js');
+      const { bestFor, memoryOf } = await import('./page/catalogue.js');
       const model = { parameters: 841.1, matrix: 5 };
       const best = (memory, gpu, wish, backend) => bestFor(model, { memory: memory * 1e9, gpu }, wish, backend);
       return {

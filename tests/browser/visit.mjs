@@ -35,8 +35,8 @@ export function keepBack(path) {
   };
 }
 
-/** A test with a page of its own. `wait: false` does not wait for the first answer. */
-export function onPage(name, body, { wait = true, expected = /^$/, ...options } = {}) {
+/** A test with a page of its own. `wait: false` does not wait for the first answer; `path`: of another page. */
+export function onPage(name, body, { wait = true, path = '', expected = /^$/, ...options } = {}) {
   test(name, { timeout: 10 * PATIENCE }, async () => {
     const context = await browser.context.browser().newContext({ viewport: { width: 1280, height: 900 }, ...options });
     context.setDefaultTimeout(PATIENCE);
@@ -58,7 +58,7 @@ export function onPage(name, body, { wait = true, expected = /^$/, ...options } 
       document.addEventListener('securitypolicyviolation', (event) => window.violations.push(`${event.violatedDirective}: ${event.blockedURI} ${event.sample}`));
     });
     try {
-      await page.goto(site.url);
+      await page.goto(site.url + path);
       if (wait) await answered(page);
       await body(page, requests);
       assert.deepEqual(await page.evaluate(() => window.violations), [], 'the page keeps to its Content-Security-Policy');

@@ -1,24 +1,7 @@
 // The page's elements by their ids, each of the kind that the rest takes it for. index.html and this list must agree: the first difference
 // is an error with the element's name.
 
-/**
- * @template {Element} T
- * @param {string} id
- * @param {new () => T} Kind
- * @returns {T}
- */
-function element(id, Kind) {
-  const found = document.getElementById(id);
-  if (!(found instanceof Kind)) throw new TypeError(`index.html has no ${Kind.name} with the id "${id}".`);
-  return found;
-}
-
-const button = (/** @type {string} */ id) => element(id, HTMLButtonElement);
-const dialog = (/** @type {string} */ id) => element(id, HTMLDialogElement);
-const form = (/** @type {string} */ id) => element(id, HTMLFormElement);
-const input = (/** @type {string} */ id) => element(id, HTMLInputElement);
-const part = (/** @type {string} */ id) => element(id, HTMLElement);
-const select = (/** @type {string} */ id) => element(id, HTMLSelectElement);
+import { button, dialog, element, form, input, part, select } from './find.js';
 
 export const $ = {
   model: select('model'),

@@ -19,16 +19,19 @@ export function toCsv(pictures) {
     if (results) lines.push(...results.map(({ label, score, logit }) => [image, label, score, logit, '']));
     else lines.push([image, '', '', '', error]);
   }
-  return lines.map((line) => `${line.map(field).join(',')}\r\n`).join('');
+  return csv(lines);
 }
+
+/** @param {(string | number | undefined)[][]} lines */
+export const csv = (lines) => lines.map((line) => `${line.map(field).join(',')}\r\n`).join('');
 
 /** @param {object} about the model and the question @param {Line[]} pictures */
 export const toJson = (about, pictures) => `${JSON.stringify({ ...about, pictures }, null, 2)}\n`;
 
-/** Hands a file to the browser's downloads. @param {string} name @param {string} type @param {string} text */
-export function download(name, type, text) {
+/** Hands a file to the browser's downloads. @param {string} name @param {string} type @param {BlobPart} content */
+export function download(name, type, content) {
   const link = document.createElement('a');
-  link.href = URL.createObjectURL(new Blob([text], { type }));
+  link.href = URL.createObjectURL(new Blob([content], { type }));
   link.download = name;
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 60_000); // some browsers read it only after asking where to put it

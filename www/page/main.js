@@ -1,6 +1,7 @@
 // The page: holds what is chosen, asks the classifier, and says what happens. How pictures arrive is in
 // pictures.js, which models there are in models.js, how results read in results.js; the model itself is behind siglip-web.js.
 
+import './policy.js';
 import { connectAsking, markWay, wayOf } from './asking.js';
 import { Live } from './camera.js';
 import { $ } from './elements.js';
@@ -25,18 +26,6 @@ import { bytes, duration, parseLabels, Rate, remaining, ResultList, softmax, sof
 /** @typedef {import('../lib/siglip-web.js').ProgressEvent} Progress */
 /** @typedef {import('./models.js').Wish} Wish */
 /** @typedef {import('./models.js').Backend} Backend */
-
-// The page's policy asks for Trusted Types: a worker's script may only come from this origin.
-window.trustedTypes?.createPolicy('default', {
-  createScriptURL(address) {
-    if (new URL(address, document.baseURI).origin !== location.origin) throw new TypeError(`Not a script of this page: ${address}`);
-    return address;
-  },
-  createHTML(text, type, sink) { // the library reads the size of SVG drawings; nothing is ever put into the page as markup
-    if (sink !== 'DOMParser parseFromString') throw new TypeError('Markup is not put into this page.');
-    return text;
-  },
-});
 
 const heat = new HeatMaps({ tell: (label) => list.mark(label), fail: (error) => fail(() => reason(error), { cause: error }) });
 const list = new ResultList($.results, (label) => heat.choose(label));

@@ -14,14 +14,20 @@ export async function connectApp(take) {
     const [file] = await Promise.all((files ?? []).map((handle) => handle.getFile()));
     if (file) take({ blob: file, name: file.name });
   });
-  if (!('serviceWorker' in navigator)) return false;
-  // A page without it works as long as there is a network.
-  navigator.serviceWorker.register('service-worker.js').then(renew).catch(() => {});
+  if (!keepPage()) return false;
   if (!new URLSearchParams(location.search).has('shared')) return false;
   history.replaceState(null, '', location.pathname + location.hash);
   const response = await fetch('shared-picture');
   if (!response.ok) return false;
   take({ blob: await response.blob(), name: decodeURIComponent(response.headers.get('x-name') ?? '') || texts.sharedPicture });
+  return true;
+}
+
+/** Keeps the page for when there is no network. @returns {boolean} whether this browser can */
+export function keepPage() {
+  if (!('serviceWorker' in navigator)) return false;
+  // A page without it works as long as there is a network.
+  navigator.serviceWorker.register('service-worker.js').then(renew).catch(() => {});
   return true;
 }
 

@@ -56,11 +56,24 @@ export type Row = { label: string; score: number; alone?: number };
 export type Job = AbortController & { stopped?: boolean };
 
 declare global {
+  interface FileSystemDirectoryHandle {
+    values(): AsyncIterableIterator<FileSystemFileHandle | FileSystemDirectoryHandle>;
+  }
+  interface FileSystemHandle {
+    /** Asks the person whether the page may go on. Chromium only. */
+    requestPermission?(descriptor: { mode: "read" | "readwrite" }): Promise<PermissionState>;
+  }
+  interface DataTransferItem {
+    /** Chromium only. */
+    getAsFileSystemHandle?(): Promise<FileSystemHandle | null>;
+  }
   interface Navigator {
     /** Gigabytes, roughly. Chromium only. */
     readonly deviceMemory?: number;
   }
   interface Window {
+    /** Chromium only. */
+    readonly showDirectoryPicker?: (options?: { id?: string; mode?: "read" | "readwrite" }) => Promise<FileSystemDirectoryHandle>;
     readonly trustedTypes?: {
       createPolicy(name: string, rules: { createScriptURL(address: string): string; createHTML(text: string, type: string, sink: string): string }): unknown;
     };

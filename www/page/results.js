@@ -225,8 +225,7 @@ export class ResultList {
         parts.seen += step * (score - parts.seen);
         parts.fill.style.transform = `scaleX(${parts.seen})`;
       }
-      parts.where.setAttribute('aria-label', texts.where(label));
-      parts.where.title = texts.whereHint;
+      parts.where.title = texts.where(label);
       parts.value.textContent = percent(score);
       parts.alone.textContent = alone === undefined ? '' : texts.alone(percent(alone));
       parts.alone.hidden = alone === undefined;

@@ -1,0 +1,316 @@
+// The search page, as people use it: the drawings that it opens with, a folder of theirs, words, pictures, what is selected.
+import assert from 'node:assert/strict';
+import axe from 'axe-core';
+import { mkdir, mkdtemp, readFile, rm, utimes, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, describe } from 'node:test';
+import { crc32, deflateSync } from 'node:zlib';
+import { onPage, png, sample, status } from './visit.mjs';
+
+const DRAWINGS = 144;
+const FOLDER = 200;
+
+/** A PNG of one colour. */
+function plain(red, green, blue, side = 48) {
+  const chunk = (type, data) => {
+    const body = Buffer.concat([Buffer.from(type), data]);
+    const [length, sum] = [Buffer.alloc(4), Buffer.alloc(4)];
+    length.writeUInt32BE(data.length);
+    sum.writeUInt32BE(crc32(body));
+    return Buffer.concat([length, body, sum]);
+  };
+  const head = Buffer.alloc(13);
+  head.writeUInt32BE(side, 0);
+  head.writeUInt32BE(side, 4);
+  head.set([8, 2], 8);
+  const row = Buffer.concat([Buffer.from([0]), Buffer.from(Array.from({ length: side }, () => [red, green, blue]).flat())]);
+  return Buffer.concat([Buffer.from([137, 80, 78, 71, 13, 10, 26, 10]), chunk('IHDR', head), chunk('IDAT', deflateSync(Buffer.concat(Array(side).fill(row)))), chunk('IEND', Buffer.alloc(0))]);
+}
+
+let scratch;
+let folder;
+/** 200 pictures, two of which show something, one that can't be read, and a file that is none. */
+before(async () => {
+  scratch = await mkdtemp(join(tmpdir(), 'siglip-web-'));
+  folder = join(scratch, 'Holidays');
+  await mkdir(join(folder, 'old'), { recursive: true });
+  const put = async (name, bytes, day) => {
+    await writeFile(join(folder, name), bytes);
+    await utimes(join(folder, name), new Date(2024, 0, day), new Date(2024, 0, day));
+  };
+  for (let i = 0; i < FOLDER - 2; i++) await put(`plain ${String(i).padStart(3, '0')}.png`, plain(i, (i * 7) % 256, (i * 13) % 256), 10);
+  await put('old/penguin.png', await sample('penguin'), 1);
+  await put('strawberry.png', await sample('strawberry'), 20);
+  await put('broken.png', Buffer.from('no picture'), 5);
+  await put('notes.txt', Buffer.from('shopping list'), 5);
+});
+after(() => rm(scratch, { recursive: true, force: true }));
+
+const query = (page) => page.getByRole('searchbox', { name: 'Search for' });
+const grid = (page) => page.getByRole('listbox', { name: 'Pictures' });
+const option = (page, name) => grid(page).getByRole('option', { name });
+const says = (page, words) => status(page).filter({ hasText: words }).waitFor();
+const button = (page, name) => page.getByRole('button', { name, exact: true });
+const ready = (page) => says(page, new RegExp(`^${DRAWINGS} pictures\\. `));
+/** What is in the grid, as far as it is there, best first. */
+const shown = (page) => grid(page).getByRole('option').evaluateAll((nodes) => nodes.map((node) => ({ name: node.querySelector('.called').textContent, score: parseFloat(node.querySelector('.score').textContent) })));
+const visit = (name, body, options) => onPage(name, async (page, requests) => {
+  await ready(page);
+  await body(page, requests);
+}, { path: 'search.html', wait: false, ...options });
+/** As in browsers without a folder picker. */
+const choose = async (page) => {
+  await page.evaluate(() => { Object.defineProperty(window, 'showDirectoryPicker', { value: undefined, configurable: true }); });
+  const chooser = page.waitForEvent('filechooser');
+  await button(page, 'Choose a folder…').click();
+  await (await chooser).setFiles(folder);
+  await says(page, new RegExp(`^${FOLDER} pictures\\. `));
+};
+const saved = async (page, name) => {
+  const file = page.waitForEvent('download');
+  await button(page, name).click();
+  return readFile(await (await file).path());
+};
+
+describe('searching the drawings that the page opens with', () => {
+  visit('answers as one types, best first, and says when nothing fits', async (page, requests) => {
+    await query(page).pressSequentially('a flower');
+    await says(page, /^\d+ pictures fit “a flower”\.$/);
+    const flowers = await shown(page);
+    assert.deepEqual(flowers.map(({ score }) => score), flowers.map(({ score }) => score).sort((a, b) => b - a));
+    assert.ok(flowers.slice(0, 3).every(({ name }) => /tulip|flower|rose|daisy|sunflower/.test(name)), JSON.stringify(flowers));
+
+    await button(page, 'a submarine').click();
+    await says(page, /^Nothing here fits “a submarine”\. The nearest gets [\d.]+%\.$/);
+    assert.equal(await grid(page).isVisible(), false);
+    await button(page, 'Show the nearest all the same').click();
+    await says(page, /^\d+ pictures fit “a submarine”/);
+    assert.equal((await shown(page)).length, 12);
+
+    await query(page).fill('');
+    await ready(page);
+    assert.deepEqual(requests.filter((url) => !url.startsWith('http://127.0.0.1') && !url.startsWith('blob:')), []);
+  });
+
+  visit('the cut can be moved, by the score itself and by its share of the best; a minus takes away', async (page) => {
+    await query(page).fill('food');
+    await says(page, /fit “food”/);
+    const count = async () => Number(/^\d+/.exec(await status(page).textContent())[0]);
+    const before = await count();
+    const cut = page.getByRole('slider', { name: 'Show from' });
+    assert.equal(await cut.getAttribute('aria-valuetext'), '50.0%');
+    await cut.press('End');
+    await says(page, /^Nothing here fits “food”/);
+    await cut.press('Home');
+    await says(page, new RegExp(`^${DRAWINGS} pictures fit`));
+    await page.getByRole('combobox', { name: 'measured by' }).selectOption('best');
+    await says(page, /^(?!144)\d+ pictures fit/);
+    assert.equal(await cut.getAttribute('aria-valuetext'), '50.0% of the best');
+    const half = await shown(page);
+    assert.ok(half.every(({ score }) => score >= half[0].score / 2));
+    assert.ok(Math.abs(await count() - before) < DRAWINGS / 4);
+
+    await page.getByRole('combobox', { name: 'measured by' }).selectOption('own');
+    await query(page).fill('vehicle');
+    await says(page, /fit “vehicle”/);
+    const car = (await shown(page)).find(({ name }) => name === 'car.png');
+    assert.ok(car.score > 50);
+    await query(page).fill('vehicle -car');
+    await says(page, /fit “vehicle -car”/);
+    assert.equal((await shown(page)).some(({ name }) => name === 'car.png'), false);
+    await query(page).fill('-car');
+    await says(page, /only takes away/);
+  });
+
+  visit('pictures are a query too: one of the grid, several, one from elsewhere, less another', async (page) => {
+    await query(page).fill('an insect');
+    await says(page, /fit “an insect”/);
+    await option(page, /^ladybug\.png/).click();
+    await button(page, 'More like this').click();
+    await says(page, /like the picture\.$/);
+    assert.equal(await query(page).inputValue(), '');
+    assert.equal((await shown(page))[0].name, 'ladybug.png');
+    const wanted = page.getByRole('list', { name: 'Pictures that are searched for' });
+    assert.equal(await wanted.getByRole('listitem').count(), 1);
+
+    await page.getByLabel('Search by a picture').setInputFiles(await png('my penguin', 'penguin'));
+    await says(page, /the 2 pictures\.|the 2 pictures\. The/);
+    await button(page, 'Take ladybug.png away').click();
+    await says(page, /the picture/);
+    await page.getByRole('slider', { name: 'Show from' }).press('Home');
+    await says(page, /are like the picture/);
+    const rows = await shown(page);
+    assert.ok(rows.findIndex(({ name }) => name === 'penguin.png') < 6, JSON.stringify(rows.slice(0, 8)));
+    await button(page, 'Remove ladybug.png').click();
+    await query(page).fill('a bird');
+    await says(page, /“a bird” and the picture/);
+    await button(page, 'Remove my penguin.png').click();
+    await wanted.waitFor({ state: 'hidden' });
+  });
+
+  visit('by keyboard: arrows move, Space selects, Enter finds more like one', async (page) => {
+    await query(page).fill('a flower');
+    await says(page, /fit “a flower”/);
+    await grid(page).focus();
+    const active = () => page.evaluate(() => document.getElementById(document.querySelector('#grid').getAttribute('aria-activedescendant'))?.querySelector('.called').textContent);
+    const names = (await shown(page)).map(({ name }) => name);
+    await page.waitForFunction(() => document.querySelector('#grid').hasAttribute('aria-activedescendant'));
+    await page.keyboard.press('Home');
+    await page.keyboard.press('ArrowRight');
+    await page.waitForFunction((name) => document.querySelector('[data-active] .called').textContent === name, names[1]);
+    assert.equal(await active(), names[1]);
+    await page.keyboard.press('Space');
+    await page.getByText('1 picture selected').waitFor();
+    assert.equal(await option(page, names[1]).getAttribute('aria-selected'), 'true');
+    await page.keyboard.press('Shift+ArrowRight');
+    await page.getByText('2 pictures selected').waitFor();
+    await page.keyboard.press('Escape');
+    await page.getByText(/selected$/).waitFor({ state: 'hidden' });
+    await page.keyboard.press('Home');
+    await page.keyboard.press('Enter');
+    await says(page, /like the picture/);
+    assert.equal((await shown(page))[0].name, names[0]);
+  });
+});
+
+describe('searching a folder', () => {
+  visit('of 200 pictures: looked at, listed, sorted, saved; only what is in sight is there', async (page) => {
+    await choose(page);
+    await page.getByText(`Searching in the folder “Holidays”, ${FOLDER} pictures.`).waitFor();
+    await page.getByText('1 file could not be read').click();
+    await page.getByText('Holidays/broken.png').waitFor();
+    await page.getByText('The demo model knows drawings only').waitFor();
+    const there = await grid(page).getByRole('option').count();
+    assert.ok(there > 8 && there < 120, `${there} of ${FOLDER}`);
+    await grid(page).focus();
+    await page.keyboard.press('End');
+    await page.waitForFunction((count) => document.querySelector('[data-active]').getAttribute('aria-posinset') === String(count), FOLDER);
+    const box = await page.locator('[data-active]').boundingBox();
+    assert.ok(box.y >= 0 && box.y + box.height <= 900, 'what has the focus is in sight');
+    await page.keyboard.press('Home');
+
+    await query(page).fill('a penguin');
+    await says(page, /“a penguin”/);
+    assert.equal((await shown(page))[0].name, 'penguin.png');
+    await query(page).fill('');
+    await says(page, /^200 pictures/);
+    const order = page.getByRole('combobox', { name: 'Order' });
+    await order.selectOption('new');
+    await page.waitForFunction(() => document.querySelector('.tile .called').textContent === 'strawberry.png');
+    await option(page, 'Holidays/strawberry.png').click();
+    await order.selectOption('old');
+    await page.waitForFunction(() => document.querySelector('.tile .called').textContent === 'penguin.png');
+    await option(page, 'Holidays/old/penguin.png').click();
+    await page.getByText('2 pictures selected').waitFor();
+
+    assert.equal((await saved(page, 'Names as CSV')).toString(), 'image,score,cosine\r\nHolidays/strawberry.png,,\r\nHolidays/old/penguin.png,,\r\n');
+    assert.deepEqual(JSON.parse(await saved(page, 'Names as JSON')).pictures.map(({ id }) => id), ['Holidays/strawberry.png', 'Holidays/old/penguin.png']);
+    const zip = await saved(page, 'Copies as a zip');
+    await says(page, /^2 copies saved/);
+    // The end of the directory, then its entries, then what they point at.
+    const end = zip.length - 22;
+    assert.equal(zip.readUInt32LE(end), 0x06054b50);
+    let at = zip.readUInt32LE(end + 16);
+    for (const name of ['strawberry', 'old/penguin']) {
+      assert.equal(zip.readUInt32LE(at), 0x02014b50);
+      const [sum, size, length, local] = [zip.readUInt32LE(at + 16), zip.readUInt32LE(at + 24), zip.readUInt16LE(at + 28), zip.readUInt32LE(at + 42)];
+      assert.equal(zip.toString('utf8', at + 46, at + 46 + length), `Holidays/${name}.png`);
+      const bytes = zip.subarray(local + 30 + length, local + 30 + length + size);
+      assert.deepEqual(bytes, await sample(name.replace('old/', '')));
+      assert.equal(crc32(bytes), sum);
+      at += 46 + length;
+    }
+    assert.equal(at, end);
+
+    await button(page, 'The built-in drawings').click();
+    await ready(page);
+    await page.getByText(/selected$/).waitFor({ state: 'hidden' });
+  });
+
+  visit('chosen by the browser’s picker is opened again with one click; one without pictures is told so', async (page) => {
+    /** A folder of this browser's own, in the place of one on the disk. */
+    const fill = (names) => page.evaluate(async ({ names, bytes }) => {
+      const root = await navigator.storage.getDirectory();
+      const folder = await root.getDirectoryHandle('Garden', { create: true });
+      for (const name of names) {
+        const file = await (await folder.getFileHandle(name, { create: true })).createWritable();
+        await file.write(new Uint8Array(bytes));
+        await file.close();
+      }
+      window.showDirectoryPicker = async () => folder;
+    }, { names, bytes: [...names.length ? bytes : []] });
+    const bytes = await sample('ladybug');
+    await fill([]);
+    await button(page, 'Choose a folder…').click();
+    await says(page, /^There is no picture in it/);
+    await fill(['bug.png', 'another.png']);
+    await button(page, 'Choose a folder…').click();
+    await says(page, /^2 pictures\. /);
+    await option(page, 'Garden/bug.png').waitFor();
+
+    await page.reload();
+    await ready(page);
+    await button(page, 'Open “Garden” again').click();
+    await says(page, /^2 pictures\. /);
+    await option(page, 'Garden/another.png').waitFor();
+  });
+
+  visit('by dropping it; a dropped picture finds more like it', async (page) => {
+    const session = await page.context().newCDPSession(page);
+    const drop = async (files) => {
+      for (const type of ['dragEnter', 'dragOver', 'drop']) await session.send('Input.dispatchDragEvent', { type, x: 300, y: 300, data: { items: [], files, dragOperationsMask: 1 } });
+    };
+    await drop([join(folder, 'strawberry.png')]);
+    await says(page, /like the picture/);
+    await drop([join(folder, 'old')]);
+    await page.getByText('Searching in the folder “old”, 1 picture.').waitFor();
+    await option(page, 'old/penguin.png').waitFor();
+  });
+});
+
+describe('the search page for everybody', () => {
+  const LOOKS = {
+    'in light colours': {},
+    'in dark colours, on a phone, in German': { colorScheme: 'dark', viewport: { width: 320, height: 640 }, hasTouch: true, isMobile: true, locale: 'de' },
+    'in forced colours': { forcedColors: 'active' },
+  };
+  for (const [look, options] of Object.entries(LOOKS)) {
+    onPage(`axe-core finds nothing ${look}, and nothing is too wide`, async (page) => {
+      const found = [];
+      const look = async (state) => {
+        await page.evaluate(axe.source);
+        const { violations } = await page.evaluate(() => window.axe.run(document, { resultTypes: ['violations'] }));
+        found.push(...violations.map(({ id, nodes }) => `${state}: ${id}: ${nodes.map(({ target }) => target)}`));
+        assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), state);
+      };
+      await says(page, new RegExp(`^${DRAWINGS} `));
+      await look('all');
+      await page.locator('#query').fill('food');
+      await says(page, /“food”|„food“/);
+      await page.locator('.tile').first().click();
+      await page.locator('#selection:not([hidden])').waitFor();
+      await look('found, one selected');
+      await page.locator('#like').click();
+      await page.locator('#terms:not([hidden])').waitFor();
+      await look('a picture as the query');
+      await page.locator('#terms button').last().click();
+      await page.locator('#query').fill('a submarine');
+      await says(page, /a submarine.*%\.|a submarine.*%/);
+      await look('nothing fits');
+      assert.deepEqual(found, []);
+    }, { path: 'search.html', wait: false, reducedMotion: 'reduce', ...options });
+  }
+
+  onPage('the pages lead to each other, and the language holds on both', async (page) => {
+    await page.getByRole('link', { name: 'Search a folder of pictures' }).click();
+    await ready(page);
+    await page.getByRole('button', { name: 'Deutsch' }).click();
+    await says(page, /^144 Bilder\. Worte eingeben/);
+    assert.equal(await page.title(), 'siglip-web: Bilder durchsuchen');
+    await page.locator('#query').fill('a submarine');
+    await says(page, /^Hier passt nichts zu „a submarine“/);
+    await page.getByRole('link', { name: 'Ein einzelnes Bild befragen' }).click();
+    await page.getByRole('heading', { level: 1, name: 'Was ist auf dem Bild?' }).waitFor();
+  });
+});

@@ -1,0 +1,45 @@
+// The search page's elements.
+
+import { button, element, input, part, select } from '../find.js';
+
+export const $ = {
+  model: select('model'),
+  source: part('source'),
+  choose: button('choose'),
+  again: button('again'),
+  gallery: button('gallery'),
+  files: input('files'),
+  query: input('query'),
+  queryLanguage: part('query-language'),
+  terms: part('terms'),
+  examples: part('examples'),
+  byPicture: input('by-picture'),
+
+  answer: part('answer'),
+  status: part('status'),
+  way: button('way'),
+  busy: part('busy'),
+  progress: element('progress', HTMLProgressElement),
+  bytes: part('bytes'),
+  pause: button('pause'),
+  stop: button('stop'),
+  drawings: part('drawings'),
+  photographs: button('photographs'),
+
+  cut: input('cut'),
+  cutValue: part('cut-value'),
+  measure: select('measure'),
+  sort: select('sort'),
+  grid: part('grid'),
+  unreadable: element('unreadable', HTMLDetailsElement),
+  unreadableTitle: part('unreadable-title'),
+  unreadableList: part('unreadable-list'),
+  selection: part('selection'),
+  selected: part('selected'),
+  like: button('like'),
+  csv: button('csv'),
+  json: button('json'),
+  zip: button('zip'),
+  none: button('none'),
+  drop: part('drop'),
+};

@@ -1,0 +1,94 @@
+// Where pictures come from: a folder by its handle, which can be remembered; a folder's files; a dropped folder; the built-in drawings.
+
+/** @typedef {import('../../lib/siglip-index.js').IndexSource} IndexSource */
+/**
+ * @typedef {object} Place
+ * @property {string} name the index is kept under it, too
+ * @property {() => IndexSource} source for the index
+ * @property {Map<string, () => Promise<File> | File>} files by their ids, which are those of the index
+ * @property {boolean} [builtIn]
+ * @property {Promise<void>} listed when all files are known
+ */
+
+/** A folder by its handle. @param {FileSystemDirectoryHandle} handle @returns {Place} */
+export function ofHandle(handle) {
+  /** @type {Place['files']} */
+  const files = new Map();
+  const list = async (/** @type {FileSystemDirectoryHandle} */ folder, /** @type {string} */ path) => {
+    for await (const entry of folder.values()) {
+      if (entry.kind === 'file') files.set(`${path}/${entry.name}`, () => entry.getFile());
+      else await list(entry, `${path}/${entry.name}`);
+    }
+  };
+  return { name: handle.name, source: () => handle, files, listed: list(handle, handle.name) };
+}
+
+/** The files of `<input webkitdirectory>`. @param {File[]} list @returns {Place} */
+export function ofFiles(list) {
+  const name = list[0]?.webkitRelativePath.split('/')[0] ?? '';
+  return { name, source: () => list, files: new Map(list.map((file) => [file.webkitRelativePath || file.name, () => file])), listed: Promise.resolve() };
+}
+
+/** A dropped folder, in browsers without handles. @param {FileSystemDirectoryEntry} folder @returns {Place} */
+export function ofEntry(folder) {
+  /** @type {Place['files']} */
+  const files = new Map();
+  const list = async (/** @type {FileSystemDirectoryEntry} */ entry) => {
+    const reader = entry.createReader();
+    for (;;) {
+      /** @type {FileSystemEntry[]} */
+      const some = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
+      if (some.length === 0) return;
+      for (const one of some) {
+        if (one.isDirectory) await list(/** @type {FileSystemDirectoryEntry} */ (one));
+        else files.set(one.fullPath.replace(/^\//, ''), () => new Promise((resolve, reject) => /** @type {FileSystemFileEntry} */ (one).file(resolve, reject)));
+      }
+    }
+  };
+  return { name: folder.name, source: () => folder, files, listed: list(folder) };
+}
+
+/** The drawings that come with the page: tiles of one sheet. @param {string} name @returns {Promise<Place>} */
+export async function ofGallery(name) {
+  const [about, sheet] = await Promise.all(['gallery.json', 'gallery.webp'].map(async (file) => {
+    const response = await fetch(new URL(`../../samples/${file}`, import.meta.url));
+    if (!response.ok) throw new Error(`${file} answered ${response.status}.`);
+    return response.blob();
+  }));
+  /** @type {{tile: number, columns: number, drawings: {name: string}[]}} */
+  const { tile, columns, drawings } = JSON.parse(await /** @type {Blob} */ (about).text());
+  const picture = await createImageBitmap(/** @type {Blob} */ (sheet));
+  const cut = (/** @type {number} */ i, /** @type {string} */ id) => async () => {
+    const canvas = Object.assign(document.createElement('canvas'), { width: tile, height: tile });
+    canvas.getContext('2d')?.drawImage(picture, (i % columns) * tile, Math.floor(i / columns) * tile, tile, tile, 0, 0, tile, tile);
+    const blob = await new Promise((/** @type {(blob: Blob | null) => void} */ resolve) => canvas.toBlob(resolve, 'image/png'));
+    return new File(blob ? [blob] : [], id, { type: 'image/png' });
+  };
+  const files = new Map(drawings.map(({ name: drawing }, i) => [`${drawing}.png`, cut(i, `${drawing}.png`)]));
+  return { name, builtIn: true, source: () => [...files].map(([id, image]) => ({ id, image })), files, listed: Promise.resolve() };
+}
+
+// ---- The folder of the last visit ---------------------------------------------------------------------------------
+
+const [DATABASE, STORE, KEY] = ['siglip-web.search', 'folders', 'last'];
+
+/** @template T @param {IDBTransactionMode} mode @param {(store: IDBObjectStore) => IDBRequest<T>} work @returns {Promise<T>} */
+function inStore(mode, work) {
+  return new Promise((resolve, reject) => {
+    const opening = indexedDB.open(DATABASE, 1);
+    opening.onupgradeneeded = () => opening.result.createObjectStore(STORE);
+    opening.onerror = () => reject(opening.error);
+    opening.onsuccess = () => {
+      const request = work(opening.result.transaction(STORE, mode).objectStore(STORE));
+      request.onsuccess = () => resolve(request.result);
+      request.onerror = () => reject(request.error);
+      request.transaction?.addEventListener('complete', () => opening.result.close());
+    };
+  });
+}
+
+/** Where the browser keeps nothing, the folder is chosen again the next time. @param {FileSystemDirectoryHandle} handle */
+export const rememberFolder = (handle) => inStore('readwrite', (store) => store.put(handle, KEY)).catch(() => {});
+
+/** @returns {Promise<FileSystemDirectoryHandle | undefined>} */
+export const rememberedFolder = () => inStore('readonly', (store) => store.get(KEY)).catch(() => undefined);

@@ -1,0 +1,626 @@
+// The search page: a place with pictures, its index, and what is asked of it. The index itself is behind siglip-index.js.
+
+import '../policy.js';
+import { FITS, fits } from '../../lib/client/scores.js';
+import { mayHoldPictures, picturesAmong } from '../../lib/client/transfer.js';
+import { MODELS, bestFor, downloadOf, lookAtDevice } from '../catalogue.js';
+import { csv, download } from '../export.js';
+import { number, onLanguage, texts } from '../language.js';
+import { keepModule, keepPage } from '../offline.js';
+import { bytes, percent, remaining } from '../results.js';
+import { $ } from './elements.js';
+import { ofEntry, ofFiles, ofGallery, ofHandle, rememberFolder, rememberedFolder } from './folder.js';
+import { Grid, paint } from './grid.js';
+import { zip } from './zip.js';
+
+/** @typedef {import('../../lib/siglip-index.js').SiglipIndex} SiglipIndex */
+/** @typedef {import('../../lib/siglip-index.js').Hit} Hit */
+/** @typedef {import('../../lib/siglip-index.js').IndexEntry} IndexEntry */
+/** @typedef {import('../../lib/siglip-index.js').IndexProgress} Progress */
+/** @typedef {import('../../lib/siglip-index.js').QueryTerm} QueryTerm */
+/** @typedef {import('../../lib/siglip-web.js').SiglipClassifier} SiglipClassifier */
+/** @typedef {import('./folder.js').Place} Place */
+/** @typedef {() => string} Message */
+/** A picture that is searched for: one of the index, or a file from elsewhere. @typedef {{name: string, id?: string, image?: File, minus: boolean}} Term */
+
+/** Words that find something among the drawings, and some that don't: tests/browser/search.test.mjs looks. */
+const EXAMPLES = ['a flower', 'an insect', 'food', 'vehicle -car', 'a submarine'];
+/** Pixels of a small picture. */
+const SMALL = 240;
+/** Milliseconds after a key. */
+const PAUSE = 150;
+/** The cut that a search begins with: for words where a label fits (the small demo model takes too much for half right), for pictures a likeness, of the best a part. */
+const CUTS = { words: FITS, pictures: 0.75, best: 0.5 };
+const DEMO_CUT = 0.5;
+
+// A site made by `./build.sh site --model` names its own model in the page's head.
+/** @type {HTMLMetaElement | null} */
+const named = document.querySelector('meta[name="siglip-model"]');
+
+/** @type {{classifier?: SiglipClassifier, loading?: AbortController, id: string}} */
+const model = { id: named ? 'site' : 'demo' };
+/** @type {{place?: Place, index?: SiglipIndex, adding?: AbortController, entries: IndexEntry[], handle?: FileSystemDirectoryHandle}} */
+const now = { entries: [] };
+/** @type {Term[]} */
+const terms = [];
+/** What the index answered, best first; undefined: nothing is asked. @type {{hits: Hit[], kind: 'words' | 'pictures', what: Message} | undefined} */
+let answer;
+/** Moved by the person, for words and for pictures. */
+const cuts = { ...CUTS };
+/** @type {AbortController | undefined} */
+let searching;
+/** @type {number | undefined} */
+let timer;
+/** @type {import('../catalogue.js').Device | undefined} */
+let machine;
+
+const grid = new Grid({
+  picture: small,
+  changed: showSelection,
+  like: (id) => askLike([id]),
+});
+
+// ---- What the page says -------------------------------------------------------------------------------------------
+
+/** @type {{state: string, message: Message, way?: {text: Message, go: () => void}}} */
+let said = { state: 'busy', message: () => texts.loading(texts.demo) };
+
+/** @param {string} state @param {Message} message @param {{text: Message, go: () => void}} [way] what the button beside it does */
+function say(state, message, way) {
+  said = { state, message, way };
+  $.answer.dataset.state = state;
+  const text = message();
+  if ($.status.textContent !== text) $.status.textContent = text;
+  $.way.hidden = !way;
+  $.way.textContent = way?.text() ?? '';
+  $.way.onclick = way ? () => way.go() : null;
+}
+
+/** @param {any} error */
+const reason = (error) => (error?.code && texts.errors[/** @type {'network'} */ (error.code)]) || error?.message || String(error);
+const count = (/** @type {number} */ value) => value.toLocaleString(texts.locale);
+const placeName = () => (now.place?.builtIn ? texts.search.gallery : texts.search.folder(now.place?.name ?? ''));
+
+function showSource() {
+  $.source.textContent = now.place ? texts.search.within(placeName(), now.entries.length, count(now.entries.length)) : '';
+  $.gallery.hidden = !now.place || Boolean(now.place.builtIn);
+  $.drawings.hidden = model.id !== 'demo' || !now.place || Boolean(now.place.builtIn) || Boolean(model.loading);
+  const best = MODELS.filter((one) => !machine || bestFor(one, machine)).find(({ languages }) => texts.locale === languages || languages === 'many') ?? MODELS[0];
+  if (best) {
+    $.photographs.textContent = texts.photographs(best.title, bytes(downloadOf(best)));
+    $.photographs.onclick = () => {
+      $.model.value = best.id;
+      load(best.id);
+    };
+  }
+  const languages = model.id === 'demo' ? 'en' : MODELS.find(({ id }) => id === model.id)?.languages;
+  $.queryLanguage.textContent = languages === 'en' ? texts.readsEnglish : languages === 'many' ? texts.readsMany : '';
+  $.queryLanguage.hidden = !$.queryLanguage.textContent;
+  for (const node of [$.query, $.examples]) node.lang = languages === 'en' ? 'en' : '';
+}
+
+// ---- The model ----------------------------------------------------------------------------------------------------
+
+/** @param {string} id */
+async function load(id) {
+  model.loading?.abort();
+  const job = model.loading = new AbortController();
+  const title = () => (id === 'demo' ? texts.demo : id === 'site' ? named?.dataset.title ?? '' : MODELS.find((one) => one.id === id)?.title ?? id);
+  now.adding?.abort();
+  busy(() => job.abort());
+  say('busy', () => texts.loading(title()));
+  showSource();
+  try {
+    const { SiglipClassifier } = await import('../../lib/siglip-web.js');
+    machine ??= await lookAtDevice();
+    const found = MODELS.find((one) => one.id === id);
+    const classifier = await SiglipClassifier.load(id === 'site' && named ? new URL(named.content, document.baseURI).href : id, {
+      signal: job.signal,
+      dtype: (found && bestFor(found, machine)) ?? 'auto',
+      onProgress: ({ file, stage, loaded, total }) => {
+        keepModule(file);
+        if (model.loading !== job || (stage !== 'download' && stage !== 'load')) return;
+        if (total > 0) $.progress.value = loaded / total;
+        $.bytes.textContent = total > 1e5 ? texts.of(bytes(loaded), bytes(total)) : '';
+      },
+    });
+    if (model.loading !== job) return void classifier.dispose();
+    const before = model.classifier;
+    cuts.words = id === 'demo' ? DEMO_CUT : CUTS.words;
+    Object.assign(model, { classifier, id, loading: undefined });
+    busy();
+    await open(now.place ?? await ofGallery('gallery'));
+    before?.dispose();
+  } catch (error) {
+    if (model.loading !== job) return;
+    model.loading = undefined;
+    busy();
+    $.model.value = model.id;
+    const { aborted } = job.signal;
+    say('error', () => (aborted ? texts.stoppedLoading(title()) : texts.notLoaded(title(), reason(error))), { text: () => texts.tryAgain, go: () => load(id) });
+    showSource();
+  }
+}
+
+// ---- The pictures -------------------------------------------------------------------------------------------------
+
+/** @param {(() => void) | undefined} [stop] shows progress that can be stopped; without it, none @param {boolean} [pausable] */
+function busy(stop, pausable = false) {
+  if (!stop && $.busy.contains(document.activeElement)) $.query.focus();
+  $.busy.hidden = !stop;
+  $.pause.hidden = !pausable;
+  $.bytes.textContent = '';
+  $.progress.removeAttribute('value');
+  $.stop.onclick = stop ?? null;
+}
+
+/** Searches in another place. @param {Place} place @param {{again?: boolean}} [how] again: an index by another model is given up */
+async function open(place, { again = false } = {}) {
+  const { classifier } = model;
+  now.adding?.abort();
+  now.index?.close();
+  Object.assign(now, { place, index: undefined, entries: [] });
+  for (const one of terms.filter(({ id }) => id !== undefined)) terms.splice(terms.indexOf(one), 1);
+  showTerms();
+  answer = undefined;
+  grid.forget();
+  showSelection();
+  showUnreadable([]);
+  showSource();
+  if (!classifier) return;
+  try {
+    const { SiglipIndex } = await import('../../lib/siglip-index.js');
+    const index = await SiglipIndex.open(classifier, { name: place.name, memory: Boolean(place.builtIn), again });
+    if (now.place !== place || model.classifier !== classifier) return void index.close();
+    now.index = index;
+    index.onchange = () => refresh();
+    await add(index, place);
+  } catch (error) {
+    if (now.place !== place) return;
+    if (/** @type {any} */ (error).code === 'bad-input') say('error', () => texts.search.otherModel(placeName()), { text: () => texts.search.indexAgain, go: () => open(place, { again: true }) });
+    else say('error', () => texts.search.failed(reason(error)), { text: () => texts.tryAgain, go: () => open(place) });
+  }
+}
+
+/** Looks at what is new there. @param {SiglipIndex} index @param {Place} place */
+async function add(index, place) {
+  const job = now.adding = new AbortController();
+  const pause = () => {
+    $.pause.textContent = index.paused ? texts.search.resume : texts.search.pause;
+  };
+  $.pause.onclick = () => {
+    if (index.paused) index.resume();
+    else index.pause();
+    pause();
+  };
+  let shown = false;
+  /** Said rarely: at every tenth. */
+  let tenth = -1;
+  const progress = (/** @type {Progress} */ { done, total, counted, perSecond, secondsLeft, paused, waiting }) => {
+    if (now.adding !== job) return;
+    if (!shown) busy(() => job.abort(), true);
+    shown = true;
+    pause();
+    if (total > 0 && counted) $.progress.value = done / total;
+    $.bytes.textContent = [perSecond > 0 && texts.search.rate(number(perSecond, perSecond < 10 ? 1 : 0)), secondsLeft !== undefined && secondsLeft > 5 && texts.aboutLeft(remaining(secondsLeft)), waiting].filter(Boolean).join(' · ');
+    const step = counted ? Math.floor((10 * done) / Math.max(1, total)) : 0;
+    if (answer || step === tenth) return;
+    tenth = step;
+    say('busy', () => (paused ? texts.search.paused : total === 0 ? texts.search.counting : texts.search.indexing(count(done), counted ? count(total) : '')));
+  };
+  say('busy', () => texts.search.counting);
+  const finish = () => {
+    now.adding = undefined;
+    busy();
+  };
+  try {
+    const { unreadable } = await index.add(place.source(), { signal: job.signal, onProgress: progress });
+    await place.listed;
+    if (now.adding !== job) return;
+    finish();
+    await refresh();
+    showUnreadable(unreadable);
+    if (now.entries.length === 0) say('error', () => texts.search.empty);
+    else showAnswer();
+  } catch (error) {
+    if (now.adding !== job) return;
+    finish();
+    await refresh();
+    const go = () => add(index, place);
+    if (job.signal.aborted) say('hint', () => texts.search.stopped, { text: () => texts.search.goOn, go });
+    else say('error', () => texts.search.failed(reason(error)), { text: () => texts.tryAgain, go });
+  }
+}
+
+/** @type {Promise<void> | undefined} */
+let refreshing;
+let stale = false;
+
+/** Pictures came or went: the grid and what is asked are brought up to date, one after the other. */
+function refresh() {
+  stale = true;
+  refreshing ??= (async () => {
+    while (stale && now.index) {
+      stale = false;
+      const { index } = now;
+      const entries = await index.entries();
+      if (index !== now.index) break;
+      now.entries = entries;
+      showSource();
+      if (answer) await search({ quietly: true });
+      else showGrid();
+    }
+    refreshing = undefined;
+  })();
+  return refreshing;
+}
+
+/** @param {string} id @returns {Promise<File>} */
+async function fileOf(id) {
+  const get = now.place?.files.get(id);
+  if (!get) throw new Error(texts.search.gone(id));
+  try {
+    return await get();
+  } catch {
+    throw new Error(texts.search.gone(id));
+  }
+}
+
+/** @param {string} id @returns {Promise<ImageBitmap | undefined>} */
+async function small(id) {
+  return shrink(await fileOf(id));
+}
+
+/** @param {Blob} file */
+async function shrink(file) {
+  const whole = await createImageBitmap(file);
+  const zoom = Math.min(1, SMALL / Math.min(whole.width, whole.height));
+  if (zoom === 1) return whole;
+  const bitmap = await createImageBitmap(whole, { resizeWidth: Math.ceil(whole.width * zoom), resizeHeight: Math.ceil(whole.height * zoom), resizeQuality: 'medium' });
+  whole.close();
+  return bitmap;
+}
+
+/** @param {readonly import('../../lib/siglip-index.js').Unreadable[]} list */
+function showUnreadable(list) {
+  $.unreadable.hidden = list.length === 0;
+  $.unreadableTitle.textContent = texts.search.unreadable(list.length);
+  $.unreadableList.replaceChildren(...list.map(({ id, message }) => {
+    const item = document.createElement('li');
+    const why = Object.assign(document.createElement('span'), { lang: 'en', textContent: message });
+    item.append(`${id}: `, why);
+    return item;
+  }));
+}
+
+// ---- The search ---------------------------------------------------------------------------------------------------
+
+/** Asks the index about what stands there now. @param {{quietly?: boolean}} [how] quietly: the same as before, of more pictures */
+async function search({ quietly = false } = {}) {
+  clearTimeout(timer);
+  const { index } = now;
+  const text = $.query.value.trim();
+  if (!index || model.loading) return;
+  if (!text && terms.length === 0) {
+    searching?.abort();
+    answer = undefined;
+    showGrid();
+    if (!now.adding) showAnswer();
+    return;
+  }
+  const { SiglipIndex } = await import('../../lib/siglip-index.js');
+  const typed = text ? SiglipIndex.parse(text) : [];
+  /** @type {QueryTerm[]} */
+  const words = (Array.isArray(typed) ? typed : [typed]).map((one) => (typeof one === 'string' ? { text: one } : one));
+  /** @type {QueryTerm[]} */
+  const query = [...words, ...terms.map(({ id, image, minus }) => ({ ...(id === undefined ? { image } : { id }), minus }))];
+  const plus = terms.filter(({ minus }) => !minus).length;
+  if (!query.some(({ minus }) => !minus)) {
+    answer = undefined;
+    showGrid();
+    return say('hint', () => texts.search.onlyMinus);
+  }
+  searching?.abort();
+  const job = searching = new AbortController();
+  try {
+    const hits = await index.search(query.length === 1 && query[0] ? query[0] : query, { limit: Math.max(1, index.size), signal: job.signal });
+    if (job !== searching || index !== now.index) return;
+    const what = () => [words.length > 0 && texts.quote(text), plus > 0 && texts.search.pictures(plus)].filter((one) => one !== false).reduce((a, b) => texts.search.and(a, b));
+    answer = { hits, kind: words.some(({ minus }) => !minus) ? 'words' : 'pictures', what };
+    showGrid();
+    if (!quietly || !now.adding) showAnswer();
+  } catch (error) {
+    if (job !== searching || job.signal.aborted) return;
+    say('error', () => texts.search.failed(reason(error)), { text: () => texts.tryAgain, go: () => search() });
+  }
+}
+
+// The range is of tenths of a percent to all for probabilities, which differ by powers of ten; even for the rest.
+const LOW = -4;
+const scaleOf = () => ($.measure.value === 'best' ? 'best' : answer?.kind ?? 'words');
+const toValue = (/** @type {number} */ place) => (scaleOf() === 'words' ? 10 ** (LOW * (1 - place / 100)) : place / 100);
+const toPlace = (/** @type {number} */ value) => Math.round(100 * (scaleOf() === 'words' ? 1 - Math.log10(Math.max(1e-4, value)) / LOW : value));
+
+/** What is above the cut, in its order. @returns {Hit[]} */
+function above() {
+  if (!answer) return [];
+  const { hits } = answer;
+  const cut = scaleOf() === 'best' ? cuts.best * (hits[0]?.score ?? 0) : cuts[answer.kind];
+  const kept = hits.filter(({ score }) => score >= cut);
+  const sign = { score: 0, new: -1, old: 1 }[$.sort.value] ?? 0;
+  return sign ? kept.sort((a, b) => sign * ((a.modified ?? 0) - (b.modified ?? 0))) : kept;
+}
+
+function showGrid() {
+  const cut = cuts[scaleOf()];
+  $.cut.value = String(toPlace(cut));
+  $.cut.disabled = $.measure.disabled = !answer;
+  $.cutValue.textContent = answer ? percent(cut) : '';
+  $.cut.setAttribute('aria-valuetext', texts.search.cutText(percent(cut), scaleOf() === 'best'));
+  if (answer) return grid.show(above().map(({ id, score }) => ({ id, score: percent(score) })));
+  const sign = { new: -1, old: 1 }[$.sort.value] ?? 0;
+  const entries = sign ? [...now.entries].sort((a, b) => sign * ((a.modified ?? 0) - (b.modified ?? 0))) : now.entries;
+  grid.show(entries.map(({ id }) => ({ id })));
+}
+
+/** Says what came of it. */
+function showAnswer() {
+  if (!answer) return say('hint', () => texts.search.all(count(now.entries.length)));
+  const { hits, kind, what } = answer;
+  const shown = above().length;
+  const best = hits[0];
+  if (shown > 0) {
+    const state = kind === 'pictures' || fits(best?.score ?? 0) === 'yes' ? 'good' : 'unsure';
+    return say(state, () => (kind === 'words' ? texts.search.found : texts.search.alike)(shown, count(shown), what()));
+  }
+  if (!best) return;
+  const words = () => (kind === 'words' ? texts.search.nothing : texts.search.nothingAlike)(what(), percent(best.score));
+  // A dozen of them.
+  const nearest = hits[Math.min(hits.length, 12) - 1];
+  say('none', words, { text: () => texts.search.showNearest, go: () => {
+    cuts[kind] = Math.min(cuts[kind], nearest?.score ?? 0);
+    $.measure.value = 'own';
+    showGrid();
+    showAnswer();
+    $.grid.focus({ preventScroll: true });
+  } });
+}
+
+function later() {
+  clearTimeout(timer);
+  timer = setTimeout(() => search(), PAUSE);
+}
+
+// ---- Pictures as a query ------------------------------------------------------------------------------------------
+
+/** @param {readonly string[]} ids of the index */
+function askLike(ids) {
+  terms.splice(0, Infinity, ...ids.map((id) => ({ name: id, id, minus: false })));
+  $.query.value = '';
+  asked();
+}
+
+/** @param {readonly File[]} files from elsewhere */
+function askLikeFiles(files) {
+  terms.push(...files.map((image) => ({ name: image.name, image, minus: false })));
+  asked();
+}
+
+function asked() {
+  grid.selectNone();
+  showTerms();
+  search();
+  $.query.scrollIntoView({ block: 'nearest' });
+}
+
+function showTerms() {
+  const focused = document.activeElement instanceof HTMLElement ? document.activeElement.dataset.key : undefined;
+  $.terms.hidden = terms.length === 0;
+  $.terms.replaceChildren(...terms.map((term, i) => {
+    const item = document.createElement('li');
+    const canvas = Object.assign(document.createElement('canvas'), { width: 1, height: 1 });
+    canvas.setAttribute('aria-hidden', 'true');
+    (term.image ? shrink(term.image) : small(term.id ?? '')).then((bitmap) => bitmap && paint(canvas, bitmap)).catch(() => {});
+    item.dataset.minus = String(term.minus);
+    const short = term.name.slice(term.name.lastIndexOf('/') + 1);
+    const name = Object.assign(document.createElement('span'), { className: 'name', textContent: short, title: term.name });
+    const minus = Object.assign(document.createElement('button'), { type: 'button', textContent: '−' });
+    minus.setAttribute('aria-label', texts.search.without(short));
+    minus.setAttribute('aria-pressed', String(term.minus));
+    minus.dataset.key = `minus-${i}`;
+    minus.addEventListener('click', () => {
+      term.minus = !term.minus;
+      showTerms();
+      search();
+    });
+    const remove = Object.assign(document.createElement('button'), { type: 'button', textContent: '×' });
+    remove.setAttribute('aria-label', texts.search.remove(short));
+    remove.addEventListener('click', () => {
+      terms.splice(terms.indexOf(term), 1);
+      showTerms();
+      search();
+      $.query.focus();
+    });
+    item.append(canvas, name, minus, remove);
+    return item;
+  }));
+  for (const button of $.terms.querySelectorAll('button')) if (focused && button.dataset.key === focused) button.focus();
+}
+
+// ---- The selection ------------------------------------------------------------------------------------------------
+
+function showSelection() {
+  const { size } = grid.selected;
+  if (size === 0 && $.selection.contains(document.activeElement)) $.grid.focus({ preventScroll: true });
+  $.selection.hidden = size === 0;
+  $.selected.textContent = texts.search.selected(size, count(size));
+  $.like.textContent = size === 1 ? texts.search.likeThis : texts.search.likeThese;
+}
+
+/** What is selected, with its scores where something is asked. */
+function chosen() {
+  const scores = new Map(answer?.hits.map((hit) => [hit.id, hit]));
+  return [...grid.selected].map((id) => ({ id, score: scores.get(id)?.score, cosine: scores.get(id)?.cosine }));
+}
+
+async function saveCopies() {
+  const ids = [...grid.selected];
+  say('busy', () => texts.search.zipping);
+  try {
+    const blob = await zip((async function* () {
+      for (const id of ids) yield { name: id, file: await fileOf(id) };
+    })());
+    if (!blob) return say('error', () => texts.search.tooMuch);
+    download('pictures.zip', blob.type, blob);
+    say('hint', () => texts.search.zipped(ids.length));
+  } catch (error) {
+    say('error', () => texts.search.failed(reason(error)));
+  }
+}
+
+// ---- Doors --------------------------------------------------------------------------------------------------------
+
+/** @param {FileSystemDirectoryHandle} handle */
+function openHandle(handle) {
+  now.handle = handle;
+  $.again.hidden = true;
+  rememberFolder(handle);
+  open(ofHandle(handle));
+}
+
+$.choose.addEventListener('click', async () => {
+  if (!window.showDirectoryPicker) return $.files.click();
+  try {
+    openHandle(await window.showDirectoryPicker({ id: 'pictures' }));
+  } catch (error) {
+    if (/** @type {Error} */ (error).name !== 'AbortError') say('error', () => texts.search.failed(reason(error)));
+  }
+});
+$.files.addEventListener('change', () => {
+  const files = [...($.files.files ?? [])];
+  $.files.value = '';
+  if (files.length > 0) open(ofFiles(files));
+});
+$.gallery.addEventListener('click', async () => open(await ofGallery('gallery')));
+
+rememberedFolder().then(async (handle) => {
+  if (!handle) return;
+  const call = () => {
+    $.again.textContent = texts.search.again(handle.name);
+  };
+  call();
+  onLanguage(call);
+  $.again.hidden = false;
+  $.again.addEventListener('click', async () => {
+    const granted = !handle.requestPermission || (await handle.requestPermission({ mode: 'read' }).catch(() => 'denied')) === 'granted';
+    if (granted) openHandle(handle);
+    else say('error', () => texts.search.refused(handle.name));
+  });
+});
+
+let depth = 0;
+const lower = () => {
+  depth = 0;
+  $.drop.hidden = true;
+};
+addEventListener('dragenter', (event) => {
+  if (!mayHoldPictures(event.dataTransfer)) return;
+  event.preventDefault();
+  depth += 1;
+  $.drop.hidden = false;
+});
+addEventListener('dragover', (event) => mayHoldPictures(event.dataTransfer) && event.preventDefault());
+addEventListener('dragleave', () => {
+  depth -= 1;
+  if (depth <= 0) lower();
+});
+addEventListener('dragend', lower);
+addEventListener('drop', async (event) => {
+  const data = event.dataTransfer;
+  if (!data || !mayHoldPictures(data)) return;
+  event.preventDefault();
+  lower();
+  const items = [...data.items].filter(({ kind }) => kind === 'file');
+  const files = picturesAmong(data.files);
+  const entry = items.map((item) => item.webkitGetAsEntry?.()).find((one) => one?.isDirectory);
+  const handles = entry ? items.map((item) => item.getAsFileSystemHandle?.()) : [];
+  const handle = (await Promise.all(handles)).find((one) => one?.kind === 'directory');
+  if (handle) openHandle(/** @type {FileSystemDirectoryHandle} */ (handle));
+  else if (entry) open(ofEntry(/** @type {FileSystemDirectoryEntry} */ (entry)));
+  else if (files.length > 0) askLikeFiles(files);
+});
+addEventListener('paste', (event) => {
+  const files = picturesAmong(event.clipboardData?.files ?? []);
+  if (files.length === 0) return;
+  event.preventDefault();
+  askLikeFiles(files);
+});
+
+$.query.addEventListener('input', later);
+$.query.addEventListener('keydown', (event) => {
+  if (event.key === 'Enter') search();
+});
+$.byPicture.addEventListener('change', () => {
+  const files = picturesAmong($.byPicture.files ?? []);
+  $.byPicture.value = '';
+  if (files.length > 0) askLikeFiles(files);
+});
+$.cut.addEventListener('input', () => {
+  cuts[scaleOf()] = toValue($.cut.valueAsNumber);
+  showGrid();
+  showAnswer();
+});
+for (const control of [$.measure, $.sort]) {
+  control.addEventListener('change', () => {
+    showGrid();
+    if (answer) showAnswer();
+  });
+}
+$.like.addEventListener('click', () => askLike([...grid.selected]));
+$.csv.addEventListener('click', () => download('pictures.csv', 'text/csv', csv([['image', 'score', 'cosine'], ...chosen().map(({ id, score, cosine }) => [id, score, cosine])])));
+$.json.addEventListener('click', () => download('pictures.json', 'application/json', `${JSON.stringify({ model: model.id, query: $.query.value.trim(), pictures: chosen() }, null, 2)}\n`));
+$.zip.addEventListener('click', saveCopies);
+$.none.addEventListener('click', () => grid.selectNone());
+$.model.addEventListener('change', () => load($.model.value));
+
+// ---- Start --------------------------------------------------------------------------------------------------------
+
+const groups = new Map([...new Set(MODELS.map(({ family }) => family))].map((family) => [family, document.createElement('optgroup')]));
+$.model.append(...groups.values());
+for (const { family, title, id } of MODELS) groups.get(family)?.append(new Option(title, id));
+const label = document.createElement('span');
+label.className = 'hint';
+$.examples.append(label, ...EXAMPLES.map((text) => {
+  const button = Object.assign(document.createElement('button'), { type: 'button', className: 'button small', textContent: text });
+  button.addEventListener('click', () => {
+    $.query.value = text;
+    terms.length = 0;
+    showTerms();
+    search();
+  });
+  return button;
+}));
+
+/** All that the page's language has a part in. */
+function tell() {
+  for (const [family, group] of groups) group.label = texts.fromHub(family);
+  for (const option of $.model.options) {
+    const found = MODELS.find(({ id }) => id === option.value);
+    if (found) option.textContent = `${found.title} · ${bytes(downloadOf(found))}`;
+  }
+  label.textContent = texts.search.examples;
+}
+
+onLanguage(() => {
+  tell();
+  showSource();
+  showTerms();
+  showSelection();
+  showGrid();
+  say(said.state, said.message, said.way);
+});
+tell();
+showGrid();
+keepPage();
+if (named) $.model.prepend(new Option(named.dataset.title ?? named.content, 'site', true, true));
+load(model.id);
