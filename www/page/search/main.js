@@ -2,6 +2,7 @@
 
 import '../policy.js';
 import { FITS, fits } from '../../lib/client/scores.js';
+import { RELAXED } from '../../lib/worker/backend.js';
 import { mayHoldPictures, picturesAmong } from '../../lib/client/transfer.js';
 import { MODELS, bestFor, downloadOf, lookAtDevice } from '../catalogue.js';
 import { csv, download } from '../export.js';
@@ -173,6 +174,8 @@ async function open(place, { again = false } = {}) {
     const index = await SiglipIndex.open(classifier, { name: place.name, memory: Boolean(place.builtIn), again });
     if (now.place !== place || model.classifier !== classifier) return void index.close();
     now.index = index;
+    // An index searches on the CPU, on one thread.
+    keepModule(`siglip_web_cpu${RELAXED ? '_relaxed' : ''}_bg.wasm`);
     index.onchange = () => refresh();
     await add(index, place);
   } catch (error) {
