@@ -254,6 +254,19 @@ describe('searching a folder', () => {
     await button(page, 'Open “Garden” again').click();
     await says(page, /^2 pictures\. /);
     await option(page, 'Garden/another.png').waitFor();
+
+    // Its index is another model's now.
+    await page.evaluate(async () => {
+      const [{ SiglipIndex }, { SiglipError }] = await Promise.all([import('./lib/siglip-index.js'), import('./lib/siglip-web.js')]);
+      const { open, list } = SiglipIndex;
+      SiglipIndex.list = async () => (await list.call(SiglipIndex)).map((one) => ({ ...one, model: 'a larger one' }));
+      SiglipIndex.open = (classifier, options) => (options.again ? open.call(SiglipIndex, classifier, options) : Promise.reject(new SiglipError('bad-input', 'It was made by another model.')));
+    });
+    await page.evaluate(async () => { const root = await navigator.storage.getDirectory(); window.showDirectoryPicker = () => root.getDirectoryHandle('Garden'); });
+    await button(page, 'Choose a folder…').click();
+    await says(page, /looked at with another model, a larger one \(f32\)\. To search with this one/);
+    await button(page, 'Look at them again with this one').click();
+    await says(page, /^2 pictures\. /);
   });
 
   visit('by dropping it; a dropped picture finds more like it', async (page) => {

@@ -31,7 +31,7 @@ const SMALL = 240;
 /** Milliseconds after a key. */
 const PAUSE = 150;
 /** The cut that a search begins with: for words where a label fits (the small demo model takes too much for half right), for pictures a likeness, of the best a part. */
-const CUTS = { words: FITS, pictures: 0.75, best: 0.5 };
+const CUTS = { words: FITS, pictures: 0.6, best: 0.5 };
 const DEMO_CUT = 0.5;
 
 // A site made by `./build.sh site --model` names its own model in the page's head.
@@ -180,8 +180,15 @@ async function open(place, { again = false } = {}) {
     await add(index, place);
   } catch (error) {
     if (now.place !== place) return;
-    if (/** @type {any} */ (error).code === 'bad-input') say('error', () => texts.search.otherModel(placeName()), { text: () => texts.search.indexAgain, go: () => open(place, { again: true }) });
-    else say('error', () => texts.search.failed(reason(error)), { text: () => texts.tryAgain, go: () => open(place) });
+    if (/** @type {any} */ (error).code === 'bad-input') {
+      const { SiglipIndex } = await import('../../lib/siglip-index.js');
+      const before = (await SiglipIndex.list().catch(() => [])).find(({ name }) => name === place.name);
+      if (now.place !== place) return;
+      const made = before ? `${before.model} (${before.dtype})` : '';
+      say('error', () => texts.search.otherModel(placeName(), made), { text: () => texts.search.indexAgain, go: () => open(place, { again: true }) });
+    } else {
+      say('error', () => texts.search.failed(reason(error)), { text: () => texts.tryAgain, go: () => open(place) });
+    }
   }
 }
 

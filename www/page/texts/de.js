@@ -146,7 +146,7 @@ export const GERMAN = {
     tooMuch: 'Für ein Zip ist das zu viel: höchstens 4 GB und 65 535 Bilder. Bitte weniger auswählen.',
     gone: (name) => `${quote(name)} lässt sich nicht mehr lesen. Den Ordner noch einmal öffnen.`,
     refused: (name) => `Der Browser lässt diese Seite nicht in ${quote(name)} sehen. Noch einmal versuchen und zustimmen, oder einen anderen Ordner auswählen.`,
-    otherModel: (name) => `Die Bilder in ${name} wurden mit einem anderen Modell betrachtet.`,
+    otherModel: (name, model) => `Die Bilder in ${name} wurden mit einem anderen Modell betrachtet${model && `, mit ${model}`}. Um mit diesem zu suchen, müssen sie noch einmal betrachtet werden.`,
     indexAgain: 'Mit diesem noch einmal betrachten',
     failed: (why) => `Das hat nicht geklappt. ${why}`,
   },

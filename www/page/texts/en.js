@@ -163,7 +163,7 @@ export const ENGLISH = {
     tooMuch: 'That is too much for a zip, which holds 4 GB and 65,535 pictures at most. Select fewer.',
     gone: (/** @type {string} */ name) => `${quote(name)} can’t be read any more. Open the folder again.`,
     refused: (/** @type {string} */ name) => `The browser did not let this page look into ${quote(name)}. Try again and allow it, or choose another folder.`,
-    otherModel: (/** @type {string} */ name) => `The pictures in ${name} were looked at with another model.`,
+    otherModel: (/** @type {string} */ name, /** @type {string} */ model) => `The pictures in ${name} were looked at with another model${model && `, ${model}`}. To search with this one, they have to be looked at again.`,
     indexAgain: 'Look at them again with this one',
     failed: (/** @type {string} */ why) => `That did not work. ${why}`,
   },
