@@ -127,6 +127,42 @@ for (const engine of ["an engine that fails on command", "the real engine"]) {
       await page.close();
     });
 
+    test("whatever the picture is given as, it is shown", async () => {
+      const page = await open('<siglip-classifier labels="a cat"></siglip-classifier>', { policy: null });
+      const shown = await page.evaluate(async (bytes) => {
+        const tag = document.querySelector("siglip-classifier");
+        const image = tag.shadowRoot.querySelector("img");
+        const file = new Blob([Uint8Array.from(bytes)], { type: "image/png" });
+        const canvas = new OffscreenCanvas(30, 20);
+        canvas.getContext("2d").fillRect(0, 0, 30, 20);
+        const video = Object.assign(document.createElement("video"), { muted: true });
+        const source = document.createElement("canvas");
+        [source.width, source.height] = [30, 20];
+        const context = source.getContext("2d");
+        video.srcObject = source.captureStream();
+        const ready = new Promise((resolve) => video.addEventListener("loadeddata", resolve, { once: true }));
+        const paint = setInterval(() => context.fillRect(0, 0, 30, 20), 20);
+        await Promise.all([video.play(), ready]);
+        clearInterval(paint);
+        const sizes = {};
+        for (const [name, one] of Object.entries({ file, bytes: Uint8Array.from(bytes), URL: new URL(URL.createObjectURL(file)), Response: new Response(file), canvas, video })) {
+          const loaded = new Promise((resolve, reject) => {
+            image.addEventListener("load", resolve, { once: true });
+            image.addEventListener("error", () => reject(new Error(name)), { once: true });
+          });
+          const result = new Promise((resolve) => tag.addEventListener("siglip-result", (event) => resolve(event.detail), { once: true }));
+          tag.image = one;
+          await loaded;
+          sizes[name] = [image.naturalWidth, image.naturalHeight, image.hidden, (await result).length];
+        }
+        return sizes;
+      }, [...picture.buffer]);
+      const [width, height] = [picture.buffer.readUInt32BE(16), picture.buffer.readUInt32BE(20)];
+      const file = [width, height, false, 1];
+      assert.deepEqual(shown, { file, bytes: file, URL: file, Response: file, canvas: [30, 20, false, 1], video: [30, 20, false, 1] });
+      await page.close();
+    });
+
     test("labels are a string, an array or null, properties may come before the definition, and every text can be replaced", async () => {
       const page = await open("<siglip-classifier labels='a cat; a dog'></siglip-classifier>");
       const told = await page.evaluate(async (texts) => {

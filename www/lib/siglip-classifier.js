@@ -495,7 +495,7 @@ export class SiglipClassifierElement extends Base {
     preview.alt = image.name ? fill(this.#texts.named, { name: image.name }) : this.#texts.picture;
     let address = "";
     try {
-      if (typeof image === "string") address = image;
+      if (typeof image === "string" || image instanceof URL) address = String(image);
       else if (image instanceof HTMLImageElement) address = image.currentSrc || image.src;
       else this.#preview = address = URL.createObjectURL(await previewOf(image));
     } catch {
@@ -516,7 +516,10 @@ export class SiglipClassifierElement extends Base {
 function previewOf(image) {
   if (image instanceof Blob) return image;
   if (image instanceof ArrayBuffer || ArrayBuffer.isView(image)) return new Blob([/** @type {ArrayBuffer} */ (image)]);
-  const [width, height] = [image.displayWidth ?? image.width, image.displayHeight ?? image.height];
+  // The classifier reads it too, with other labels perhaps more than once.
+  if (image instanceof Response) return image.clone().blob();
+  const width = image.displayWidth ?? image.videoWidth ?? image.width;
+  const height = image.displayHeight ?? image.videoHeight ?? image.height;
   const canvas = new OffscreenCanvas(width, height);
   const context = /** @type {OffscreenCanvasRenderingContext2D} */ (canvas.getContext("2d"));
   if (image instanceof ImageData) context.putImageData(image, 0, 0);
