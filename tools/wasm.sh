@@ -70,6 +70,8 @@ with_settings() {
   # Instructions in the order of the source: the matrix products are written so that what they hold fits a browser's vector
   # registers, and the compiler, which thinks there is any number of them, would move loads ahead.
   local work=$target/modules/$name flags=(-C llvm-args=-pre-RA-sched=source) opt=("${wasm_opt[@]}")
+  # Its arithmetic is the GPU's.
+  if [[ $features == webgpu ]]; then opt[0]=-Os; fi
   shift $(($# < 3 ? $# : 3))
   for extra; do
     opt+=("--enable-$extra")
