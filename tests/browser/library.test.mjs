@@ -622,6 +622,44 @@ describe("the library over the real engine", { timeout: 1_200_000 }, () => {
     await plain.close();
   });
 
+  test("weights whose sums overflow are a bad model, with and without relaxed SIMD, and never an answer", async () => {
+    const plain = await site.page();
+    await plain.evaluate(() => { WebAssembly.validate = () => false; });
+    await importLibrary(plain, site.library);
+    for (const [one, worker] of [[page, true], [plain, false]]) {
+      const outcomes = await one.evaluate(async ([worker, names]) => {
+        const fetched = await Promise.all(names.map(async (name) => [name, new Uint8Array(await (await fetch(`/tiny/${name}`)).arrayBuffer())]));
+        const weights = Object.fromEntries(fetched)["model.safetensors"];
+        const length = Number(new DataView(weights.buffer).getBigUint64(0, true));
+        const header = Object.entries(JSON.parse(new TextDecoder().decode(weights.subarray(8, 8 + length))));
+        const outcomes = [];
+        for (const part of ["vision_model.embeddings.patch_embedding.weight", "vision_model.encoder.layers.0.self_attn.q_proj.weight", "vision_model.encoder.layers.0.mlp.fc1.weight",
+          "vision_model.head.attention.in_proj_weight", "vision_model.post_layernorm.weight", "text_model.encoder.layers.0.self_attn.v_proj.weight", "text_model.encoder.layers.0.mlp.fc2.weight", "text_model.head.weight"]) {
+          const [start, end] = header.find(([name]) => name === part)[1].data_offsets.map((offset) => 8 + length + offset);
+          const bytes = weights.slice();
+          const numbers = new DataView(bytes.buffer, start, end - start);
+          // 1.7e38, with the sign that it had.
+          for (let at = 0; at < end - start; at += 4) numbers.setFloat32(at, numbers.getUint8(at + 3) & 0x80 ? -1.7e38 : 1.7e38, true);
+          const files = fetched.map(([name, content]) => new File([name === "model.safetensors" ? bytes : content], name));
+          // In q8 these two are held in f16, where larger numbers are cut.
+          for (const dtype of /patch_embedding|q_proj/.test(part) ? ["f32"] : ["f32", "q8"]) {
+            outcomes.push({ part, dtype, ...(await outcome(async () => {
+              const classifier = await SiglipClassifier.load(files, { worker, backend: "cpu", dtype });
+              try {
+                return await classifier.classify("/picture.png", ["a cat"]);
+              } finally {
+                await classifier.dispose();
+              }
+            })) });
+          }
+        }
+        return outcomes;
+      }, [worker, MODEL_FILES]);
+      for (const one of outcomes) assert.equal(one.code, "bad-model", JSON.stringify(one));
+    }
+    await plain.close();
+  });
+
   test("a page of another site imports the library and classifies in a worker", async () => {
     const away = await importLibrary(await site.page("/blank.html", { origin: site.other }), site.library);
     const { value } = await away.evaluate(([model, picture, labels]) => outcome(async () => {

@@ -147,24 +147,34 @@ pub fn gelu_tanh_slope(x: Lanes) -> Lanes {
     multiply(s, multiply_add(multiply(x, subtract(one, s)), slope, one))
 }
 
-/// Replaces scores by `exp(scale · (score − largest))`; the sum of these.
+/// Replaces scores by `exp(scale · (score − largest))`; the sum of these, which is NaN if a score is not finite: the exponentials then
+/// look like any others.
 #[cfg(any(target_family = "wasm", test, feature = "train"))]
 #[inline(always)]
 pub fn exponentials(scores: &mut [f32], scale: f32) -> f32 {
     let whole = scores.len() / WIDTH * WIDTH;
-    let largest = (0..whole)
+    // Nothing times infinity is NaN.
+    let (zero, least) = (splat(0.0), splat(f32::NEG_INFINITY));
+    let (largest, nothing) = (0..whole)
         .step_by(WIDTH)
-        .fold(splat(f32::NEG_INFINITY), |largest, i| {
-            greater(largest, load(scores, i))
+        .map(|i| load(scores, i))
+        .fold((least, zero), |(largest, nothing), score| {
+            (greater(largest, score), multiply_add(score, zero, nothing))
+        });
+    let rest = &scores[whole..];
+    let nothing = rest
+        .iter()
+        .fold(to_array(nothing).iter().sum(), |nothing: f32, score| {
+            nothing + score * 0.0
         });
     // `f32::max` would be a call.
     let largest = (to_array(largest).iter())
-        .chain(&scores[whole..])
+        .chain(rest)
         .fold(f32::NEG_INFINITY, |a, b| if *b > a { *b } else { a });
     map(scores, |score| {
         exp(multiply(subtract(score, splat(largest)), splat(scale)))
     });
-    sum(scores)
+    sum(scores) + nothing
 }
 
 /// `(x − mean) / √(variance + epsilon) · gamma + beta`
@@ -225,6 +235,23 @@ mod tests {
         let mut values = [x];
         map(&mut values, f);
         values[0]
+    }
+
+    #[test]
+    fn exponentials_of_scores_that_are_not_finite_have_no_sum() {
+        for count in 1..=9 {
+            for at in 0..count {
+                for score in [f32::INFINITY, f32::NEG_INFINITY, f32::NAN] {
+                    let mut scores = vec![1.0; count];
+                    assert!((exponentials(&mut scores.clone(), 0.1) - count as f32).abs() < 1e-5);
+                    scores[at] = score;
+                    assert!(
+                        exponentials(&mut scores, 0.1).is_nan(),
+                        "{score} at {at} of {count}"
+                    );
+                }
+            }
+        }
     }
 
     #[test]

@@ -102,10 +102,16 @@ impl DotProduct for Halves {
 }
 
 /// Four products a word. The bytes of a weight count as −128…127 where `SIGNED`, as 0…255 elsewhere.
-#[cfg(any(test, target_feature = "relaxed-simd"))]
+#[cfg(any(
+    all(test, not(target_family = "wasm")),
+    target_feature = "relaxed-simd"
+))]
 pub struct Bytes<const SIGNED: bool>;
 
-#[cfg(any(test, target_feature = "relaxed-simd"))]
+#[cfg(any(
+    all(test, not(target_family = "wasm")),
+    target_feature = "relaxed-simd"
+))]
 impl<const SIGNED: bool> DotProduct for Bytes<SIGNED> {
     const PER_WORD: usize = 4;
     const LARGEST: f32 = 127.0;
@@ -525,7 +531,8 @@ fn tile<W: DotProduct, const R: usize>(
     }
 }
 
-#[cfg(test)]
+// Each instruction of the browsers is stood in for: native.
+#[cfg(all(test, not(target_family = "wasm")))]
 mod tests {
     use super::*;
     use crate::kernels::PackedMatrix;
