@@ -9,7 +9,7 @@ import { $ } from './elements.js';
  * @property {() => void} changed the selection is another
  * @property {(id: string) => void} like more like this one is wanted
  */
-/** @typedef {{node: HTMLElement, canvas: HTMLCanvasElement, called: HTMLElement, score: HTMLElement}} Tile */
+/** `state`: what it was last drawn as. @typedef {{node: HTMLElement, canvas: HTMLCanvasElement, called: HTMLElement, score: HTMLElement, state: string}} Tile */
 
 /** Pixels: the least side of a tile, between tiles, below a tile for its line, and what is made beyond the edges of the window. */
 const SIDE = 136;
@@ -178,6 +178,10 @@ export class Grid {
       const tile = this.#tiles.get(item.id) ?? this.#make(item.id);
       const { node, called, score } = tile;
       tiles.set(item.id, tile);
+      if (!('ready' in tile.canvas.dataset)) this.#wanted.add(item.id);
+      const state = [at, this.#items.length, this.#columns, this.#side, item.score, at === this.#active, this.selected.has(item.id)].join();
+      if (tile.state === state) return node; // most of them, while one scrolls
+      tile.state = state;
       node.id = `tile-${at}`;
       node.toggleAttribute('data-active', at === this.#active);
       node.setAttribute('aria-selected', String(this.selected.has(item.id)));
@@ -190,12 +194,15 @@ export class Grid {
       called.textContent = item.id.slice(item.id.lastIndexOf('/') + 1);
       node.title = item.id;
       score.textContent = item.score ?? '';
-      if (!('ready' in tile.canvas.dataset)) this.#wanted.add(item.id);
       return node;
     });
+    for (const [id, { node }] of this.#tiles) if (!tiles.has(id)) node.remove();
     this.#tiles = tiles;
-    const now = $.grid.children;
-    if (nodes.length !== now.length || nodes.some((node, i) => node !== now[i])) $.grid.replaceChildren(...nodes);
+    let next = $.grid.firstElementChild;
+    for (const node of nodes) {
+      if (node === next) next = next.nextElementSibling;
+      else $.grid.insertBefore(node, next);
+    }
     if (nodes.length > 0) $.grid.setAttribute('aria-activedescendant', `tile-${this.#active}`);
     else $.grid.removeAttribute('aria-activedescendant');
     this.#read();
@@ -213,7 +220,7 @@ export class Grid {
     [line.className, called.className, score.className] = ['line', 'called', 'score'];
     line.append(called, ' ', score);
     node.append(canvas, line);
-    const tile = { node, canvas, called, score };
+    const tile = { node, canvas, called, score, state: '' };
     const known = this.#bitmaps.get(id);
     if (known) paint(canvas, known);
     return tile;
