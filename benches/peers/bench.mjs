@@ -275,7 +275,7 @@ async function search() {
     `A folder of ${files} files with a model that costs nothing: the first time ${(first / 1000).toFixed(1)} s, unchanged ${both(again)} ms.`);
 }
 
-const sections = { f32: () => towers("f32"), q8: () => towers("q8"), threads, labels, sizes, webgpu };
+const sections = { f32: () => towers("f32"), q8: () => towers("q8"), threads, labels, sizes, webgpu, search };
 console.log(`${os.cpus()[0].model.trim()}, ${os.cpus().length} cores, one thread each; load average ${os.loadavg()[0].toFixed(1)}.`);
 try {
   for (const name of options.sections.split(",")) {

@@ -149,7 +149,7 @@ pub fn sound_lines(log: &[u8]) -> Vec<u32> {
     for line in log.split_inclusive(|byte| *byte == b'\n') {
         let whole = line.strip_suffix(b"\n");
         if let Some((sum, text)) = whole.and_then(|line| line.split_at_checked(LINE_SUM + 1))
-            && sum == format!("{} ", line_sum(text)).as_bytes()
+            && number(sum) == Some(checksum(text))
         {
             let begin = from + LINE_SUM + 1;
             places.extend([begin as u32, (begin + text.len()) as u32]);
@@ -157,6 +157,21 @@ pub fn sound_lines(log: &[u8]) -> Vec<u32> {
         from += line.len();
     }
     places
+}
+
+/// What hexadecimal digits and a space say.
+fn number(sum: &[u8]) -> Option<u64> {
+    let (space, digits) = sum.split_last()?;
+    let digit = |digit: &u8| match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        _ => None,
+    };
+    let mut digits = digits.iter();
+    let number = digits.try_fold(0, |number, next| {
+        Some(number << 4 | u64::from(digit(next)?))
+    })?;
+    (*space == b' ').then_some(number)
 }
 
 /// Digits of a line's checksum.

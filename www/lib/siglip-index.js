@@ -269,6 +269,7 @@ export class SiglipIndex {
     this.#gate.open();
     await this.#last.catch(() => {});
     this.#channel?.close();
+    await this.#keeper.ask("end").catch(() => {});
     this.#keeper.close(closed());
   }
 

@@ -47,6 +47,8 @@ export class Memory {
   async hold() {}
 
   leave() {}
+
+  end() {}
 }
 
 /** One file, read and written through a handle where there is one. */
@@ -74,13 +76,18 @@ class Opened {
     return this.#access ? this.#access.getSize() : (await this.handle.getFile()).size;
   }
 
-  /** Reads what there is from `at` on. @param {() => Uint8Array} into where to: asked for when it is read, as memory may move @param {number} at */
-  async read(into, at) {
-    if (this.#access) return this.#access.read(into(), { at });
-    const { byteLength } = into();
-    const bytes = new Uint8Array(await (await this.handle.getFile()).slice(at, at + byteLength).arrayBuffer());
-    into().set(bytes);
-    return bytes.length;
+  /**
+   * What reads from `at` on what there is, and gives how many bytes. `into` is where to: asked for when it is read, as memory may move.
+   * @returns {Promise<(into: () => Uint8Array, at: number) => number | Promise<number>>}
+   */
+  async reader() {
+    if (this.#access) return (into, at) => this.#access.read(into(), { at });
+    const file = await this.handle.getFile();
+    return async (into, at) => {
+      const bytes = new Uint8Array(await file.slice(at, at + into().byteLength).arrayBuffer());
+      into().set(bytes);
+      return bytes.length;
+    };
   }
 
   /** @param {Uint8Array} bytes @param {number} at */
@@ -128,7 +135,10 @@ export class Files {
   static async open(folder, size, stride) {
     const names = /** @type {const} */ (["vectors", "rows", "log-0", "log-1"]);
     const opened = await Promise.all(names.map(async (name) => [name, new Opened(await folder.getFileHandle(name, { create: true }))]));
-    return new Files(Object.fromEntries(opened), size, stride);
+    const files = new Files(Object.fromEntries(opened), size, stride);
+    // Reading through a handle is many times quicker. Where a browser lets only one have it, that is whoever writes.
+    if ("mode" in /** @type {any} */ (globalThis).FileSystemSyncAccessHandle.prototype) await files.hold();
+    return files;
   }
 
   /** Before writing: opens the files where they aren't. The caller has the index's lock. */
@@ -139,6 +149,11 @@ export class Files {
   /** Lets others in. */
   leave() {
     if (this.#shared) return;
+    for (const file of Object.values(this.#files)) file.leave();
+  }
+
+  /** Closes the files. */
+  end() {
     for (const file of Object.values(this.#files)) file.leave();
   }
 
@@ -192,17 +207,18 @@ export class Files {
     return Math.floor((await this.#files.rows.size()) / this.stride);
   }
 
-  /** Reads rows of 8 bits into the module's memory. @param {number} row the first @param {() => Uint8Array} into */
-  async readRows(row, into) {
-    const got = await this.#files.rows.read(into, row * this.stride);
-    into().fill(0, got);
+  /** Reads rows of 8 bits into the module's memory. @param {{row: number, into: () => Uint8Array}[]} parts `row`: the first of each */
+  async readRows(parts) {
+    const read = await this.#files.rows.reader();
+    for (const { row, into } of parts) into().fill(0, await read(into, row * this.stride));
   }
 
   /** @param {number[] | Uint32Array} rows @returns {Promise<Float32Array>} */
   async read(rows) {
     const all = this.#overlay ? await this.#overlay.read(rows) : new Float32Array(rows.length * this.size);
     const bytes = 4 * this.size;
-    /** @type {Promise<unknown>[]} */
+    const read = await this.#files.vectors.reader();
+    /** @type {(number | Promise<number>)[]} */
     const reads = [];
     for (let i = 0; i < rows.length;) {
       const first = /** @type {number} */ (rows[i]);
@@ -211,7 +227,7 @@ export class Files {
       while (!this.#overlay && i + count < rows.length && rows[i + count] === first + count) count += 1;
       if (!this.#overlay?.vectors.has(first)) {
         const into = new Uint8Array(all.buffer, i * bytes, count * bytes);
-        reads.push(this.#files.vectors.read(() => into, first * bytes));
+        reads.push(read(() => into, first * bytes));
       }
       i += count;
     }
@@ -281,7 +297,7 @@ const encoder = new TextEncoder();
 /** @param {Opened} file @param {number} at @param {number} length */
 async function part(file, at, length) {
   const bytes = new Uint8Array(length);
-  return bytes.subarray(0, await file.read(() => bytes, at));
+  return bytes.subarray(0, await (await file.reader())(() => bytes, at));
 }
 
 /** @param {string} id @param {boolean} create @returns {Promise<FileSystemDirectoryHandle>} */

@@ -107,6 +107,11 @@ export class Keeper {
     this.#disk.leave();
   }
 
+  /** Closes the files: then others may remove them. */
+  end() {
+    this.#disk.end();
+  }
+
   /** What others wrote is read. @returns {Promise<boolean>} whether there was anything */
   async refresh() {
     if (!(this.#disk instanceof Files)) return false;
@@ -191,10 +196,12 @@ export class Keeper {
     const { chunk } = this.#search;
     if (all) {
       const count = Math.min(await disk.count(), this.#ids.length);
-      for (let row = 0; row < count; row += chunk) await disk.readRows(row, () => this.#view(row, Math.min(chunk, count - row)));
+      const parts = [];
+      for (let row = 0; row < count; row += chunk) parts.push({ row, into: () => this.#view(row, Math.min(chunk, count - row)) });
+      await disk.readRows(parts);
       for (const row of this.#free) this.#search.freeRow(row);
     } else {
-      for (const { row } of places) await disk.readRows(row, () => this.#view(row, 1));
+      await disk.readRows(places.map(({ row }) => ({ row, into: () => this.#view(row, 1) })));
     }
     if (places.length === 0) return;
     const first = places.reduce((least, { row }) => Math.min(least, row), Infinity);
