@@ -345,7 +345,7 @@ async function search({ quietly = false } = {}) {
   }
 }
 
-// The range is of tenths of a percent to all for probabilities, which differ by powers of ten; even for the rest.
+// Probabilities differ by powers of ten, and the range has them from a hundredth of a percent up; the rest is even.
 const LOW = -4;
 const scaleOf = () => ($.measure.value === 'best' ? 'best' : answer?.kind ?? 'words');
 const toValue = (/** @type {number} */ place) => (scaleOf() === 'words' ? 10 ** (LOW * (1 - place / 100)) : place / 100);
