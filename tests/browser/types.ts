@@ -13,6 +13,8 @@ import type {
   ProgressEvent,
   SiglipErrorCode,
 } from "../../www/lib/siglip-web.js";
+import { SiglipIndex } from "../../www/lib/siglip-index.js";
+import type { Added, Hit, IndexProgress, Query } from "../../www/lib/siglip-index.js";
 import type { SiglipClassifierElement } from "../../www/lib/siglip-classifier.js";
 
 declare const everyPicture: {
@@ -120,7 +122,29 @@ export function explain(error: unknown): SiglipErrorCode | undefined {
   }
 }
 
+export async function search(classifier: SiglipClassifier, dropped: DataTransfer, signal: AbortSignal): Promise<void> {
+  const index: SiglipIndex = await SiglipIndex.open(classifier, { name: "holidays", signal });
+  const told: IndexProgress[] = [];
+  for (const source of [directory, chosen, dropped, [everyPicture.file]]) {
+    const added: Added = await index.add(source, { onProgress: (event) => told.push(event), signal, gone: "keep" });
+    void added.unreadable[0]?.code;
+  }
+  await index.add([{ id: "a", image: () => fetch("a.jpg"), modified: 1, size: 2 }]);
+  const queries: Query[] = ["a car", everyPicture.file, { id: "a" }, ["a car", { text: "people", minus: true }], SiglipIndex.parse("a car -people")];
+  for (const query of queries) {
+    const hits: Hit[] = await index.search(query, { limit: 5, minScore: 0.1, template: "{}" });
+    void hits[0]?.score;
+  }
+  const file: Blob = await index.export();
+  const count: number = await index.import(file);
+  void count;
+}
+
 export function refused(classifier: SiglipClassifier): void {
+  // @ts-expect-error: made by open alone
+  void new SiglipIndex();
+  // @ts-expect-error: a picture to index has an id
+  void (async (index: SiglipIndex) => index.add([{ image: everyPicture.file }]));
   // @ts-expect-error: a bare string is no list of labels
   void classifier.classify("cat.jpg", "a cat");
   // @ts-expect-error: no such kind of score
