@@ -118,8 +118,10 @@ describe("an index of pictures", { timeout: 1_200_000 }, () => {
       for (const ask of asked) outcomes.push(await outcome(ask));
       await index.close();
       outcomes.push(await outcome(() => index.search("a")));
+      outcomes.push(await outcome(() => SiglipIndex.open({ embedImage() {}, info: { ...classifier.info, task: "image-classification" } })));
       return outcomes;
     });
+    assertError(outcomes.pop(), "unsupported", /no embeddings/);
     const closed = outcomes.pop();
     for (const each of outcomes) assertError(each, "bad-input");
     assertError(closed, "disposed");

@@ -190,7 +190,8 @@ export declare class SiglipIndex {
    * the browser refuses that, it stays in memory, and `info.keptReason` says why. Damaged records are found by their checksums, and only their pictures are embedded
    * again by the next `add`.
    *
-   * Rejects with code `"bad-input"` where there is an index of this name by another model and none by this one: the message says which; `again: true` begins anew.
+   * Rejects with code `"bad-input"` where there is an index of this name by another model and none by this one: the message says which; `again: true` begins anew. With
+   * `"unsupported"` for a model that was fine-tuned for labels of its own.
    * @param classifier the model that embeds pictures and queries. It isn't disposed of with the index
    */
   static open(classifier: SiglipClassifier, options?: OpenOptions): Promise<SiglipIndex>;

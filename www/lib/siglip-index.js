@@ -78,6 +78,7 @@ export class SiglipIndex {
   static async open(classifier, options = {}) {
     const { name = "pictures", memory = false, again = false, signal } = checkOptions(options, ["name", "memory", "again", "signal"]);
     if (typeof classifier?.embedImage !== "function" || !classifier.info) throw badInput(`The classifier is ${show(classifier)}; it must be what SiglipClassifier.load gave.`);
+    if (classifier.info.task === "image-classification") throw new SiglipError("unsupported", `${classifier.info.name} was fine-tuned for labels of its own and gives no embeddings, so it can't search. Load a SigLIP checkpoint with both towers.`);
     checkId("the index", name);
     checkWord("memory", memory, [true, false]);
     checkWord("again", again, [true, false]);
