@@ -45,6 +45,9 @@ struct Arguments {
     /// How weights are held: f32, f16, q8, q4, or auto, which takes what suits the size
     #[arg(long, value_parser = dtype_or_auto, default_value = "f32")]
     dtype: Auto,
+    /// Patches that a NaFlex model sees of a picture at most: 1 to 1024
+    #[arg(long, value_name = "N")]
+    max_patches: Option<usize>,
     /// Sentence with {} where the label goes; several are averaged
     #[arg(long = "template", default_values = [DEFAULT_TEMPLATE])]
     templates: Vec<String>,
@@ -104,10 +107,9 @@ impl Arguments {
 }
 
 fn run(arguments: &Arguments) -> Result<()> {
-    let options = match arguments.dtype {
-        Some(dtype) => LoadOptions::default().with_dtype(dtype),
-        None => LoadOptions::default(),
-    };
+    let mut options = LoadOptions::default();
+    options.dtype = arguments.dtype;
+    options.max_patches = arguments.max_patches;
     let mut classifier = Classifier::load_with(&arguments.model, arguments.backend, &options)?;
     let labels = arguments.labels();
     let options = arguments.options();

@@ -24,7 +24,7 @@ use common::{backend, bad_input, dtype, finish, print};
 use rayon::prelude::*;
 use serde_json::json;
 use siglip_web::classifier::DEFAULT_TEMPLATE;
-use siglip_web::preprocess::{self, Image};
+use siglip_web::preprocess::{self, Image, Input};
 use siglip_web::search::{Entry, Index, Question, checksum};
 use siglip_web::{Backend, Classifier, Code, Dtype, Error, LoadOptions, Picture, Result};
 
@@ -196,7 +196,7 @@ fn update(
         folder.display(),
         fresh.len()
     );
-    let (_, side) = classifier.checkpoint().preprocessor.size();
+    let input = classifier.checkpoint().preprocessor.input();
     let resample = classifier.checkpoint().preprocessor.resample();
     let (began, mut saved, mut done) = (Instant::now(), Instant::now(), 0);
     std::thread::scope(|scope| -> Result<()> {
@@ -208,8 +208,14 @@ fn update(
                 let images: Vec<Result<Image>> = batch
                     .par_iter()
                     .map(|(_, path)| {
-                        let side = side as u32;
-                        preprocess::decode(&read(path)?)?.resize_with(resample, side, side)
+                        let image = preprocess::decode(&read(path)?)?;
+                        match input {
+                            Input::Fixed { height, width } => {
+                                image.resize_with(resample, width as u32, height as u32)
+                            }
+                            // Its size decides on its patches.
+                            Input::Patches { .. } => Ok(image),
+                        }
                     })
                     .collect();
                 if sender.send((batch, images)).is_err() {
@@ -221,20 +227,22 @@ fn update(
             let mut readable = Vec::new();
             for ((entry, path), image) in batch.iter().zip(images) {
                 match image {
-                    Ok(image) => readable.push((entry, rgba(&image))),
+                    Ok(image) => {
+                        readable.push((entry, image.width(), image.height(), rgba(&image)))
+                    }
                     Err(error) => eprintln!("{}: {}", path.display(), error.message()),
                 }
             }
             let pictures: Vec<Picture> = readable
                 .iter()
-                .map(|(_, pixels)| Picture::Rgba {
-                    width: side as u32,
-                    height: side as u32,
+                .map(|(_, width, height, pixels)| Picture::Rgba {
+                    width: *width,
+                    height: *height,
                     pixels,
                 })
                 .collect();
             let embeddings = pollster::block_on(classifier.embed_images_async(&pictures, &()))?;
-            for ((entry, _), embedding) in readable.iter().zip(&embeddings) {
+            for ((entry, ..), embedding) in readable.iter().zip(&embeddings) {
                 index.insert((*entry).clone(), embedding);
             }
             done += batch.len();

@@ -1490,6 +1490,65 @@ fn a_classifier_whose_files_dont_fit_together_is_told_by_key_and_shapes() {
 }
 
 #[test]
+fn naflex_and_fixed_resolution_are_not_mixed() {
+    let put = |source: &mut Memory, from: &str, file: &str| {
+        let bytes = folder(from).files[file].clone();
+        source.files.insert(file.into(), bytes);
+    };
+    let changed = |name: &str, change: &dyn Fn(&mut serde_json::Value)| {
+        let mut source = folder(name);
+        let mut config = serde_json::from_slice(&source.files["config.json"]).unwrap();
+        change(&mut config);
+        source
+            .files
+            .insert("config.json".into(), config.to_string().into_bytes());
+        source
+    };
+    // The same sizes, and the other's way with pictures.
+    let mut fixed_weights = changed("tiny-f16", &|config| {
+        config["model_type"] = "siglip2".into();
+        config["architectures"] = serde_json::json!(["Siglip2Model"]);
+        config["vision_config"]["num_patches"] = 16.into();
+    });
+    put(&mut fixed_weights, "naflex", "preprocessor_config.json");
+    let word = "patch_embedding.weight has the shape [32, 3, 8, 8], config.json asks for [32, 192], as NaFlex has it";
+    fails(&fixed_weights, Code::BadModel, &[word]);
+    let mut naflex_weights = changed("naflex", &|config| {
+        config["model_type"] = "siglip".into();
+        config["architectures"] = serde_json::json!(["SiglipModel"]);
+        config["vision_config"]["image_size"] = 32.into();
+    });
+    put(&mut naflex_weights, "tiny-f16", "preprocessor_config.json");
+    let word = "patch_embedding.weight has the shape [32, 192], config.json asks for [32, 3, 8, 8]";
+    fails(&naflex_weights, Code::BadModel, &[word]);
+    for (name, other) in [("naflex", "tiny-f16"), ("tiny-f16", "naflex")] {
+        let mut source = folder(name);
+        put(&mut source, other, "preprocessor_config.json");
+        fails(
+            &source,
+            Code::BadModel,
+            &["preprocessor_config.json", "NaFlex"],
+        );
+    }
+    let odd = changed("naflex", &|config| {
+        config["vision_config"]["num_patches"] = 17.into()
+    });
+    fails(&odd, Code::Unsupported, &["num_patches is 17"]);
+}
+
+#[test]
+fn a_naflex_model_is_converted_as_it_would_be_loaded() {
+    let source = folder("naflex");
+    for dtype in [Dtype::F16, Dtype::Q8, Dtype::Q4] {
+        let expected = logits(&mut load_stored(&source, (), &held_as(dtype), &()).unwrap());
+        let direct = converted(&source, dtype, None, None);
+        let mut direct = load_stored(&direct, (), &LoadOptions::default(), &()).unwrap();
+        assert_eq!(logits(&mut direct), expected, "{dtype:?}");
+    }
+    pollster::block_on(calibrate(&source, true, &(), &mut |_, _| {})).unwrap();
+}
+
+#[test]
 fn rows_of_a_table_that_mlx_quantized_are_read_one_by_one() {
     const ROWS: usize = 300_000;
     let mut source = folder("mlx-8bit");

@@ -703,3 +703,113 @@ fn a_fine_tuned_classifier_takes_the_options_that_concern_it_and_refuses_words()
     assert_eq!(error.code(), Code::BadInput);
     assert!(error.message().contains("none of its own"), "{error}");
 }
+
+/// The logits of a golden's labels for a picture, in their order.
+fn logits_of(classifier: &mut Classifier, picture: &[u8], labels: &[String]) -> Vec<f32> {
+    let results = classifier
+        .classify(picture, labels, &ClassifyOptions::default())
+        .unwrap();
+    let logit = |label: &String| {
+        results
+            .iter()
+            .find(|result| result.label == *label)
+            .unwrap()
+            .logit
+    };
+    labels.iter().map(logit).collect()
+}
+
+#[test]
+fn pictures_of_every_shape_keep_it_in_naflex_as_in_transformers() {
+    let source = folder("naflex");
+    let golden: serde_json::Value = serde_json::from_slice(&source.files["classify.json"]).unwrap();
+    let texts =
+        |list: &serde_json::Value| -> Vec<String> { serde_json::from_value(list.clone()).unwrap() };
+    let (labels, pictures) = (texts(&golden["labels"]), texts(&golden["pictures"]));
+    let tensors =
+        safetensors::SafeTensors::deserialize(&source.files["goldens.safetensors"]).unwrap();
+    // Logits reach 46.
+    let held = [(Dtype::F32, 5e-4), (Dtype::F16, 0.5), (Dtype::Q8, 2.0)];
+    for ((device, _), (dtype, bound)) in devices()
+        .into_iter()
+        .flat_map(|device| held.map(|held| (device.clone(), held)))
+    {
+        for result in golden["results"].as_array().unwrap() {
+            let patches = result["patches"].as_u64().unwrap() as usize;
+            let options = LoadOptions::exact()
+                .with_dtype(dtype)
+                .with_max_patches(patches);
+            let mut classifier = load_as(&source, &device, &options).unwrap();
+            let expected: Vec<Vec<f32>> = serde_json::from_value(result["logits"].clone()).unwrap();
+            for (i, (name, expected)) in pictures.iter().zip(&expected).enumerate() {
+                let bytes = &source.files[name];
+                let preprocessor = &classifier.checkpoint().preprocessor;
+                let image = siglip_web::preprocess::decode(bytes).unwrap();
+                let (height, width) = preprocessor.size(&image);
+                assert_eq!(
+                    serde_json::json!([height / 8, width / 8]),
+                    result["shapes"][i],
+                    "{name}"
+                );
+                if let (20, Ok(pixels)) = (patches, tensors.tensor(&format!("pixel_values.{i}"))) {
+                    let ours = as_patches(&preprocessor.pixel_values(&image), [height, width]);
+                    let bits: Vec<u8> = ours.iter().flat_map(|value| value.to_le_bytes()).collect();
+                    assert_eq!(bits, pixels.data(), "{name}");
+                }
+                let got = logits_of(&mut classifier, bytes, &labels);
+                for (got, expected) in got.iter().zip(expected) {
+                    assert!(
+                        (got - expected).abs() < bound,
+                        "{name} {dtype:?}: {got}, transformers has {expected}"
+                    );
+                }
+                let templates = ClassifyOptions::default().templates;
+                let map = classifier.explain(bytes, &labels[0], &templates).unwrap();
+                assert_eq!([map.rows, map.columns], [height / 8, width / 8]);
+                assert!(
+                    map.values.len() == map.rows * map.columns
+                        && map.values.iter().all(|value| value.is_finite())
+                );
+            }
+            // All at once, and out of the cache.
+            let all: Vec<&[u8]> = pictures
+                .iter()
+                .map(|name| source.files[name].as_slice())
+                .collect();
+            let runs = classifier.runs();
+            let several = classifier
+                .classify_images(&all, &labels, &ClassifyOptions::default())
+                .unwrap();
+            assert_eq!((several.len(), classifier.runs()), (all.len(), runs));
+        }
+    }
+}
+
+/// `[3, height, width]` as rows of patches of 8 × 8, each pixel by pixel with its channels together.
+fn as_patches(pixels: &[f32], [height, width]: [usize; 2]) -> Vec<f32> {
+    let mut patches = Vec::with_capacity(pixels.len());
+    for patch in 0..height / 8 * (width / 8) {
+        let (top, left) = (patch / (width / 8) * 8, patch % (width / 8) * 8);
+        for pixel in 0..64 {
+            let at = (top + pixel / 8) * width + left + pixel % 8;
+            patches.extend([0, 1, 2].map(|channel| pixels[channel * height * width + at]));
+        }
+    }
+    patches
+}
+
+#[test]
+fn the_number_of_patches_is_for_naflex_and_has_bounds() {
+    let load = |source: &Memory, count| {
+        let options = LoadOptions::exact().with_max_patches(count);
+        load_as(source, &Device::flex(), &options).err().unwrap()
+    };
+    for (error, word) in [
+        (load(&folder("naflex"), 0), "maxPatches is 0"),
+        (load(&folder("naflex"), 1025), "1 to 1024"),
+        (load(&TINY.source(), 256), "leave it out"),
+    ] {
+        assert_eq!(error.code(), Code::BadInput);
+        assert!(error.message().contains(word), "{error}");
+    }
+}

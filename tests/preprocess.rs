@@ -9,7 +9,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
-use siglip_web::preprocess::{Image, MAX_PIXELS, Preprocessor, decode};
+use siglip_web::preprocess::{Image, Input, MAX_PIXELS, Preprocessor, decode};
 
 const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/preprocess");
 
@@ -356,7 +356,11 @@ fn every_level_is_rescaled_and_normalised_as_numpy_does() {
     let image = opaque(16, 16, &levels);
     for case in goldens().configs {
         let preprocessor = Preprocessor::from_json(case.config.to_string().as_bytes()).unwrap();
-        assert_eq!(preprocessor.size(), (16, 16));
+        let input = Input::Fixed {
+            height: 16,
+            width: 16,
+        };
+        assert_eq!(preprocessor.input(), input);
         let values = preprocessor.pixel_values(&image);
         let bits: Vec<u32> = values.into_iter().map(f32::to_bits).collect();
         assert_eq!(bits, case.bits.concat(), "{}", case.config);
@@ -365,7 +369,10 @@ fn every_level_is_rescaled_and_normalised_as_numpy_does() {
 
 #[test]
 fn the_configuration_has_the_processors_defaults() {
-    let size = |json: &str| Preprocessor::from_json(json.as_bytes()).unwrap().size();
+    let size = |json: &str| match Preprocessor::from_json(json.as_bytes()).unwrap().input() {
+        Input::Fixed { height, width } => (height, width),
+        other => panic!("{other:?}"),
+    };
     assert_eq!(size("{}"), (224, 224));
     assert_eq!(
         size(r#"{"size": null, "resample": null, "image_mean": null}"#),
@@ -406,8 +413,12 @@ fn configurations_that_cannot_be_followed_are_refused() {
         (r#"{"do_center_crop": true}"#, "unsupported"),
         (r#"{"do_pad": true}"#, "unsupported"),
         (
-            r#"{"image_processor_type": "Siglip2ImageProcessor"}"#,
-            "unsupported",
+            r#"{"image_processor_type": "Siglip2ImageProcessor", "max_num_patches": 0}"#,
+            "bad-model",
+        ),
+        (
+            r#"{"image_processor_type": "Siglip2ImageProcessor", "patch_size": "16"}"#,
+            "bad-model",
         ),
         (
             r#"{"image_processor_type": "CLIPImageProcessor"}"#,

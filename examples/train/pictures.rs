@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use rand::rngs::ChaCha8Rng;
 use rayon::prelude::*;
-use siglip_web::preprocess::{self, Preprocessor};
+use siglip_web::preprocess::{self, Input, Preprocessor};
 use siglip_web::{Code, Error, Result};
 
 use crate::augment::{Augmentation, Source};
@@ -121,7 +121,9 @@ impl<'a> Pictures<'a> {
             preprocess::decode(&bytes)
                 .map(|image| Kept::Pixels(self.preprocessor.pixel_values(&image)))
         } else {
-            let (height, width) = self.preprocessor.size();
+            let Input::Fixed { height, width } = self.preprocessor.input() else {
+                unreachable!("NaFlex isn't trained");
+            };
             Source::decode(&bytes, (DETAIL * height.max(width)) as u32).map(Kept::Source)
         };
         kept.map_err(|error| named(error.code(), &error.message()))

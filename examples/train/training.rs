@@ -18,7 +18,7 @@ use siglip_web::checkpoint::{Checkpoint, Folder, Source};
 use siglip_web::kernels::to_vec;
 use siglip_web::loss::sigmoid_loss;
 use siglip_web::model::{Siglip, SiglipConfig};
-use siglip_web::preprocess::Preprocessor;
+use siglip_web::preprocess::{Input, Preprocessor};
 use siglip_web::tokenizer::Tokenizer;
 use siglip_web::{Code, Error, LoadOptions, Result, device};
 
@@ -250,6 +250,16 @@ fn no_text_tower(model: &Path) -> Error {
     )
 }
 
+fn check_shape(config: &SiglipConfig) -> Result<()> {
+    match config.vision.naflex {
+        true => Err(Error::new(
+            Code::Unsupported,
+            "config.json: model_type is \"siglip2\" (NaFlex), which can't be trained; take a checkpoint of fixed resolution",
+        )),
+        false => Ok(()),
+    }
+}
+
 impl Start {
     fn load(options: &Options, device: &Device) -> Result<Self> {
         let folder = Folder::new(&options.model)?;
@@ -262,6 +272,7 @@ impl Start {
                 ..
             } = Checkpoint::load(&folder, &LoadOptions::exact(), device)?;
             let tokenizer = tokenizer.ok_or_else(|| no_text_tower(&options.model))?;
+            check_shape(&config)?;
             return Ok(Self {
                 config,
                 preprocessor,
@@ -282,14 +293,19 @@ impl Start {
         if config.classifier.is_some() {
             return Err(no_text_tower(&options.model));
         }
+        check_shape(&config)?;
         let preprocessor = Preprocessor::from_json(&required("preprocessor_config.json")?)?;
         let side = config.vision.image_size;
-        if preprocessor.size() != (side, side) {
+        let expected = Input::Fixed {
+            height: side,
+            width: side,
+        };
+        if preprocessor.input() != expected {
             return Err(Error::new(
                 Code::BadModel,
                 format!(
-                    "preprocessor_config.json makes pictures of {:?} pixels, config.json says {side}",
-                    preprocessor.size()
+                    "preprocessor_config.json makes {:?}, config.json says {expected:?}",
+                    preprocessor.input()
                 ),
             ));
         }

@@ -35,7 +35,7 @@ pub use write::{StoredDtype, write_file, write_safetensors};
 use crate::error::{Code, Error, Result};
 use crate::kernels::Dtype;
 use crate::model::{ParameterSpec, Siglip, SiglipConfig};
-use crate::preprocess::Preprocessor;
+use crate::preprocess::{Input, Preprocessor};
 use crate::tokenizer::{Cleaning, Tokenizer};
 use format::FixedLabels;
 use load::{Hints, Loaded, Manifest, Ports, Wish, load_weights, optional, parsed, required};
@@ -51,6 +51,9 @@ pub struct LoadOptions {
     /// Loads the token table whole. Otherwise, where the source reads any range and the table has 16 MiB or more, only the rows of the texts
     /// that are embedded are ever read, when they are needed first.
     pub whole_table: bool,
+    /// Patches that a picture has at most, in a NaFlex model: 1 to [`MAX_PATCHES`](crate::preprocess::MAX_PATCHES). None: as many as the
+    /// checkpoint says, which is 256.
+    pub max_patches: Option<usize>,
 }
 
 impl LoadOptions {
@@ -59,12 +62,19 @@ impl LoadOptions {
         Self {
             dtype: Some(Dtype::F32),
             whole_table: true,
+            max_patches: None,
         }
     }
 
     /// With weights held as `dtype`.
     pub fn with_dtype(mut self, dtype: Dtype) -> Self {
         self.dtype = Some(dtype);
+        self
+    }
+
+    /// With at most so many patches of a picture, in a NaFlex model.
+    pub fn with_max_patches(mut self, count: usize) -> Self {
+        self.max_patches = Some(count);
         self
     }
 
@@ -152,6 +162,10 @@ impl Checkpoint {
         .await?;
 
         let Described { config, fixed, .. } = &described;
+        let preprocessor = match options.max_patches {
+            Some(count) => described.preprocessor.clone().with_max_patches(count)?,
+            None => described.preprocessor.clone(),
+        };
         let specs = format::parameters(config, fixed.as_ref());
         let count = |spec: &ParameterSpec| spec.shape.iter().product::<usize>();
         let parameters = specs.iter().map(count).sum();
@@ -200,7 +214,7 @@ impl Checkpoint {
         Ok(Self {
             unused: std::mem::take(&mut loader.unused),
             config: described.config,
-            preprocessor: described.preprocessor,
+            preprocessor,
             tokenizer,
             model,
             rows,
@@ -236,13 +250,34 @@ impl Described {
             }
             described => described?,
         };
-        let side = described.config.vision.image_size;
-        let (height, width) = described.preprocessor.size();
-        if (height, width) != (side, side) {
-            return Err(Error::bad_model(format!(
-                "preprocessor_config.json makes pictures of {width} × {height} pixels, config.json says {side} × {side}: \
-                 the two files belong to different checkpoints"
-            )));
+        let vision = &described.config.vision;
+        let (side, patch) = (vision.image_size, vision.patch_size);
+        let differs = |made: String, says: String| {
+            Err(Error::bad_model(format!(
+                "preprocessor_config.json makes {made}, config.json says {says}: the two files belong to different checkpoints"
+            )))
+        };
+        let fixed = format!("{side} × {side}");
+        match (vision.naflex, described.preprocessor.input()) {
+            (false, Input::Fixed { height, width }) if (height, width) != (side, side) => {
+                return differs(format!("pictures of {width} × {height} pixels"), fixed);
+            }
+            (true, Input::Patches { size, .. }) if size != patch => {
+                return differs(
+                    format!("patches of {size} × {size} pixels"),
+                    format!("{patch} × {patch}"),
+                );
+            }
+            (true, Input::Fixed { height, width }) => {
+                return differs(
+                    format!("pictures of {width} × {height} pixels"),
+                    "\"siglip2\" (NaFlex), whose pictures keep their shape".into(),
+                );
+            }
+            (false, Input::Patches { .. }) => {
+                return differs("pictures that keep their shape (NaFlex)".into(), fixed);
+            }
+            _ => {}
         }
         pace.step().await?;
         Ok(described)
@@ -264,6 +299,7 @@ impl Described {
             hints: Hints {
                 quantized: format::is_quantized(&json)?,
                 open_clip: false,
+                naflex: config.vision.naflex,
                 published: config.published(),
             },
             config,
@@ -284,6 +320,7 @@ impl Described {
             hints: Hints {
                 quantized: false,
                 open_clip: true,
+                naflex: false,
                 published: config.published(),
             },
             config,

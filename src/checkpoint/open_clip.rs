@@ -302,7 +302,7 @@ mod tests {
     use crate::Code;
     use crate::kernels::Activation;
     use crate::model::{EncoderConfig, SiglipConfig};
-    use crate::preprocess::Preprocessor;
+    use crate::preprocess::{Input, Preprocessor};
 
     /// Are the sizes those of the classes that open_clip makes (`tests/reference/layouts.py`)?
     fn assert_encoder(name: &str, got: &EncoderConfig, expected: &Value) {
@@ -361,7 +361,14 @@ mod tests {
             }
             let side = vision.image_size;
             let preprocessor = Preprocessor::from_json(&preprocessor).unwrap();
-            assert_eq!(preprocessor.size(), (side, side), "{name}");
+            assert_eq!(
+                preprocessor.input(),
+                Input::Fixed {
+                    height: side,
+                    width: side
+                },
+                "{name}"
+            );
         }
     }
 }

@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use super::labels::check_templates;
-use super::{Classifier, Embedding, Picture, embedding, nobody_listens, unknown};
+use super::{Classifier, Embedding, Picture, Tokens, embedding, nobody_listens, unknown};
 use crate::checkpoint::Pace;
 use crate::error::Result;
 use crate::kernels::{Receipt, to_vec};
@@ -51,24 +51,27 @@ impl Classifier {
             .embed_words(&[label], templates, pace, &mut nobody_listens)
             .await?
             .remove(0);
-        let tokens = self.tokens(&picture, pace).await?;
+        let Tokens {
+            values: tokens,
+            grid,
+        } = self.tokens(&picture, pace).await?;
+        let places = grid[0] * grid[1];
         let vision = &self.checkpoint.model.vision;
         let Head::Pooling(head) = &vision.head else {
             unreachable!("returned above");
         };
         let size = self.config().vision.encoder.hidden_size;
-        let side = self.patches_of_a_side();
 
         let Pooled { query, key, value } = head.project(vision.post_layernorm.forward(tokens));
         let query = to_vec(query).await?;
         let (key, value) = (to_vec(key).await?, to_vec(value).await?);
         let attention = Attention::new(&query, &key, &value, head.heads);
         let mut attended = attention.without(&[]);
-        for place in 0..side * side {
-            attended.extend(attention.without(&neighbours(place, side)));
+        for place in 0..places {
+            attended.extend(attention.without(&neighbours(place, grid)));
         }
         pace.step().await?;
-        let shape = [1, 1 + side * side, size];
+        let shape = [1, 1 + places, size];
         let (attended, receipt) = Receipt::with_floats(attended, shape, &self.device);
         let results = head.finish(head.out_proj.forward(attended));
         let results = self.or_fault(receipt.read(results).await)?;
@@ -78,8 +81,8 @@ impl Classifier {
         });
         let logits = logits.collect::<Result<Vec<f32>>>()?;
         Ok(HeatMap {
-            rows: side,
-            columns: side,
+            rows: grid[0],
+            columns: grid[1],
             values: logits[1..].iter().map(|logit| logits[0] - logit).collect(),
         })
     }
@@ -96,7 +99,11 @@ impl Classifier {
         let labels = self.labels().unwrap_or_default();
         let row = labels.iter().position(|known| known == label);
         let (row, count) = (row.ok_or_else(|| unknown(label, labels))?, labels.len());
-        let tokens = self.tokens(&picture, pace).await?;
+        let Tokens {
+            values: tokens,
+            grid,
+        } = self.tokens(&picture, pace).await?;
+        let places = grid[0] * grid[1];
         let vision = &self.checkpoint.model.vision;
         let Head::Classifier(head) = &vision.head else {
             unreachable!("asked for above");
@@ -110,11 +117,10 @@ impl Classifier {
         let (logits, bias) = (self.or_fault(logits)?, self.or_fault(bias)?);
         let logits = logits.chunks_exact(count);
         let logits: Vec<f64> = logits.map(|logits| f64::from(logits[row])).collect();
-        let side = self.patches_of_a_side();
         let total: f64 = logits.iter().sum();
         let mean = total / logits.len() as f64;
         let lost = |place: usize| {
-            let masked = neighbours(place, side);
+            let masked = neighbours(place, grid);
             let left = logits.len() - masked.len();
             let rest = total - masked.iter().map(|patch| logits[*patch]).sum::<f64>();
             // Of nothing the layer makes its bias.
@@ -125,22 +131,18 @@ impl Classifier {
             (mean - without) as f32
         };
         Ok(HeatMap {
-            rows: side,
-            columns: side,
-            values: (0..side * side).map(lost).collect(),
+            rows: grid[0],
+            columns: grid[1],
+            values: (0..places).map(lost).collect(),
         })
-    }
-
-    fn patches_of_a_side(&self) -> usize {
-        self.config().vision.image_size / self.config().vision.patch_size
     }
 }
 
-/// A place of a square, and those around it.
-fn neighbours(place: usize, side: usize) -> Vec<usize> {
-    let columns = around(place % side, side);
-    let rows = around(place / side, side);
-    rows.flat_map(|row| columns.clone().map(move |column| row * side + column))
+/// A place of a grid, and those around it.
+fn neighbours(place: usize, [rows, columns]: [usize; 2]) -> Vec<usize> {
+    let across = around(place % columns, columns);
+    let down = around(place / columns, rows);
+    down.flat_map(|row| across.clone().map(move |column| row * columns + column))
         .collect()
 }
 

@@ -25,8 +25,8 @@ use crate::checkpoint::format::FixedLabels;
 use crate::checkpoint::{Checkpoint, LoadOptions, Pace, Progress, Source, Stage, Store};
 use crate::device;
 use crate::error::{Error, Result};
-use crate::kernels::{Receipt, begin, to_vec};
-use crate::model::{EncoderLayer, Head, LogitScale, SiglipConfig};
+use crate::kernels::{Receipt, begin, from_vec, to_vec};
+use crate::model::{EncoderLayer, Head, LogitScale, SiglipConfig, positions};
 use crate::tokenizer::Tokenizer;
 use cache::Cache;
 use labels::{check_labels, check_templates, length, mean};
@@ -128,8 +128,51 @@ pub struct Classifier {
     texts: Cache,
     image_runs: usize,
     text_runs: usize,
-    /// The encoder's result for the picture that ran last, `[1, patches, hidden]`, by the picture's key: what [`explain_async`](Self::explain_async) begins with.
-    last_tokens: Option<(u128, Tensor<3>)>,
+    /// The encoder's result for the picture that ran last, by the picture's key: what [`explain_async`](Self::explain_async) begins with.
+    last_tokens: Option<(u128, Tokens)>,
+    /// Of a NaFlex model.
+    positions: Option<Positions>,
+}
+
+/// What the encoder made of a picture.
+#[derive(Clone)]
+struct Tokens {
+    /// `[1, patches, hidden]`
+    values: Tensor<3>,
+    /// Patches from top to bottom and from left to right.
+    grid: [usize; 2],
+}
+
+/// A position table, and what it became for pictures of other shapes.
+struct Positions {
+    /// `[side, side, hidden]`
+    table: Vec<f32>,
+    side: usize,
+    /// `[patches, hidden]` each; that of the shape that was asked for last is the last.
+    resized: Vec<([usize; 2], Tensor<2>)>,
+}
+
+/// Shapes whose position tables are kept: those of photographs are few, and a table takes 3 MB at most.
+const SHAPES: usize = 8;
+
+impl Positions {
+    fn of(&mut self, grid: [usize; 2], device: &Device) -> Tensor<2> {
+        let known = self.resized.iter().position(|(shape, _)| *shape == grid);
+        let table = match known {
+            Some(index) => self.resized.remove(index).1,
+            None => {
+                let values = positions::resized(&self.table, self.side, grid);
+                let patches = grid[0] * grid[1];
+                let shape = [patches, values.len() / patches];
+                from_vec(values, shape, device)
+            }
+        };
+        if self.resized.len() == SHAPES {
+            self.resized.remove(0);
+        }
+        self.resized.push((grid, table.clone()));
+        table
+    }
 }
 
 impl Classifier {
@@ -166,6 +209,15 @@ impl Classifier {
             ),
             None => (0.0, 0.0),
         };
+        let vision = &checkpoint.config.vision;
+        let positions = match vision.naflex {
+            true => Some(Positions {
+                table: to_vec(checkpoint.model.vision.position_embedding.val()).await?,
+                side: vision.image_size / vision.patch_size,
+                resized: Vec::new(),
+            }),
+            false => None,
+        };
         device::fault(device)?;
         let scale = logit_scale.exp();
         if !(scale.is_finite() && scale > 0.0 && logit_bias.is_finite()) {
@@ -184,6 +236,7 @@ impl Classifier {
             image_runs: 0,
             text_runs: 0,
             last_tokens: None,
+            positions,
         };
         classifier.warm_up(pace, progress).await?;
         Ok(classifier)
@@ -532,7 +585,12 @@ impl Classifier {
         let keys: Vec<u128> = pictures.iter().map(Picture::key).collect();
         let begin =
             async |this: &mut Self, batch: &[Picture]| this.begin_pictures(batch, pace).await;
-        self.embed(pictures, keys, |this| &mut this.images, IMAGE_BATCH, begin)
+        // Pictures of different shapes have different numbers of patches.
+        let size = match self.positions {
+            Some(_) => 1,
+            None => IMAGE_BATCH,
+        };
+        self.embed(pictures, keys, |this| &mut this.images, size, begin)
             .await
     }
 
@@ -616,22 +674,27 @@ impl Classifier {
         Ok(())
     }
 
-    /// Decodes pictures and starts the vision tower on them.
+    /// Decodes pictures, which come out in the same size, and starts the vision tower on them.
     async fn begin_pictures(
         &mut self,
         pictures: &[Picture<'_>],
         pace: &impl Pace,
     ) -> Result<Begun> {
-        let mut pixels = Vec::new();
+        let (mut pixels, mut size) = (Vec::new(), (0, 0));
         for picture in pictures {
             let image = picture.decode()?;
             pace.step().await?;
-            pixels.extend(self.checkpoint.preprocessor.pixel_values(&image));
+            let preprocessor = &self.checkpoint.preprocessor;
+            size = preprocessor.size(&image);
+            pixels.extend(preprocessor.pixel_values(&image));
         }
-        let (tokens, receipt) = self.encode(pixels, pace).await?;
+        let patch = self.config().vision.patch_size;
+        let grid = [size.0 / patch, size.1 / patch];
+        let (tokens, receipt) = self.encode(pixels, size, pace).await?;
         self.image_runs += pictures.len();
         if let [picture] = pictures {
-            self.last_tokens = Some((picture.key(), tokens.clone()));
+            let values = tokens.clone();
+            self.last_tokens = Some((picture.key(), Tokens { values, grid }));
         }
         let tower = &self.checkpoint.model.vision;
         let checked = match &tower.head {
@@ -641,8 +704,8 @@ impl Classifier {
         Ok(self.read_rows(tower.pool(tokens), receipt, checked))
     }
 
-    /// The encoder's result for a picture, `[1, patches, hidden]`.
-    async fn tokens(&mut self, picture: &Picture<'_>, pace: &impl Pace) -> Result<Tensor<3>> {
+    /// The encoder's result for a picture.
+    async fn tokens(&mut self, picture: &Picture<'_>, pace: &impl Pace) -> Result<Tokens> {
         let key = picture.key();
         if let Some((of, tokens)) = &self.last_tokens
             && *of == key
@@ -657,12 +720,24 @@ impl Classifier {
 
     /// `pixel_values [batch, 3, height, width]` → the encoder's result `[batch, patches, hidden]`, and the proof that it is one, to be read with what
     /// comes of it.
-    async fn encode(&self, pixels: Vec<f32>, pace: &impl Pace) -> Result<(Tensor<3>, Receipt)> {
-        let side = self.config().vision.image_size;
-        let shape = [pixels.len() / (3 * side * side), 3, side, side];
+    async fn encode(
+        &mut self,
+        pixels: Vec<f32>,
+        (height, width): (usize, usize),
+        pace: &impl Pace,
+    ) -> Result<(Tensor<3>, Receipt)> {
+        let shape = [pixels.len() / (3 * height * width), 3, height, width];
         let tower = &self.checkpoint.model.vision;
+        let positions = self.positions.as_mut().map(|positions| {
+            let patch = tower.patch_size;
+            positions.of([height / patch, width / patch], &self.device)
+        });
         let (x, mut receipt) = Receipt::with_floats(pixels, shape, &self.device);
-        let x = through(&tower.encoder.layers, tower.embed(x), pace, &mut receipt).await?;
+        let x = match positions {
+            Some(positions) => tower.embed_at(x, positions),
+            None => tower.embed(x),
+        };
+        let x = through(&tower.encoder.layers, x, pace, &mut receipt).await?;
         Ok((x, receipt))
     }
 

@@ -53,10 +53,12 @@ pub struct VisionConfig {
     pub encoder: EncoderConfig,
     /// Always 3: red, green, blue.
     pub num_channels: usize,
-    /// Height and width of the input in pixels.
+    /// Height and width of the input in pixels; of NaFlex, of a square picture that its position table is for.
     pub image_size: usize,
     /// Height and width of a patch in pixels.
     pub patch_size: usize,
+    /// Whether pictures keep their shape (SigLIP 2 NaFlex): the position table is resized for each.
+    pub naflex: bool,
 }
 
 impl VisionConfig {
@@ -96,17 +98,12 @@ impl SiglipConfig {
     pub fn from_json(bytes: &[u8]) -> Result<Self> {
         let value: Value = json::parse("config.json", bytes)?;
         let model_type = value.get("model_type").and_then(Value::as_str);
-        match model_type {
-            Some("siglip") => {}
-            Some("siglip2") => {
-                return Err(Error::unsupported(
-                    "config.json: model_type \"siglip2\" is the variable-resolution (NaFlex) form of SigLIP 2; \
-                     use one of the fixed-resolution checkpoints, for example google/siglip2-base-patch16-224",
-                ));
-            }
+        let naflex = match model_type {
+            Some("siglip") => false,
+            Some("siglip2") => true,
             Some(other) => {
                 return Err(Error::unsupported(format!(
-                    "config.json: model_type {other:?} is not SigLIP; use a checkpoint whose model_type is \"siglip\""
+                    "config.json: model_type {other:?} is not SigLIP; use a checkpoint whose model_type is \"siglip\" or \"siglip2\""
                 )));
             }
             None => {
@@ -114,16 +111,20 @@ impl SiglipConfig {
                     "config.json has no model_type; it is not the configuration of a Hugging Face model",
                 ));
             }
-        }
+        };
+        let [model, for_classification] = match naflex {
+            false => ["SiglipModel", CLASSIFIER],
+            true => ["Siglip2Model", "Siglip2ForImageClassification"],
+        };
         let names = value.get("architectures").and_then(Value::as_array);
         let classifier = match names.map(Vec::as_slice) {
             // Whoever left it out has labels only where there is a head for them.
             None | Some([]) => value.get("id2label").is_some(),
-            Some(names) if names.iter().any(|name| name == "SiglipModel") => false,
-            Some(names) if names.iter().any(|name| name == CLASSIFIER) => true,
+            Some(names) if names.iter().any(|name| name == model) => false,
+            Some(names) if names.iter().any(|name| name == for_classification) => true,
             Some([first, ..]) => {
                 return Err(Error::unsupported(format!(
-                    "config.json: architecture {first} is neither SiglipModel, the one with both towers, nor {CLASSIFIER}"
+                    "config.json: architecture {first} is neither {model}, the one with both towers, nor {for_classification}"
                 )));
             }
         };
@@ -133,7 +134,7 @@ impl SiglipConfig {
         };
         let raw: RawConfig = serde_json::from_value(value)
             .map_err(|error| Error::bad_model(format!("config.json: {error}")))?;
-        raw.check(classifier)
+        raw.check(classifier, naflex)
     }
 }
 
@@ -183,7 +184,7 @@ impl ClassifierConfig {
 }
 
 /// What Google published under `google/` on the Hub in this form.
-const PUBLISHED: [&str; 25] = [
+const PUBLISHED: [&str; 27] = [
     "google/siglip-base-patch16-224",
     "google/siglip-base-patch16-256",
     "google/siglip-base-patch16-256-multilingual",
@@ -198,6 +199,7 @@ const PUBLISHED: [&str; 25] = [
     "google/siglip2-base-patch16-256",
     "google/siglip2-base-patch16-384",
     "google/siglip2-base-patch16-512",
+    "google/siglip2-base-patch16-naflex",
     "google/siglip2-base-patch32-256",
     "google/siglip2-giant-opt-patch16-256",
     "google/siglip2-giant-opt-patch16-384",
@@ -209,6 +211,7 @@ const PUBLISHED: [&str; 25] = [
     "google/siglip2-so400m-patch16-256",
     "google/siglip2-so400m-patch16-384",
     "google/siglip2-so400m-patch16-512",
+    "google/siglip2-so400m-patch16-naflex",
 ];
 
 impl SiglipConfig {
@@ -232,7 +235,11 @@ impl SiglipConfig {
             (256_000, _) => ("siglip2", ""),
             _ => return None,
         };
-        let (patch, image) = (vision.patch_size, vision.image_size);
+        let patch = vision.patch_size;
+        let image = match vision.naflex {
+            true => "naflex".into(),
+            false => vision.image_size.to_string(),
+        };
         let name = format!("google/{family}-{size}-patch{patch}-{image}{languages}");
         PUBLISHED.into_iter().find(|published| *published == name)
     }
@@ -300,6 +307,8 @@ struct RawVision {
     num_channels: usize,
     image_size: Side,
     patch_size: Side,
+    /// Of NaFlex, in the place of `image_size`.
+    num_patches: usize,
     vision_use_head: bool,
 }
 
@@ -310,6 +319,7 @@ impl Default for RawVision {
             num_channels: 3,
             image_size: Side::One(224),
             patch_size: Side::One(16),
+            num_patches: 256,
             vision_use_head: true,
         }
     }
@@ -394,7 +404,7 @@ impl RawEncoder {
 }
 
 impl RawConfig {
-    fn check(self, classifier: Option<ClassifierConfig>) -> Result<SiglipConfig> {
+    fn check(self, classifier: Option<ClassifierConfig>, naflex: bool) -> Result<SiglipConfig> {
         let (t, v) = (self.text_config, self.vision_config);
         let text = TextConfig {
             encoder: t.encoder.check("text_config")?,
@@ -420,19 +430,29 @@ impl RawConfig {
                 "config.json: vision_config.vision_use_head is false; a model without the pooling head has no image embedding",
             ));
         }
+        let patch_size = positive(
+            "vision_config",
+            "patch_size",
+            v.patch_size.square("patch_size")?,
+        )?;
+        let image_size = match naflex {
+            false => v.image_size.square("image_size")?,
+            true => {
+                let patches = positive("vision_config", "num_patches", v.num_patches)?;
+                if patches.isqrt().pow(2) != patches {
+                    return Err(Error::unsupported(format!(
+                        "config.json: vision_config.num_patches is {patches}; only a square's number of patches is supported"
+                    )));
+                }
+                patches.isqrt() * patch_size
+            }
+        };
         let vision = VisionConfig {
             encoder: v.encoder.check("vision_config")?,
             num_channels: v.num_channels,
-            image_size: positive(
-                "vision_config",
-                "image_size",
-                v.image_size.square("image_size")?,
-            )?,
-            patch_size: positive(
-                "vision_config",
-                "patch_size",
-                v.patch_size.square("patch_size")?,
-            )?,
+            image_size: positive("vision_config", "image_size", image_size)?,
+            patch_size,
+            naflex,
         };
         if vision.image_size > 16_384 || vision.patch_size > vision.image_size {
             return Err(Error::bad_model(format!(

@@ -8,6 +8,7 @@ mod attention;
 mod config;
 mod encoder;
 mod layers;
+pub mod positions;
 mod text;
 mod vision;
 mod weights;

@@ -125,6 +125,11 @@ impl VisionTower {
     ///
     /// Pixels to the right and below that don't fill a patch are not seen, as in a convolution without padding.
     pub fn embed(&self, pixel_values: Tensor<4>) -> Tensor<3> {
+        self.embed_at(pixel_values, self.position_embedding.val())
+    }
+
+    /// The same with a position table for these pictures, `[patches, hidden]`; see [`positions`](super::positions).
+    pub fn embed_at(&self, pixel_values: Tensor<4>, positions: Tensor<2>) -> Tensor<3> {
         // A convolution whose stride is its kernel size is a matrix product over the unfolded patches.
         let patches = kernels::patches(pixel_values, self.patch_size);
         let (weight, bias) = (
@@ -132,7 +137,7 @@ impl VisionTower {
             self.patch_embedding_bias.val(),
         );
         let embedded = kernels::linear(patches, weight, bias, Epilogue::None);
-        kernels::add_rows(embedded, self.position_embedding.val())
+        kernels::add_rows(embedded, positions)
     }
 
     /// The encoder's result `[batch, patches, hidden]` → one vector per picture: `[batch, hidden]`, not normalised, or a classifier's logits

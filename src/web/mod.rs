@@ -33,6 +33,7 @@ use crate::classifier::{CallProgress, ClassifyOptions};
 use crate::device;
 use crate::error::{Code, Error, Result};
 use crate::kernels::Dtype;
+use crate::preprocess;
 
 #[wasm_bindgen(start)]
 fn start() {
@@ -127,6 +128,7 @@ impl Engine {
         let options = LoadOptions {
             dtype,
             whole_table: request.whole_table,
+            max_patches: request.max_patches,
         };
         let device = device::start(request.backend).await?;
         cancel.step().await?;
@@ -152,6 +154,11 @@ impl Engine {
             dtype: checkpoint.dtype.as_str(),
             image_size: config.vision.image_size,
             patch_size: config.vision.patch_size,
+            naflex: config.vision.naflex,
+            max_patches: match checkpoint.preprocessor.input() {
+                preprocess::Input::Patches { max, .. } => max,
+                preprocess::Input::Fixed { .. } => config.vision.num_patches(),
+            },
             task: match config.classifier {
                 None => "zero-shot-image-classification",
                 Some(_) => "image-classification",

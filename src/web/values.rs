@@ -20,6 +20,7 @@ pub struct LoadRequest {
     /// `"auto"`, or a word of [`Dtype`](crate::Dtype).
     pub dtype: String,
     pub whole_table: bool,
+    pub max_patches: Option<usize>,
 }
 
 /// The options of `Engine.classify`.
@@ -65,6 +66,8 @@ pub struct ModelInfo {
     pub dtype: &'static str,
     pub image_size: usize,
     pub patch_size: usize,
+    pub naflex: bool,
+    pub max_patches: usize,
     /// As the Hub calls it.
     pub task: &'static str,
     pub scores: Scores,

@@ -531,7 +531,7 @@ describe("the library over the real engine", { timeout: 1_200_000 }, () => {
     assert.ok(Math.abs(softmax.reduce((sum, { score }) => sum + score, 0) - 1) < 1e-5);
     assert.deepEqual(
       { ...info, fingerprint: "", backendReason: "", cacheReason: "", logitScale: 0, logitBias: 0, parameters: 0, bytes: 0 },
-      { name: "tiny", backend: "cpu", backendReason: "", adapter: LACKS[BROWSER].relaxedSimd ? "WebAssembly SIMD" : "WebAssembly relaxed SIMD", dtype: "f32", task: "zero-shot-image-classification", scores: "sigmoid", imageSize: 32, resample: 3, patchSize: 8, embeddingSize: 64, contextLength: 16, parameters: 0, logitScale: 0, logitBias: 0, bytes: 0, fingerprint: "", cached: false, cacheReason: "" },
+      { name: "tiny", backend: "cpu", backendReason: "", adapter: LACKS[BROWSER].relaxedSimd ? "WebAssembly SIMD" : "WebAssembly relaxed SIMD", dtype: "f32", task: "zero-shot-image-classification", scores: "sigmoid", imageSize: 32, resample: 3, patchSize: 8, naflex: false, maxPatches: 16, embeddingSize: 64, contextLength: 16, parameters: 0, logitScale: 0, logitBias: 0, bytes: 0, fingerprint: "", cached: false, cacheReason: "" },
     );
     assert.match(info.fingerprint, /^[\da-f]{32}$/);
     assert.ok(info.parameters > 0 && info.bytes > 0 && info.logitScale > 0 && Number.isFinite(info.logitBias));

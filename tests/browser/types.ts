@@ -38,7 +38,7 @@ declare const chosen: FileList;
 
 export async function use(signal: AbortSignal): Promise<void> {
   const sources: ModelSource[] = ["demo", "google/siglip-base-patch16-224@main", "./models/mine/", [everyPicture.file], chosen, directory];
-  const options: LoadOptions = { backend: "auto", dtype: "auto", signal, cache: true, wholeTable: false, worker: true, onProgress };
+  const options: LoadOptions = { backend: "auto", dtype: "auto", signal, cache: true, wholeTable: false, worker: true, maxPatches: 512, onProgress };
   const classifier: SiglipClassifier = await SiglipClassifier.load(sources[0] ?? "demo", options);
   await SiglipClassifier.load("demo");
 
@@ -71,7 +71,7 @@ export async function use(signal: AbortSignal): Promise<void> {
   }
   for await (const item of classifier.embedMany(chosen)) if (item.embedding) void classifier.similarity(item.embedding, set.embeddings).score;
   const info: ModelInfo = classifier.info;
-  const numbers: number[] = [info.imageSize, info.patchSize, info.embeddingSize, info.contextLength, info.parameters, info.logitScale, info.logitBias, info.bytes];
+  const numbers: number[] = [info.imageSize, info.patchSize, info.maxPatches, info.embeddingSize, info.contextLength, info.parameters, info.logitScale, info.logitBias, info.bytes];
   const words: string[] = [info.name, info.backend, info.backendReason, info.adapter, info.dtype, info.task, info.scores, ...(info.labels ?? [])];
   void [numbers, words];
   const caching: [boolean, string] = [info.cached, info.cacheReason];

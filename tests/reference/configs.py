@@ -8,11 +8,12 @@ resolved values and the number of parameters. `unsupported/` has neighbours with
 """
 
 import json
+import math
 import shutil
 from pathlib import Path
 
 import torch
-from transformers import SiglipConfig, SiglipModel
+from transformers import Siglip2Config, Siglip2Model, SiglipConfig, SiglipModel
 
 OUT = Path(__file__).resolve().parent.parent / "fixtures" / "configs"
 
@@ -59,16 +60,18 @@ def checkpoints():
     second("so400m-patch14-384", dict(SO400M, projection_size=1152), dict(SO400M, image_size=384, patch_size=14))
     for side in (256, 384):  # a So400m text tower whose head projects to the width of the giant vision tower
         second(f"giant-opt-patch16-{side}", dict(SO400M, projection_size=1536), dict(GIANT, image_size=side))
+    for size, text in (("base", {}), ("so400m", dict(SO400M, projection_size=1152))):
+        vision = {key: value for key, value in text.items() if key != "projection_size"}
+        found[f"siglip2-{size}-patch16-naflex"] = {
+            "architectures": ["Siglip2Model"], "initializer_factor": 1.0, "model_type": "siglip2",
+            "text_config": dict(text, model_type="siglip2_text_model", vocab_size=256000), "torch_dtype": "float32",
+            "transformers_version": "4.49.0.dev0",
+            "vision_config": dict(vision, model_type="siglip2_vision_model", num_patches=256),
+        }
     return found
 
 
 UNSUPPORTED = {
-    "siglip2-base-patch16-naflex": {
-        "architectures": ["Siglip2Model"], "initializer_factor": 1.0, "model_type": "siglip2",
-        "text_config": {"model_type": "siglip2_text_model", "vocab_size": 256000}, "torch_dtype": "float32",
-        "transformers_version": "4.49.0.dev0",
-        "vision_config": {"model_type": "siglip2_vision_model", "num_patches": 256},
-    },
     "clip-vit-base-patch32": {
         "architectures": ["CLIPModel"], "initializer_factor": 1.0, "logit_scale_init_value": 2.6592,
         "model_type": "clip", "projection_dim": 512, "text_config": {"model_type": "clip_text_model"},
@@ -78,9 +81,13 @@ UNSUPPORTED = {
 
 
 def resolve(raw):
-    config = SiglipConfig.from_dict(json.loads(json.dumps(raw)))
+    naflex = raw["model_type"] == "siglip2"
+    config_class, model_class = (Siglip2Config, Siglip2Model) if naflex else (SiglipConfig, SiglipModel)
+    config = config_class.from_dict(json.loads(json.dumps(raw)))
     with torch.device("meta"):
-        parameters = sum(p.numel() for p in SiglipModel(config).parameters())
+        parameters = sum(p.numel() for p in model_class(config).parameters())
+    if naflex:  # the side of what the position table is for
+        config.vision_config.image_size = math.isqrt(config.vision_config.num_patches) * config.vision_config.patch_size
     shared = ["hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "hidden_act",
               "layer_norm_eps"]
     pick = lambda part, keys: {key: getattr(part, key) for key in keys}

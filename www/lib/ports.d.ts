@@ -85,7 +85,7 @@ export type Cancel = { aborted: boolean };
 
 /** An encoded file, or all of its pixels. */
 export type Picture = { bytes: Uint8Array } | { rgba: Uint8ClampedArray; width: number; height: number };
-export type EngineOptions = { backend: Backend; backendReason: string; adapter: string; dtype: string; wholeTable: boolean; name: string };
+export type EngineOptions = { backend: Backend; backendReason: string; adapter: string; dtype: string; wholeTable: boolean; maxPatches?: number; name: string };
 export type Backend = ModelInfo["backend"];
 export type EngineClassifyOptions = Omit<ClassifyOptions, "signal" | "onProgress">;
 /** Words, what came of them, or the model's own. */
@@ -173,6 +173,7 @@ export type LoadRequest = {
   /** Why `backend` is the CPU, where the library chose it before. */
   reason?: string;
   dtype: NonNullable<LoadOptions["dtype"]>;
+  maxPatches?: number;
   cache: boolean;
   wholeTable: boolean;
   retryPolicy?: Partial<RetryPolicy>;

@@ -31,6 +31,11 @@ export interface LoadOptions {
    * checkpoint was made for; otherwise `"f32"` for small models (up to 64 MB), `"q8"` on the CPU and `"f16"` on WebGPU.
    */
   dtype?: "auto" | "f32" | "f16" | "q8" | "q4";
+  /**
+   * For NaFlex models (`google/siglip2-base-patch16-naflex`), which see pictures in their own shape: how many patches one has at most, 1 to 1024. As
+   * many as the model says unless given, which is 256; more show finer detail, and take longer.
+   */
+  maxPatches?: number;
   /** Called often while the model loads. What it throws is reported to the console and doesn't stop loading. */
   onProgress?: (event: ProgressEvent) => void;
   /** Stops loading, downloads included; `load` then rejects with code `"aborted"`. */
@@ -196,12 +201,16 @@ export interface ModelInfo {
   /** The GPU's name, or what computes on the CPU, and with how many threads: on pages that are cross-origin isolated up to eight. */
   readonly adapter: string;
   readonly dtype: string;
-  /** Pixels on a side that a picture is scaled to. */
+  /** Pixels on a side that a picture is scaled to; of a NaFlex model, of a square one with as many patches as it was trained with. */
   readonly imageSize: number;
   /** The filter that it is scaled with, by Pillow's number: 2 is bilinear, 3 bicubic. */
   readonly resample: number;
   /** Pixels on a side of a patch. */
   readonly patchSize: number;
+  /** Whether pictures keep their shape (NaFlex): they are scaled to at most `maxPatches`. Otherwise all become squares of `imageSize`. */
+  readonly naflex: boolean;
+  /** Patches of a picture, at most. */
+  readonly maxPatches: number;
   /** Numbers in an embedding; 0 for a fine-tuned model, as the next, `logitScale` and `logitBias`. */
   readonly embeddingSize: number;
   /** Tokens of a text, padding included. */

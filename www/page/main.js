@@ -755,7 +755,7 @@ function describe() {
     [facts.device, `${device(info)}${info.adapter ? `: ${info.adapter}` : ''}`],
     [facts.reason, info.backendReason, true],
     [facts.size, texts.size(bytes(info.bytes), number(info.parameters / 1e6, info.parameters < 1e7 ? 1 : 0), info.dtype)],
-    [facts.sees, texts.sees(info.imageSize, info.patchSize)],
+    [facts.sees, info.naflex ? texts.seesShape(number(info.maxPatches), info.patchSize) : texts.sees(info.imageSize, info.patchSize)],
     isTuned(model.classifier) ? [facts.knows, texts.knows(info.labels?.length ?? 0, number(info.labels?.length ?? 0))] : [facts.reads, texts.reads(info.contextLength)],
     [facts.kept, info.cacheReason, true],
   ];

@@ -35,7 +35,7 @@ pub enum Share {
     Whole,
     /// It is so many thirds of its rows, from this one on.
     Thirds { first: usize, count: usize },
-    /// It is a convolution's kernels `[out, height, width, in]`.
+    /// It is a convolution's kernels `[out, height, width, in]`, or as rows `[out, height · width · in]`.
     ChannelsLast,
     /// Codes of a quantized parameter.
     Codes,
@@ -47,6 +47,8 @@ pub enum Share {
 
 const VISION: &str = "vision_model.";
 const TEXT: &str = "text_model.";
+/// The patch convolution.
+const PATCHES: &str = ".patch_embedding.weight";
 /// The vision tower in open_clip's layout.
 const TRUNK: &str = "visual.trunk.";
 
@@ -66,6 +68,10 @@ pub fn parts(tensors: &[TensorInfo]) -> Vec<Part> {
             "biases" => Share::Biases,
             "weight" if quantized.contains(stem) => Share::Codes,
             "weight" if is_mlx(&tensor.name) && tensor.shape.len() == 4 => Share::ChannelsLast,
+            // NaFlex makes patches of pixels before the model sees them.
+            "weight" if tensor.name.ends_with(PATCHES) && tensor.shape.len() == 2 => {
+                Share::ChannelsLast
+            }
             _ => Share::Whole,
         };
         let parameter = match share {
@@ -406,7 +412,7 @@ impl Assembly {
                 row.clear();
                 append_f32(part.tensor.dtype, bytes, &mut row);
                 if part.share == Share::ChannelsLast {
-                    let channels = part.tensor.shape[3] as usize;
+                    let channels = spec.shape[1];
                     let pixels = input / channels;
                     row = (0..input)
                         .map(|i| row[i % pixels * channels + i / pixels])

@@ -45,6 +45,8 @@ pub struct Hints {
     pub quantized: bool,
     /// Whether the folder is open_clip's.
     pub open_clip: bool,
+    /// Whether the model is a NaFlex one.
+    pub naflex: bool,
     /// A model of the Hub with the same architecture.
     pub published: Option<&'static str>,
 }

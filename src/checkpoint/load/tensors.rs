@@ -47,6 +47,7 @@ pub struct Loader<'a> {
     dtype: Dtype,
     whole_table: bool,
     quantized: bool,
+    naflex: bool,
     expected: HashMap<String, ParameterSpec>,
     plain: HashMap<String, Tensor<1>>,
     packed: HashMap<String, PackedWeight>,
@@ -79,6 +80,7 @@ impl<'a> Loader<'a> {
             dtype,
             whole_table: wish.whole_table,
             quantized: wish.hints.quantized,
+            naflex: wish.hints.naflex,
             expected: specs
                 .iter()
                 .map(|spec| (spec.name.clone(), spec.clone()))
@@ -153,6 +155,9 @@ impl<'a> Loader<'a> {
                     tensor.name, tensor.shape, spec.shape
                 )));
             }
+            if spec.role == Role::PatchEmbedding {
+                self.check_patches(file, part, spec)?;
+            }
             check_part(file, part, spec)?;
             if self.arrived.contains(&part.parameter) {
                 return Err(Error::bad_model(format!(
@@ -170,6 +175,35 @@ impl<'a> Loader<'a> {
             true => self.check_missing(&format!("{name} doesn't"), missing),
             false => Ok(()),
         }
+    }
+
+    /// Are patches embedded as the configuration says: by a convolution, or in NaFlex by a matrix?
+    fn check_patches<R>(
+        &self,
+        file: &WeightsFile<R>,
+        part: &Part,
+        spec: &ParameterSpec,
+    ) -> Result<()> {
+        let (name, tensor) = (&file.about.name, &part.tensor);
+        let [hidden, input] = spec.matrix();
+        if self.naflex && part.share == Share::Codes {
+            return Err(Error::unsupported(format!(
+                "{name}: the tensor {} of a NaFlex model is quantized, which can't be read",
+                tensor.name
+            )));
+        }
+        // Our own files have it as a convolution in any case.
+        let expected = match (self.naflex, tensor.shape.len()) {
+            (true, 4) if file.packing.dtype.is_none() => {
+                format!("{:?}, as NaFlex has it", [hidden, input])
+            }
+            (false, 2) if part.share == Share::ChannelsLast => format!("{:?}", spec.shape),
+            _ => return Ok(()),
+        };
+        Err(Error::bad_model(format!(
+            "{name}: the tensor {} has the shape {:?}, config.json asks for {expected}: the two files belong to different checkpoints",
+            tensor.name, tensor.shape
+        )))
     }
 
     /// Have all parameters arrived?
@@ -375,9 +409,10 @@ pub fn check_part<R>(file: &WeightsFile<R>, part: &Part, spec: &ParameterSpec) -
                 false => Affine::of(file.name(), &parts, spec).map(drop),
             };
         }
-        (Share::ChannelsLast, &[out, channels, height, width]) => {
-            vec![out, height, width, channels]
-        }
+        (Share::ChannelsLast, &[out, channels, height, width]) => match tensor.shape.len() {
+            2 => vec![out, height * width * channels],
+            _ => vec![out, height, width, channels],
+        },
         (Share::Thirds { count, .. }, &[rows, ref rest @ ..]) => {
             [&[rows / 3 * count as u64], rest].concat()
         }

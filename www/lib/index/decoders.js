@@ -25,7 +25,8 @@ export class Decoders {
 
   /** Starts the workers, once. */
   start() {
-    const count = node || typeof ImageData === "undefined" ? 0 : Math.min(processors() - 1, MOST[this.#info.backend] ?? 1);
+    // A NaFlex model's patches depend on the picture's own size.
+    const count = node || this.#info.naflex || typeof ImageData === "undefined" ? 0 : Math.min(processors() - 1, MOST[this.#info.backend] ?? 1);
     while (this.#links.length < count) this.#links.push(openLink(true, async (link) => link, this.#place).catch(() => undefined));
   }
 

@@ -29,7 +29,7 @@ import { tokenizers } from "./tokenizers.js";
  * @param {AbortSignal} signal
  * @returns {Promise<Loaded>}
  */
-export async function load({ place, name, cure, backend, reason, dtype, cache, wholeTable, retryPolicy, note }, report, cancel, signal) {
+export async function load({ place, name, cure, backend, reason, dtype, maxPatches, cache, wholeTable, retryPolicy, note }, report, cancel, signal) {
   const choice = reason ? { ...CPU, reason } : await chooseBackend(backend);
   if (signal.aborted) throw aborted();
   const wait = (/** @type {string} */ waiting) => report.progress({ stage: "download", loaded: 0, total: 0, waiting });
@@ -44,7 +44,7 @@ export async function load({ place, name, cure, backend, reason, dtype, cache, w
     const stored = await openStored(place, { name, dtype: dtype === "auto" ? `auto-${backend}` : dtype }, cache, context);
     try {
       const source = openSource(place, context, stored, report.progress);
-      const options = { backend, backendReason: [choice.reason, wasm.note, note].filter(Boolean).join(" "), adapter: adapterOf(wasm) ?? adapter, dtype, wholeTable, name };
+      const options = { backend, backendReason: [choice.reason, wasm.note, note].filter(Boolean).join(" "), adapter: adapterOf(wasm) ?? adapter, dtype, wholeTable, maxPatches, name };
       // "ready" is reported by the client.
       /** @type {Parameters<Glue["Engine"]["load"]>[5]} */
       const progress = (stage, file, loaded, total, fromCache) => {

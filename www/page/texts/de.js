@@ -295,6 +295,7 @@ export const GERMAN = {
   },
   size: (size, millions, dtype) => `${size}, ${millions} Millionen Parameter, ${dtype}`,
   sees: (side, patch) => `${side} × ${side} Pixel, in Feldern von ${patch}`,
+  seesShape: (patches, patch) => `jedes Bild in seiner Form, bis zu ${patches} Felder von ${patch} Pixeln`,
   reads: (tokens) => `bis zu ${tokens} Wörter oder Wortteile (Tokens) je Begriff`,
   knows: (count, number) => (count === 1 ? 'einen eigenen Begriff' : `${number} eigene Begriffe`),
 

@@ -209,6 +209,7 @@ export const ENGLISH = {
   },
   size: (/** @type {string} */ size, /** @type {string} */ millions, /** @type {string} */ dtype) => `${size}, ${millions} million parameters, ${dtype}`,
   sees: (/** @type {number} */ side, /** @type {number} */ patch) => `${side} × ${side} pixels, in patches of ${patch}`,
+  seesShape: (/** @type {string} */ patches, /** @type {number} */ patch) => `each picture in its own shape, up to ${patches} patches of ${patch} pixels`,
   reads: (/** @type {number} */ tokens) => `up to ${tokens} words or parts of words (tokens) of a label`,
 
   knows: (/** @type {number} */ count, /** @type {string} */ number) => (count === 1 ? 'one label of its own' : `${number} labels of its own`),
