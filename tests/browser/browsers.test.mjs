@@ -7,6 +7,8 @@ import { BROWSERS, LACKS, importLibrary, openSite } from "./harness.mjs";
 const FILES = ["config.json", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"];
 const fixture = (file) => new URL(`../fixtures/model/tiny/${file}`, import.meta.url);
 const expected = JSON.parse(await readFile(fixture("classify.json"), "utf8"));
+/** How often Firefox starts threads: more for a proof than at every run. */
+const FIREFOX_LOADS = Number(process.env.FIREFOX_LOADS ?? 20);
 const overlay = {
   // With a version, without which nothing is kept.
   ...Object.fromEntries(FILES.map((file) => [`/tiny/${file}`, { headers: { ETag: '"1"' }, body: fixture(file) }])),
@@ -15,7 +17,7 @@ const overlay = {
 };
 
 for (const browser of BROWSERS) {
-  describe(`${browser}`, { timeout: 1_200_000 }, () => {
+  describe(`${browser}`, { timeout: 1_200_000 + 20_000 * FIREFOX_LOADS }, () => {
     let site;
     let page;
     const close = [];
@@ -141,7 +143,7 @@ for (const browser of BROWSERS) {
       assert.notEqual(eight, script);
       const isolated = await openSite(hooks, { browser, overlay: { ...overlay, "/lib/platform.js": eight }, isolated: true });
       // Firefox starts workers within workers only now and then.
-      const loads = browser === "firefox" ? Number(process.env.FIREFOX_LOADS ?? 20) : 3;
+      const loads = browser === "firefox" ? FIREFOX_LOADS : 3;
       for (let i = 0; i < loads; i++) {
         const one = await isolated.page();
         await importLibrary(one, isolated.library);
