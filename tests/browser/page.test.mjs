@@ -601,7 +601,7 @@ describe('models', () => {
   onPage('from the Hub are asked for only when chosen; a failure is explained and the demo goes on', async (page, requests) => {
     const options = await model(page).locator('optgroup[label*="Hub"] option').allTextContents();
     assert.ok(options.some((text) => text.startsWith('SigLIP 2 ')) && options.some((text) => text.startsWith('SigLIP So400m')));
-    for (const text of options) assert.match(text, /^SigLIP .* px.* · [\d.]+ [MG]B download, [\d.]+ [MG]B in memory \((f32|f16|q8|q4)\)/);
+    for (const text of options) assert.match(text, /^SigLIP .* (px|shape).* · [\d.]+ [MG]B download, [\d.]+ [MG]B in memory \((f32|f16|q8|q4)\)/);
     assert.deepEqual(requests.filter((url) => url.includes('huggingface')), []);
     const before = await read(page);
     await model(page).selectOption('google/siglip-base-patch16-224');
@@ -681,16 +681,18 @@ describe('models', () => {
   onPage('are compared in a dialog: sizes as the server tells them, and the first that fits is chosen', async (page, requests) => {
     await model(page).selectOption('other');
     const dialog = page.getByRole('dialog', { name: 'Choose a model' });
-    const small = dialog.getByRole('radio', { name: /^SigLIP B\/16, 224 px The smallest, for everyday photographs/ });
-    // All but the token table of 32 000 × 768 numbers.
-    await dialog.getByText(`${((2e9 + 2e6 - 32_000 * 768 * 4) / 1e9).toFixed(1)} GB download · 229 MB in memory (q8)`).first().waitFor();
-    assert.equal(await dialog.getByRole('radio').count(), 7);
+    const small = dialog.getByRole('radio', { name: /^SigLIP 2 B\/16, 224 px, 8 bits For everyday photographs: the smallest download/ });
+    // All but the token table of 256 000 × 768 numbers, of 17 bytes for 16 and of 4 bytes each.
+    for (const [id, number] of [['mlx-community/siglip2-base-patch16-224-8bit', 17 / 16], ['google/siglip2-base-patch16-224', 4]]) {
+      await dialog.locator(`[data-id="${id}"]`).getByText(`${((2e9 + 2e6 - 256_000 * 768 * number) / 1e9).toFixed(1)} GB download · 229 MB in memory (q8)`).waitFor();
+    }
+    assert.equal(await dialog.getByRole('radio').count(), 10);
     assert.ok(await small.isChecked());
     assert.equal(await dialog.getByText('about').count(), 0, 'no size is guessed');
     assert.deepEqual(requests.filter((url) => url.includes('huggingface') && !/(model\.safetensors|tokenizer\.json)$/.test(url)), []);
     await dialog.getByRole('textbox').fill('owner/name');
     assert.equal(await dialog.getByRole('radio', { checked: true }).count(), 0);
-    await dialog.getByRole('radio', { name: /^SigLIP 2 B\/16/ }).check();
+    await dialog.getByRole('radio', { name: /^SigLIP 2 B\/16, 224 px For/ }).check();
     assert.equal(await dialog.getByRole('textbox').inputValue(), '');
     await dialog.getByRole('button', { name: 'Load' }).click();
     await says(page, /^SigLIP 2 B\/16, 224 px could not be loaded\. .{20,} The demo model is still in use/s);
@@ -847,7 +849,7 @@ describe('what is kept', () => {
     await model(page).selectOption('other');
     await page.getByRole('dialog').getByText('can’t be kept: this browser has 100 MB left for this page').first().waitFor();
     await page.getByRole('dialog').getByRole('button', { name: 'Load' }).click();
-    await says(page, /SigLIP B\/16, 224 px could not be loaded\. It takes 229 MB to keep, and this browser has 100 MB left.* The demo model is still in use/s);
+    await says(page, /SigLIP 2 B\/16, 224 px, 8 bits could not be loaded\. It takes 229 MB to keep, and this browser has 100 MB left.* The demo model is still in use/s);
     assert.deepEqual(requests.filter((url) => url.includes('huggingface') && url.endsWith('config.json')), []);
     const asked = page.waitForRequest(/huggingface\.co\/.*\/config\.json/);
     await page.getByRole('button', { name: 'Load it all the same' }).click();

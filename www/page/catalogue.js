@@ -13,6 +13,7 @@ import { isSoftware } from '../lib/worker/backend.js';
  * @property {string} id
  * @property {string} title
  * @property {number} parameters in millions, without the token table: of that only the rows of the labels' tokens are fetched
+ * @property {number} [arriving] bytes that a parameter has on the Hub: 4 unless given. With 8 bits a number, 64 of them share two of 16
  * @property {[tokens: number, width: number]} table the token table's shape
  * @property {number} tokenizer its file, in MB, unless the server says another size
  * @property {number} matrix the largest one's numbers, in millions: what one GPU buffer has to hold
@@ -21,23 +22,28 @@ import { isSoftware } from '../lib/worker/backend.js';
 
 /** @type {Model[]} */
 export const MODELS = [
+  { family: 'SigLIP 2', id: 'mlx-community/siglip2-base-patch16-224-8bit', title: 'SigLIP 2 B/16, 224 px, 8 bits', parameters: 178.6, arriving: 1.0625, table: [256_000, 768], tokenizer: 34, matrix: 2.4, languages: 'many' },
+  { family: 'SigLIP 2', id: 'google/siglip2-base-patch32-256', title: 'SigLIP 2 B/32, 256 px', parameters: 180.3, table: [256_000, 768], tokenizer: 34, matrix: 2.4, languages: 'many' },
+  { family: 'SigLIP 2', id: 'google/siglip2-base-patch16-224', title: 'SigLIP 2 B/16, 224 px', parameters: 178.6, table: [256_000, 768], tokenizer: 34, matrix: 2.4, languages: 'many' },
+  { family: 'SigLIP 2', id: 'google/siglip2-base-patch16-naflex', title: 'SigLIP 2 B/16, any shape', parameters: 178.7, table: [256_000, 768], tokenizer: 34, matrix: 2.4, languages: 'many' },
+  { family: 'SigLIP 2', id: 'google/siglip2-large-patch16-256', title: 'SigLIP 2 L/16, 256 px', parameters: 619.4, table: [256_000, 1024], tokenizer: 34, matrix: 4.2, languages: 'many' },
+  { family: 'SigLIP 2', id: 'google/siglip2-so400m-patch14-384', title: 'SigLIP 2 So400m/14, 384 px', parameters: 841.1, table: [256_000, 1152], tokenizer: 34, matrix: 5, languages: 'many' },
   { family: 'SigLIP', id: 'google/siglip-base-patch16-224', title: 'SigLIP B/16, 224 px', parameters: 178.6, table: [32_000, 768], tokenizer: 2.4, matrix: 2.4, languages: 'en' },
   { family: 'SigLIP', id: 'google/siglip-base-patch16-256-multilingual', title: 'SigLIP B/16, 256 px, multilingual', parameters: 178.6, table: [250_000, 768], tokenizer: 16, matrix: 2.4, languages: 'many' },
   { family: 'SigLIP', id: 'google/siglip-large-patch16-256', title: 'SigLIP L/16, 256 px', parameters: 619.4, table: [32_000, 1024], tokenizer: 2.4, matrix: 4.2, languages: 'en' },
   { family: 'SigLIP', id: 'google/siglip-so400m-patch14-384', title: 'SigLIP So400m/14, 384 px', parameters: 841.1, table: [32_000, 1152], tokenizer: 2.4, matrix: 5, languages: 'en' },
-  { family: 'SigLIP 2', id: 'google/siglip2-base-patch16-224', title: 'SigLIP 2 B/16, 224 px', parameters: 178.6, table: [256_000, 768], tokenizer: 34, matrix: 2.4, languages: 'many' },
-  { family: 'SigLIP 2', id: 'google/siglip2-large-patch16-256', title: 'SigLIP 2 L/16, 256 px', parameters: 619.4, table: [256_000, 1024], tokenizer: 34, matrix: 4.2, languages: 'many' },
-  { family: 'SigLIP 2', id: 'google/siglip2-so400m-patch14-384', title: 'SigLIP 2 So400m/14, 384 px', parameters: 841.1, table: [256_000, 1152], tokenizer: 34, matrix: 5, languages: 'many' },
 ];
 
 /** Bytes that a parameter takes, as measured on the whole models: some weights are held finer than the rest. @type {Record<Form, number>} */
 const HELD = { f32: 4, f16: 2, q8: 1.28, q4: 0.93 };
-/** As the Hub has them: whatever they are held as here, they arrive as f32. */
-export const ARRIVING = 4;
+/** As the Hub has nearly all: whatever they are held as here, they arrive as f32. */
+const ARRIVING = 4;
 /** For pictures on their way, the tokenizer and the browser itself. */
 const BESIDES = 4e8;
 /** @param {Model} model @returns {number} bytes */
-export const downloadOf = ({ parameters, tokenizer }) => 1e6 * (parameters * ARRIVING + tokenizer);
+export const downloadOf = ({ parameters, arriving = ARRIVING, tokenizer }) => 1e6 * (parameters * arriving + tokenizer);
+/** @param {Model} model @returns {number} bytes of the token table on the Hub, of which only rows are fetched */
+export const tableOf = ({ table: [tokens, width], arriving = ARRIVING }) => tokens * width * arriving;
 /** @param {Pick<Model, 'parameters'>} model @param {Form} dtype @returns {number} bytes */
 export const memoryOf = ({ parameters }, dtype) => 1e6 * parameters * HELD[dtype];
 /** @param {Pick<Model, 'matrix'>} model @param {Form} dtype @returns {number} bytes */

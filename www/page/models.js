@@ -1,6 +1,6 @@
 // The models in the page's list and dialog, and what is kept of them here.
 
-import { ARRIVING, MODELS, bestFor, bufferOf, downloadOf, hasBuffers, lookAtDevice, memoryOf } from './catalogue.js';
+import { MODELS, bestFor, bufferOf, downloadOf, hasBuffers, lookAtDevice, memoryOf, tableOf } from './catalogue.js';
 import { $ } from './elements.js';
 import { onLanguage, texts } from './language.js';
 import { bytes } from './results.js';
@@ -112,11 +112,12 @@ export class ModelList {
     const signal = AbortSignal.timeout(PATIENCE);
     this.#room = await roomLeft();
     this.show();
-    await Promise.all(MODELS.filter(({ id }) => !this.#asked.has(id)).map(async ({ id, table: [tokens, width] }) => {
+    await Promise.all(MODELS.filter(({ id }) => !this.#asked.has(id)).map(async (model) => {
+      const { id } = model;
       const base = `https://huggingface.co/${id}/resolve/main/`;
       const [weights, tokenizer] = await Promise.all(['model.safetensors', 'tokenizer.json'].map((file) => sizeAt(base + file, signal)));
       if (weights === undefined || tokenizer === undefined) return;
-      this.#asked.set(id, weights - tokens * width * ARRIVING + tokenizer);
+      this.#asked.set(id, weights - tableOf(model) + tokenizer);
       this.show();
     }));
   }

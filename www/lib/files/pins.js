@@ -11,6 +11,7 @@ export const PINS = {
   "google/siglip-large-patch16-256": null,
   "google/siglip-so400m-patch14-384": null,
   "google/siglip2-base-patch16-224": null,
+  "google/siglip2-base-patch16-naflex": null,
   "google/siglip2-base-patch32-256": null,
   "google/siglip2-large-patch16-256": null,
   "google/siglip2-so400m-patch14-384": null,

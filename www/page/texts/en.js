@@ -227,11 +227,14 @@ export const ENGLISH = {
   ].filter(Boolean).join(' · '),
   /** What each is good for. @type {Record<string, string>} */
   words: {
-    'google/siglip-base-patch16-224': 'The smallest, for everyday photographs. Reads English.',
-    'google/siglip-base-patch16-256-multilingual': 'As small, and reads many languages.',
+    'google/siglip-base-patch16-224': 'Older, for everyday photographs. Reads English.',
+    'google/siglip-base-patch16-256-multilingual': 'Older, and reads many languages.',
     'google/siglip-large-patch16-256': 'More than three times as large, and tells similar things apart better. Reads English.',
     'google/siglip-so400m-patch14-384': 'The largest of its kind: it sees the most detail, and takes by far the longest. Reads English.',
-    'google/siglip2-base-patch16-224': 'Newer, for everyday photographs. Reads many languages.',
+    'mlx-community/siglip2-base-patch16-224-8bit': 'For everyday photographs: the smallest download, with hardly a difference. Reads many languages.',
+    'google/siglip2-base-patch32-256': 'Answers in a third of the time, and sees a little less. Reads many languages.',
+    'google/siglip2-base-patch16-224': 'For everyday photographs, in full precision. Reads many languages.',
+    'google/siglip2-base-patch16-naflex': 'Sees pictures in their own shape: panoramas, receipts, pages of text. Reads many languages.',
     'google/siglip2-large-patch16-256': 'Newer, more than three times as large. Reads many languages.',
     'google/siglip2-so400m-patch14-384': 'Newer, and the largest: it sees the most detail, and takes by far the longest. Reads many languages.',
   },
