@@ -184,7 +184,7 @@ check "serve says before the build that the port is taken"
 mkdir -p "$scratch/repo/src" "$scratch/repo/www/samples" "$scratch/repo/www/lib/pkg" "$scratch/repo/www/lib/models/demo" "$scratch/repo/www/lib/worker"
 sed -n '/^\[package\]/,/^$/p' "$root/Cargo.toml" >"$scratch/repo/Cargo.toml"
 touch "$scratch/repo/src/lib.rs" "$scratch/repo/README.md"
-for file in lib/siglip-web.js lib/siglip-web.d.ts lib/siglip-classifier.js lib/siglip-classifier.d.ts lib/worker/worker.js index.html page.css samples/ladybug.png \
+for file in lib/siglip-web.js lib/siglip-web.d.ts lib/siglip-index.js lib/siglip-index.d.ts lib/siglip-classifier.js lib/siglip-classifier.d.ts lib/worker/worker.js index.html page.css samples/ladybug.png \
   lib/pkg/siglip_web_{cpu,cpu_relaxed,cpu_threads,cpu_relaxed_threads,webgpu,tokenizers}{.js,_bg.wasm} lib/{demo.js,demo.d.ts} lib/models/demo/{config.json,preprocessor_config.json,tokenizer.json,tokenizer_config.json,model.safetensors,spiece.model}; do
   touch "$scratch/repo/www/$file"
 done
