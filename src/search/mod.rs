@@ -1,7 +1,7 @@
 //! Search over many embeddings, exact: a query is compared with all of them.
 //!
 //! [`Rows`] holds them in 8 bits a number, a quarter of what must be read of f32: comparing is as fast as memory is. The best by that
-//! are scored again from f32 by [`Question::rank`]. [`Index`] is both, with what the pictures are, as a safetensors file.
+//! are scored again from f32 by [`Question::rank`]. Natively, `Index` is both, with what the pictures are, as a safetensors file.
 
 #[cfg(not(target_family = "wasm"))]
 mod index;
