@@ -8,6 +8,8 @@ import { Threads } from "./threads.js";
 /** @typedef {import("../ports.d.ts").Request} Request */
 /** @typedef {(Request & {id: number}) | {cancel: number}} Message */
 
+/** How long a worker may take until its scripts run: Firefox doesn't always tell that one is missing. Milliseconds. */
+const START_LIMIT = 60_000;
 /** How long a worker may take to give its memory back before it is ended all the same. Milliseconds. */
 const DISPOSE_LIMIT = 2000;
 
@@ -152,9 +154,14 @@ function workerLink({ start }) {
   }
   const { worker, address, end } = spawned;
   let started = false;
-  const link = new Link((message, transfer) => worker.postMessage(message, transfer), end);
+  const late = setTimeout(() => link.fail(notStarted(address, `nothing came of it in ${START_LIMIT / 1000} seconds`)), START_LIMIT);
+  const link = new Link((message, transfer) => worker.postMessage(message, transfer), () => {
+    clearTimeout(late);
+    end();
+  });
   worker.onmessage = ({ data }) => {
     started = true;
+    clearTimeout(late);
     link.receive(data);
   };
   // Once it runs, the worker itself tells of every failure of a call; what is left are errors that concern none.

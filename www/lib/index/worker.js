@@ -4,3 +4,5 @@ import { Host } from "./host.js";
 
 const host = new Host((message, transfer) => port.postMessage(message, transfer ?? []));
 port.onmessage = (event) => host.receive(event.data);
+// It runs: who started it waits no longer than for that.
+port.postMessage({});

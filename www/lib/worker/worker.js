@@ -5,3 +5,5 @@ import { Host } from "./host.js";
 
 const host = new Host((message, transfer) => port.postMessage(message, transfer ?? []));
 port.onmessage = (event) => void host.receive(event.data);
+// It runs: who started it waits no longer than for that.
+port.postMessage({});
