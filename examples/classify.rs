@@ -17,12 +17,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
-use common::{backend, bad_input, dtype, finish, print};
+use common::{backend, bad_input, dtype, finish, named, print, unreadable};
 use safetensors::tensor::{Dtype as Stored, TensorView};
 use serde_json::json;
 use siglip_web::classifier::DEFAULT_TEMPLATE;
 use siglip_web::{
-    Backend, Classifier, ClassifyOptions, Code, Dtype, Error, Labels, LoadOptions, Result, Scores,
+    Backend, Classifier, ClassifyOptions, Code, Dtype, Labels, LoadOptions, Result, Scores,
     preprocess,
 };
 
@@ -120,12 +120,7 @@ fn run(arguments: &Arguments) -> Result<()> {
         };
         let results = classifier
             .classify(&read(path)?, labels, &options)
-            .map_err(|error| {
-                Error::new(
-                    error.code(),
-                    format!("{}: {}", path.display(), error.message()),
-                )
-            })?;
+            .map_err(|error| named(path, &error))?;
         if arguments.json {
             print(json!({"image": path.to_string_lossy(), "results": results}))?;
         } else {
@@ -146,12 +141,7 @@ fn run(arguments: &Arguments) -> Result<()> {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {
-    std::fs::read(path).map_err(|error| {
-        Error::new(
-            Code::BadImage,
-            format!("{} can't be read: {error}", path.display()),
-        )
-    })
+    std::fs::read(path).map_err(|error| unreadable(Code::BadImage, path, &error))
 }
 
 /// Writes what every stage computed, for comparison with another implementation.

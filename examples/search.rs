@@ -20,13 +20,13 @@ use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use clap::Parser;
-use common::{backend, bad_input, dtype, finish, print};
+use common::{backend, bad_input, dtype, finish, named, print, unreadable};
 use rayon::prelude::*;
 use serde_json::json;
 use siglip_web::classifier::DEFAULT_TEMPLATE;
 use siglip_web::preprocess::{self, Image, Input};
 use siglip_web::search::{Entry, Index, Question, checksum};
-use siglip_web::{Backend, Classifier, Code, Dtype, Error, LoadOptions, Picture, Result};
+use siglip_web::{Backend, Classifier, Code, Dtype, LoadOptions, Picture, Result};
 
 /// Searches a folder of pictures by words.
 #[derive(Parser)]
@@ -139,12 +139,8 @@ fn question(classifier: &mut Classifier, arguments: &Arguments) -> Result<Questi
     }
     let mut pictures: Option<Vec<f32>> = None;
     for path in &arguments.like {
-        let vector = classifier.embed_image(&read(path)?).map_err(|error| {
-            Error::new(
-                error.code(),
-                format!("{}: {}", path.display(), error.message()),
-            )
-        })?;
+        let vector = classifier.embed_image(&read(path)?);
+        let vector = vector.map_err(|error| named(path, &error))?;
         let sum = pictures.get_or_insert_with(|| vec![0.0; vector.len()]);
         sum.iter_mut().zip(vector).for_each(|(sum, v)| *sum += v);
     }
@@ -167,12 +163,9 @@ fn update(
     folder: &Path,
     arguments: &Arguments,
 ) -> Result<()> {
-    let root = folder.canonicalize().map_err(|error| {
-        Error::new(
-            Code::Network,
-            format!("{} can't be read: {error}", folder.display()),
-        )
-    })?;
+    let root = folder
+        .canonicalize()
+        .map_err(|error| unreadable(Code::Network, folder, &error))?;
     let name = root
         .file_name()
         .map_or_else(String::new, |name| name.to_string_lossy().into_owned());
@@ -228,7 +221,7 @@ fn update(
             for ((entry, path), image) in batch.iter().zip(images) {
                 match image {
                     Ok(image) => {
-                        readable.push((entry, image.width(), image.height(), rgba(&image)))
+                        readable.push((entry, image.width(), image.height(), image.to_rgba()))
                     }
                     Err(error) => eprintln!("{}: {}", path.display(), error.message()),
                 }
@@ -268,34 +261,15 @@ fn update(
     Ok(())
 }
 
-fn rgba(image: &Image) -> Vec<u8> {
-    let pixels = image.rgb().as_chunks::<3>().0;
-    pixels
-        .iter()
-        .flat_map(|[r, g, b]| [*r, *g, *b, 255])
-        .collect()
-}
-
 fn read(path: &Path) -> Result<Vec<u8>> {
-    std::fs::read(path).map_err(|error| {
-        Error::new(
-            Code::Network,
-            format!("{} can't be read: {error}", path.display()),
-        )
-    })
+    std::fs::read(path).map_err(|error| unreadable(Code::Network, path, &error))
 }
 
 /// The pictures in a folder, with their paths below it as ids, in the order of their names.
 fn walk(folder: &Path, id: &str, files: &mut Vec<(Entry, PathBuf)>) -> Result<()> {
-    let failed = |error: std::io::Error| {
-        Error::new(
-            Code::Network,
-            format!("{} can't be read: {error}", folder.display()),
-        )
-    };
     let mut children: Vec<_> = std::fs::read_dir(folder)
         .and_then(Iterator::collect::<std::io::Result<Vec<_>>>)
-        .map_err(failed)?;
+        .map_err(|error| unreadable(Code::Network, folder, &error))?;
     children.sort_by_key(std::fs::DirEntry::file_name);
     for child in children {
         let name = child.file_name().to_string_lossy().into_owned();

@@ -1421,17 +1421,19 @@ fn a_fine_tuned_classifier_is_converted_as_it_would_be_loaded() {
     assert_eq!(error.unwrap_err().code(), Code::Unsupported);
 }
 
+/// A fixture whose config.json is changed.
+fn with_config(name: &str, change: &dyn Fn(&mut serde_json::Value)) -> Memory {
+    let mut source = folder(name);
+    let mut config = serde_json::from_slice(&source.files["config.json"]).unwrap();
+    change(&mut config);
+    source
+        .files
+        .insert("config.json".into(), config.to_string().into_bytes());
+    source
+}
+
 #[test]
 fn a_classifier_whose_files_dont_fit_together_is_told_by_key_and_shapes() {
-    let with_config = |name: &str, change: &dyn Fn(&mut serde_json::Value)| {
-        let mut source = folder(name);
-        let mut config = serde_json::from_slice(&source.files["config.json"]).unwrap();
-        change(&mut config);
-        source
-            .files
-            .insert("config.json".into(), config.to_string().into_bytes());
-        source
-    };
     let name = "classifier-single";
     let more = with_config(name, &|config| config["id2label"]["3"] = "a horse".into());
     fails(
@@ -1495,17 +1497,8 @@ fn naflex_and_fixed_resolution_are_not_mixed() {
         let bytes = folder(from).files[file].clone();
         source.files.insert(file.into(), bytes);
     };
-    let changed = |name: &str, change: &dyn Fn(&mut serde_json::Value)| {
-        let mut source = folder(name);
-        let mut config = serde_json::from_slice(&source.files["config.json"]).unwrap();
-        change(&mut config);
-        source
-            .files
-            .insert("config.json".into(), config.to_string().into_bytes());
-        source
-    };
     // The same sizes, and the other's way with pictures.
-    let mut fixed_weights = changed("tiny-f16", &|config| {
+    let mut fixed_weights = with_config("tiny-f16", &|config| {
         config["model_type"] = "siglip2".into();
         config["architectures"] = serde_json::json!(["Siglip2Model"]);
         config["vision_config"]["num_patches"] = 16.into();
@@ -1513,7 +1506,7 @@ fn naflex_and_fixed_resolution_are_not_mixed() {
     put(&mut fixed_weights, "naflex", "preprocessor_config.json");
     let word = "patch_embedding.weight has the shape [32, 3, 8, 8], config.json asks for [32, 192], as NaFlex has it";
     fails(&fixed_weights, Code::BadModel, &[word]);
-    let mut naflex_weights = changed("naflex", &|config| {
+    let mut naflex_weights = with_config("naflex", &|config| {
         config["model_type"] = "siglip".into();
         config["architectures"] = serde_json::json!(["SiglipModel"]);
         config["vision_config"]["image_size"] = 32.into();
@@ -1530,7 +1523,7 @@ fn naflex_and_fixed_resolution_are_not_mixed() {
             &["preprocessor_config.json", "NaFlex"],
         );
     }
-    let odd = changed("naflex", &|config| {
+    let odd = with_config("naflex", &|config| {
         config["vision_config"]["num_patches"] = 17.into()
     });
     fails(&odd, Code::Unsupported, &["num_patches is 17"]);

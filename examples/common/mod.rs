@@ -4,6 +4,7 @@
 #![allow(dead_code)]
 
 use std::io::{self, ErrorKind, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 use siglip_web::{Backend, Code, Dtype, Error, Result};
@@ -24,6 +25,18 @@ pub fn dtype(word: &str) -> Result<Dtype, String> {
 
 pub fn bad_input(message: impl Into<String>) -> Error {
     Error::new(Code::BadInput, message)
+}
+
+pub fn unreadable(code: Code, path: &Path, error: &io::Error) -> Error {
+    Error::new(code, format!("{} can't be read: {error}", path.display()))
+}
+
+/// What is wrong with a file's contents, with its name.
+pub fn named(path: &Path, error: &Error) -> Error {
+    Error::new(
+        error.code(),
+        format!("{}: {}", path.display(), error.message()),
+    )
 }
 
 /// A line on the standard output. Whoever reads it may have seen enough (`| head -1`): then the program ends, as others do.

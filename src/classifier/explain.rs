@@ -25,6 +25,17 @@ pub struct HeatMap {
     pub values: Vec<f32>,
 }
 
+impl HeatMap {
+    /// Of rows and columns of places, and what each adds.
+    fn of([rows, columns]: [usize; 2], value: impl FnMut(usize) -> f32) -> Self {
+        Self {
+            rows,
+            columns,
+            values: (0..rows * columns).map(value).collect(),
+        }
+    }
+}
+
 /// Patches on each side of one that are left out with it.
 const REACH: usize = 1;
 
@@ -80,11 +91,8 @@ impl Classifier {
             Ok(self.similarity(&row, &text).logit)
         });
         let logits = logits.collect::<Result<Vec<f32>>>()?;
-        Ok(HeatMap {
-            rows: grid[0],
-            columns: grid[1],
-            values: logits[1..].iter().map(|logit| logits[0] - logit).collect(),
-        })
+        let lost = |place: usize| logits[0] - logits[1 + place];
+        Ok(HeatMap::of(grid, lost))
     }
 
     /// The same for a label of a fine-tuned classifier, whose head looks at all patches alike.
@@ -103,7 +111,6 @@ impl Classifier {
             values: tokens,
             grid,
         } = self.tokens(&picture, pace).await?;
-        let places = grid[0] * grid[1];
         let vision = &self.checkpoint.model.vision;
         let Head::Classifier(head) = &vision.head else {
             unreachable!("asked for above");
@@ -130,11 +137,7 @@ impl Classifier {
             };
             (mean - without) as f32
         };
-        Ok(HeatMap {
-            rows: grid[0],
-            columns: grid[1],
-            values: (0..places).map(lost).collect(),
-        })
+        Ok(HeatMap::of(grid, lost))
     }
 }
 

@@ -327,10 +327,9 @@ impl Classifier {
             done: images.len(),
             total: images.len(),
         });
-        let (own, scores) = (self.labels().map(<[String]>::to_vec), self.scores());
-        let own = own.unwrap_or_default();
-        if self.config().classifier.is_some() {
-            let words: Vec<&str> = own.iter().map(String::as_str).collect();
+        let scores = self.scores();
+        if let Some(classifier) = &self.config().classifier {
+            let words: Vec<&str> = classifier.labels.iter().map(String::as_str).collect();
             let results = images
                 .iter()
                 .map(|logits| options.rank(&words, logits, scores));
@@ -339,9 +338,9 @@ impl Classifier {
         let embedded;
         let (words, texts): (Vec<&str>, Vec<&[f32]>) = match labels {
             Labels::Own => {
-                let (_, embeddings) = self.checkpoint.labels.as_ref().expect("checked above");
+                let (fixed, embeddings) = self.checkpoint.labels.as_ref().expect("checked above");
                 (
-                    own.iter().map(String::as_str).collect(),
+                    fixed.labels.iter().map(String::as_str).collect(),
                     embeddings.iter().map(Vec::as_slice).collect(),
                 )
             }

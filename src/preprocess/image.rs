@@ -62,11 +62,7 @@ impl Image {
     /// # Errors
     /// `bad-image` for a size that [`decode`](super::decode()) doesn't allow.
     pub fn resize(&self, width: u32, height: u32) -> Result<Self> {
-        check_size(width, height)?;
-        let from = (self.width as usize, self.height as usize);
-        let to = (width as usize, height as usize);
-        let rgb = resize(&self.rgb, from, to, Filter::Bicubic);
-        Ok(Self { width, height, rgb })
+        self.resized(Filter::Bicubic, width, height)
     }
 
     /// The same with another of Pillow's filters, by its number ([`Preprocessor::resample`](super::Preprocessor::resample)). A preprocessor of that filter and size has
@@ -75,11 +71,16 @@ impl Image {
     /// # Errors
     /// As [`resize`](Self::resize); `bad-input` for a number that Pillow doesn't have.
     pub fn resize_with(&self, resample: u8, width: u32, height: u32) -> Result<Self> {
-        check_size(width, height)?;
         let filter = Filter::from_pil(i64::from(resample))
             .ok_or_else(|| Error::bad_input(format!("resample is {resample}; known are 0 to 5")))?;
+        self.resized(filter, width, height)
+    }
+
+    fn resized(&self, filter: Filter, width: u32, height: u32) -> Result<Self> {
+        check_size(width, height)?;
         let from = (self.width as usize, self.height as usize);
-        let rgb = resize(&self.rgb, from, (width as usize, height as usize), filter);
+        let to = (width as usize, height as usize);
+        let rgb = resize(&self.rgb, from, to, filter);
         Ok(Self { width, height, rgb })
     }
 
@@ -96,6 +97,15 @@ impl Image {
     /// Samples `[height, width, 3]`, row by row from the top: red, green, blue.
     pub fn rgb(&self) -> &[u8] {
         &self.rgb
+    }
+
+    /// The same with an opaque alpha: `width · height` times red, green, blue, 255.
+    pub fn to_rgba(&self) -> Vec<u8> {
+        let pixels = self.rgb.as_chunks::<3>().0;
+        pixels
+            .iter()
+            .flat_map(|[r, g, b]| [*r, *g, *b, 255])
+            .collect()
     }
 }
 

@@ -45,8 +45,8 @@ struct Spread {
 }
 
 impl Spread {
-    fn of(values: impl Iterator<Item = f64> + Clone) -> Self {
-        let count = values.clone().count().max(1) as f64;
+    fn of(values: impl ExactSizeIterator<Item = f64> + Clone) -> Self {
+        let count = values.len().max(1) as f64;
         let mean = values.clone().sum::<f64>() / count;
         let squares: f64 = values.map(|value| (value - mean).powi(2)).sum();
         let deviation = (squares / count).sqrt();
@@ -86,19 +86,24 @@ impl Question {
             likeness: likeness(row),
         };
         let taken = (0..rows.len()).filter(|row| !free(*row));
-        let spreads = match self.is_mixed() {
-            true => [
-                Spread::of(taken.clone().map(|row| parts(row).chance)),
-                Spread::of(taken.clone().map(|row| parts(row).likeness)),
-            ],
-            false => Default::default(),
-        };
+        let mut spreads = Default::default();
         let mut best = Best::new(count);
         match (&self.words[..], &pictures) {
             // The order of cosines is that of probabilities, and costs no logarithms.
             ([(_, minus)], None) => {
                 let sign = if *minus { -1.0 } else { 1.0 };
                 taken.for_each(|row| best.offer(sign * f64::from(words[0][row]), row));
+            }
+            _ if self.is_mixed() => {
+                // The spreads are of all, so they come before any is ordered.
+                let all: Vec<(usize, Parts)> = taken.map(|row| (row, parts(row))).collect();
+                spreads = [
+                    Spread::of(all.iter().map(|(_, parts)| parts.chance)),
+                    Spread::of(all.iter().map(|(_, parts)| parts.likeness)),
+                ];
+                for (row, parts) in all {
+                    best.offer(self.order(parts, spreads), row);
+                }
             }
             _ => taken.for_each(|row| best.offer(self.order(parts(row), spreads), row)),
         }

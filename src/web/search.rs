@@ -131,14 +131,10 @@ impl Search {
 /// the file, and others than the engine's thread can do this part of the work.
 #[wasm_bindgen]
 pub fn shrink(picture: &[u8], side: u32, resample: u8) -> Result<Vec<u8>, JsValue> {
-    let image = preprocess::decode(picture)
+    preprocess::decode(picture)
         .and_then(|image| image.resize_with(resample, side, side))
-        .map_err(to_js)?;
-    let pixels = image.rgb().as_chunks::<3>().0;
-    Ok(pixels
-        .iter()
-        .flat_map(|[r, g, b]| [*r, *g, *b, 255])
-        .collect())
+        .map(|image| image.to_rgba())
+        .map_err(to_js)
 }
 
 /// Where the sound lines of a log are: begin and end of each, in bytes. A line is its checksum in 13 hexadecimal digits, a space, and what the checksum is of.

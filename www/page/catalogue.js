@@ -74,5 +74,14 @@ export function bestFor(model, device, wish = 'auto', backend = 'auto') {
   return gpu.find(onGpu) ?? cpu.find(fits);
 }
 
+/**
+ * The first that knows photographs, can be used here, and reads the page's language, if there is one.
+ * @param {string} language @param {(model: Model) => boolean} fits @returns {Model}
+ */
+export function forPhotographs(language, fits) {
+  const fitting = MODELS.filter(fits);
+  return fitting.find(({ languages }) => languages === 'many' || languages === language) ?? fitting[0] ?? /** @type {Model} */ (MODELS[0]);
+}
+
 /** Whether this device's GPU takes the model's largest matrix in one buffer. @param {Pick<Model, 'matrix'>} model @param {Device} device @param {Form} dtype */
 export const hasBuffers = (model, { gpu, buffer = Infinity }, dtype) => !gpu || bufferOf(model, dtype) <= buffer;

@@ -1,6 +1,6 @@
 // The models in the page's list and dialog, and what is kept of them here.
 
-import { MODELS, bestFor, bufferOf, downloadOf, hasBuffers, lookAtDevice, memoryOf, tableOf } from './catalogue.js';
+import { MODELS, bestFor, bufferOf, downloadOf, forPhotographs, hasBuffers, lookAtDevice, memoryOf, tableOf } from './catalogue.js';
 import { $ } from './elements.js';
 import { onLanguage, texts } from './language.js';
 import { bytes } from './results.js';
@@ -87,10 +87,9 @@ export class ModelList {
     return model && this.#offer(model);
   }
 
-  /** The first that knows photographs, fits this device, and reads the page's language, if there is one. @returns {Offer} */
+  /** @returns {Offer} */
   forPhotographs() {
-    const fitting = MODELS.map((model) => this.#offer(model)).filter(({ fits }) => fits);
-    return fitting.find(({ languages }) => languages === 'many' || texts.locale === languages) ?? fitting[0] ?? this.#offer(/** @type {Model} */ (MODELS[0]));
+    return this.#offer(forPhotographs(texts.locale, (model) => this.#offer(model).fits));
   }
 
   /** @param {Model} model @returns {Offer} */

@@ -1,5 +1,6 @@
 // A folder of a server, or a model of the Hub.
 import { SiglipError } from "../error.js";
+import { hash, hex } from "../hash.js";
 import { Download, LOOK, sameVersion, versionOf } from "./download.js";
 import { Ranges } from "./ranges.js";
 
@@ -93,7 +94,7 @@ export class RemoteFiles {
     this.#pin(download);
     const listed = bytes && crypto.subtle && (await this.#listed(file));
     if (bytes && listed) {
-      const [name, found, expected] = listed.sha256 ? ["SHA-256", await hash("SHA-256", bytes), listed.sha256] : ["git hash", await gitHash(bytes), listed.git];
+      const [name, found, expected] = listed.sha256 ? ["SHA-256", hex(await hash(bytes)), listed.sha256] : ["git hash", await gitHash(bytes), listed.git];
       if (expected && found !== expected) {
         throw new Damaged("bad-model", `${file} of ${this.#context.name} was damaged on the way: its ${name} is ${found} instead of ${expected}. Load again.`);
       }
@@ -297,18 +298,13 @@ export class RemoteFiles {
 /** A file that isn't as the Hub lists it. */
 class Damaged extends SiglipError {}
 
-/** @param {"SHA-1" | "SHA-256"} algorithm @param {Uint8Array<ArrayBuffer>} bytes @returns {Promise<string>} lower-case hexadecimal */
-async function hash(algorithm, bytes) {
-  return [...new Uint8Array(await crypto.subtle.digest(algorithm, bytes))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
-}
-
 /** As git names a file. @param {Uint8Array} bytes */
 async function gitHash(bytes) {
   const head = new TextEncoder().encode(`blob ${bytes.length}\0`);
   const object = new Uint8Array(head.length + bytes.length);
   object.set(head);
   object.set(bytes, head.length);
-  return hash("SHA-1", object);
+  return hex(await hash(object, "SHA-1"));
 }
 
 /** Whether a version tells more than a size. @param {Version | null | undefined} version */

@@ -5,6 +5,7 @@
 //   about.json whose index it is
 // Whoever writes holds the index's lock; others may read meanwhile. Rows are written before the line that tells of them, so that a page may be closed
 // at any moment.
+import { folderName } from "../hash.js";
 
 /** The folder of all indexes. */
 export const INDEXES = "siglip-web-indexes";
@@ -311,10 +312,8 @@ async function root(create) {
 }
 
 /** The name of an index's folder. @param {About} about */
-export async function idOf({ name, model, dtype, fingerprint, pipeline }) {
-  const bytes = encoder.encode(JSON.stringify([name, model, dtype, fingerprint, pipeline]));
-  const hash = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));
-  return [...hash.subarray(0, 16)].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+export function idOf({ name, model, dtype, fingerprint, pipeline }) {
+  return folderName([name, model, dtype, fingerprint, pipeline]);
 }
 
 /** @param {FileSystemDirectoryHandle} folder @param {About} about */

@@ -290,7 +290,7 @@ export class Keeper {
       const row = this.#free.pop() ?? this.#ids.length;
       if (row === this.#ids.length) this.#ids.push(undefined);
       if (row >= this.#rows) this.#room(row + 1);
-      lines.push([row, this.#search.set(row, vector), id, size ?? null, modified ?? null]);
+      lines.push(lineOf({ row, sum: this.#search.set(row, vector), id, size, modified }));
       return { row, vector };
     });
     await this.#write(rows, lines);
@@ -333,7 +333,7 @@ export class Keeper {
 
   /** @returns {IndexEntry[]} */
   entries() {
-    return [...this.#places.values()].map(({ row: _row, sum: _sum, ...entry }) => entry);
+    return [...this.#places.values()].map(entryOf);
   }
 
   /** @returns {Unreadable[]} */
@@ -375,8 +375,7 @@ export class Keeper {
       scored.add(row);
       const place = this.#places.get(this.#ids[row] ?? "");
       if (!place || score < minScore || hits.length >= limit) continue;
-      const { id, size, modified } = place;
-      hits.push({ id, score, logit, cosine, ...(modified !== undefined && { modified }), ...(size !== undefined && { size }) });
+      hits.push({ ...entryOf(place), score, logit, cosine });
     }
     if (numbers.length < 4 * rows.length && !(await this.refresh())) {
       // Nobody else wrote these rows: they are damaged.
@@ -387,6 +386,11 @@ export class Keeper {
     }
     return hits;
   }
+}
+
+/** @param {Place} place @returns {IndexEntry} */
+function entryOf({ row: _row, sum: _sum, ...entry }) {
+  return entry;
 }
 
 /** @param {Place} place */

@@ -2,6 +2,7 @@
 // entry of its own that is there whole or not at all. In the origin private file system, or in Cache Storage where that fails.
 // The manifest comes last: with it, a load needs no network.
 import { SiglipError, aborted } from "../error.js";
+import { folderName, hash } from "../hash.js";
 import { ROOT, TEMPORARY, disks, limited } from "./disks.js";
 
 /** Raised whenever the engine's entries change their form: what an older version left is then no longer found. */
@@ -44,7 +45,7 @@ export async function openStore({ name, source, dtype }, signal, wait) {
   const about = { format: FORMAT, name, source: withoutQuery(source), dtype, files: {}, weights: {} };
   const disk = (await disks()).find(({ writable }) => writable);
   if (!disk) return new Stored(undefined, about, `${globalThis.isSecureContext ? "This browser gives the page no storage" : "Storage needs a secure page (https: or localhost)"}, so the model isn't kept`);
-  const id = await idOf(about);
+  const id = await folderName([about.format, about.source, about.dtype]);
   const release = await lock(id, signal, () => wait(`Another tab is loading ${name}. This one goes on when that is done.`));
   try {
     return await Stored.open(disk.folder(id), about, { id, release });
@@ -62,7 +63,7 @@ function withoutQuery(address) {
 /** @param {Uint8Array} bytes @returns {Promise<Uint8Array>} */
 async function sealed(bytes) {
   const entry = new Uint8Array(SEAL + bytes.length);
-  entry.set(await sum(bytes));
+  entry.set(await hash(bytes));
   entry.set(bytes, SEAL);
   return entry;
 }
@@ -71,19 +72,8 @@ async function sealed(bytes) {
 async function unsealed(entry) {
   if (!entry) return undefined;
   const bytes = entry.subarray(SEAL);
-  const expected = await sum(bytes);
+  const expected = await hash(bytes);
   return expected.every((byte, i) => byte === entry[i]) ? bytes : undefined;
-}
-
-/** @param {Uint8Array} bytes */
-async function sum(bytes) {
-  return new Uint8Array(await crypto.subtle.digest("SHA-256", /** @type {Uint8Array<ArrayBuffer>} */ (bytes)));
-}
-
-/** @param {About} about */
-async function idOf({ format, source, dtype }) {
-  const hash = await sum(encoder.encode(JSON.stringify([format, source, dtype])));
-  return [...hash.subarray(0, 16)].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
 /**

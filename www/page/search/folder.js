@@ -5,47 +5,33 @@
  * @typedef {object} Place
  * @property {string} name the index is kept under it, too
  * @property {() => IndexSource} source for the index
- * @property {Map<string, () => Promise<File> | File>} files by their ids, which are those of the index
+ * @property {(id: string) => Promise<File | undefined>} file by its id in the index, which is its path
  * @property {boolean} [builtIn]
- * @property {Promise<void>} listed when all files are known
  */
 
 /** A folder by its handle. @param {FileSystemDirectoryHandle} handle @returns {Place} */
 export function ofHandle(handle) {
-  /** @type {Place['files']} */
-  const files = new Map();
-  const list = async (/** @type {FileSystemDirectoryHandle} */ folder, /** @type {string} */ path) => {
-    for await (const entry of folder.values()) {
-      if (entry.kind === 'file') files.set(`${path}/${entry.name}`, () => entry.getFile());
-      else await list(entry, `${path}/${entry.name}`);
-    }
+  const file = async (/** @type {string} */ id) => {
+    const names = id.split('/').slice(1);
+    let folder = handle;
+    for (const name of names.slice(0, -1)) folder = await folder.getDirectoryHandle(name);
+    return (await folder.getFileHandle(names.at(-1) ?? '')).getFile();
   };
-  return { name: handle.name, source: () => handle, files, listed: list(handle, handle.name) };
+  return { name: handle.name, source: () => handle, file };
 }
 
 /** The files of `<input webkitdirectory>`. @param {File[]} list @returns {Place} */
 export function ofFiles(list) {
-  const name = list[0]?.webkitRelativePath.split('/')[0] ?? '';
-  return { name, source: () => list, files: new Map(list.map((file) => [file.webkitRelativePath || file.name, () => file])), listed: Promise.resolve() };
+  const files = new Map(list.map((file) => [file.webkitRelativePath || file.name, file]));
+  return { name: list[0]?.webkitRelativePath.split('/')[0] ?? '', source: () => list, file: async (id) => files.get(id) };
 }
 
 /** A dropped folder, in browsers without handles. @param {FileSystemDirectoryEntry} folder @returns {Place} */
 export function ofEntry(folder) {
-  /** @type {Place['files']} */
-  const files = new Map();
-  const list = async (/** @type {FileSystemDirectoryEntry} */ entry) => {
-    const reader = entry.createReader();
-    for (;;) {
-      /** @type {FileSystemEntry[]} */
-      const some = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
-      if (some.length === 0) return;
-      for (const one of some) {
-        if (one.isDirectory) await list(/** @type {FileSystemDirectoryEntry} */ (one));
-        else files.set(one.fullPath.replace(/^\//, ''), () => new Promise((resolve, reject) => /** @type {FileSystemFileEntry} */ (one).file(resolve, reject)));
-      }
-    }
-  };
-  return { name: folder.name, source: () => folder, files, listed: list(folder) };
+  const file = (/** @type {string} */ id) => new Promise((/** @type {(file: File) => void} */ resolve, reject) => {
+    folder.getFile(id.slice(id.indexOf('/') + 1), {}, (entry) => /** @type {FileSystemFileEntry} */ (entry).file(resolve, reject), reject);
+  });
+  return { name: folder.name, source: () => folder, file };
 }
 
 /** The drawings that come with the page: tiles of one sheet. @param {string} name @returns {Promise<Place>} */
@@ -65,7 +51,7 @@ export async function ofGallery(name) {
     return new File(blob ? [blob] : [], id, { type: 'image/png' });
   };
   const files = new Map(drawings.map(({ name: drawing }, i) => [`${drawing}.png`, cut(i, `${drawing}.png`)]));
-  return { name, builtIn: true, source: () => [...files].map(([id, image]) => ({ id, image })), files, listed: Promise.resolve() };
+  return { name, builtIn: true, source: () => [...files].map(([id, image]) => ({ id, image })), file: async (id) => files.get(id)?.() };
 }
 
 // ---- The folder of the last visit ---------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ import '../policy.js';
 import { FITS, fits } from '../../lib/client/scores.js';
 import { RELAXED } from '../../lib/worker/backend.js';
 import { mayHoldPictures, picturesAmong } from '../../lib/client/transfer.js';
-import { MODELS, bestFor, downloadOf, lookAtDevice } from '../catalogue.js';
+import { MODELS, bestFor, downloadOf, forPhotographs, lookAtDevice } from '../catalogue.js';
 import { csv, download } from '../export.js';
 import { number, onLanguage, texts } from '../language.js';
 import { keepModule, keepPage } from '../offline.js';
@@ -86,14 +86,12 @@ function showSource() {
   $.source.textContent = now.place ? texts.search.within(placeName(), now.entries.length, count(now.entries.length)) : '';
   $.gallery.hidden = !now.place || Boolean(now.place.builtIn);
   $.drawings.hidden = model.id !== 'demo' || !now.place || Boolean(now.place.builtIn) || Boolean(model.loading);
-  const best = MODELS.filter((one) => !machine || bestFor(one, machine)).find(({ languages }) => texts.locale === languages || languages === 'many') ?? MODELS[0];
-  if (best) {
-    $.photographs.textContent = texts.photographs(best.title, bytes(downloadOf(best)));
-    $.photographs.onclick = () => {
-      $.model.value = best.id;
-      load(best.id);
-    };
-  }
+  const best = forPhotographs(texts.locale, (one) => !machine || bestFor(one, machine) !== undefined);
+  $.photographs.textContent = texts.photographs(best.title, bytes(downloadOf(best)));
+  $.photographs.onclick = () => {
+    $.model.value = best.id;
+    load(best.id);
+  };
   const languages = model.id === 'demo' ? 'en' : MODELS.find(({ id }) => id === model.id)?.languages;
   $.queryLanguage.textContent = languages === 'en' ? texts.readsEnglish : languages === 'many' ? texts.readsMany : '';
   $.queryLanguage.hidden = !$.queryLanguage.textContent;
@@ -225,7 +223,6 @@ async function add(index, place) {
   };
   try {
     const { unreadable } = await index.add(place.source(), { signal: job.signal, onProgress: progress });
-    await place.listed;
     if (now.adding !== job) return;
     finish();
     await refresh();
@@ -267,13 +264,9 @@ function refresh() {
 
 /** @param {string} id @returns {Promise<File>} */
 async function fileOf(id) {
-  const get = now.place?.files.get(id);
-  if (!get) throw new Error(texts.search.gone(id));
-  try {
-    return await get();
-  } catch {
-    throw new Error(texts.search.gone(id));
-  }
+  const file = await now.place?.file(id).catch(() => undefined);
+  if (!file) throw new Error(texts.search.gone(id));
+  return file;
 }
 
 /** @param {string} id @returns {Promise<ImageBitmap | undefined>} */
@@ -356,9 +349,13 @@ function above() {
   if (!answer) return [];
   const { hits } = answer;
   const cut = scaleOf() === 'best' ? cuts.best * (hits[0]?.score ?? 0) : cuts[answer.kind];
-  const kept = hits.filter(({ score }) => score >= cut);
+  return sorted(hits.filter(({ score }) => score >= cut));
+}
+
+/** In the chosen order; as it is given, where that is the score's. @template {{modified?: number}} T @param {T[]} list @returns {T[]} */
+function sorted(list) {
   const sign = { score: 0, new: -1, old: 1 }[$.sort.value] ?? 0;
-  return sign ? kept.sort((a, b) => sign * ((a.modified ?? 0) - (b.modified ?? 0))) : kept;
+  return sign ? list.toSorted((a, b) => sign * ((a.modified ?? 0) - (b.modified ?? 0))) : list;
 }
 
 function showGrid() {
@@ -368,9 +365,7 @@ function showGrid() {
   $.cutValue.textContent = answer ? percent(cut) : '';
   $.cut.setAttribute('aria-valuetext', texts.search.cutText(percent(cut), scaleOf() === 'best'));
   if (answer) return grid.show(above().map(({ id, score }) => ({ id, score: percent(score) })));
-  const sign = { new: -1, old: 1 }[$.sort.value] ?? 0;
-  const entries = sign ? [...now.entries].sort((a, b) => sign * ((a.modified ?? 0) - (b.modified ?? 0))) : now.entries;
-  grid.show(entries.map(({ id }) => ({ id })));
+  grid.show(sorted(now.entries).map(({ id }) => ({ id })));
 }
 
 /** Says what came of it. */
