@@ -73,6 +73,7 @@ impl fmt::Display for Code {
 pub struct Error {
     code: Code,
     message: String,
+    cut_short: bool,
 }
 
 impl Error {
@@ -81,7 +82,21 @@ impl Error {
         Self {
             code,
             message: message.into(),
+            cut_short: false,
         }
+    }
+
+    /// This error, of a picture's file that ends before the picture does.
+    pub(crate) fn of_cut_short(self) -> Self {
+        Self {
+            cut_short: true,
+            ..self
+        }
+    }
+
+    /// Whether a picture's file ends before the picture does. Another decoder may fill up what is missing, and should not be asked to.
+    pub fn is_cut_short(&self) -> bool {
+        self.cut_short
     }
 
     /// The stable code.

@@ -37,6 +37,7 @@ impl Kind {
         Error::bad_image(format!(
             "the {self} picture is cut short; save or download it again"
         ))
+        .of_cut_short()
     }
 
     /// The error of a file that its decoder can't make sense of.

@@ -112,12 +112,15 @@ pub fn write(value: &impl Serialize) -> Result<JsValue> {
     serde_wasm_bindgen::to_value(value).map_err(|error| from_js(error.into()))
 }
 
-/// A `SiglipError` as JavaScript throws it: an `Error` with a `code`.
+/// A `SiglipError` as JavaScript throws it: an `Error` with a `code`, and with `cutShort` where [`Error::is_cut_short`].
 pub fn to_js(error: Error) -> JsValue {
     let object = JsError::new(error.message());
     object.set_name("SiglipError");
     // Only fails on frozen objects, and this is our own.
     let _ = Reflect::set(&object, &"code".into(), &error.code().as_str().into());
+    if error.is_cut_short() {
+        let _ = Reflect::set(&object, &"cutShort".into(), &true.into());
+    }
     object.into()
 }
 

@@ -1,7 +1,5 @@
 // What a browser or its driver can't do of the tests that all of them run: the reason, and the tests' names.
 
-const TRUNCATED = "its own decoder shows what there is of a picture that is cut off, where Chromium's and Pillow's refuse it";
-
 /** @type {Record<"chromium" | "firefox" | "webkit", [reason: string, names: string[]][]>} */
 export const CANNOT = {
   chromium: [],
@@ -11,7 +9,6 @@ export const CANNOT = {
       "on WebGPU, in a worker, results are the same",
       "the GPU's pipelines are made side by side while a model loads, none when it is used, and none twice",
     ]],
-    [TRUNCATED, ["a picture that can't be read says so, and the next one works", "odd files are read as Pillow reads them, by the library or the browser, or refused"]],
     ["an <img> of a drawing without a size of its own has other pixels there", ["formats that only the browser knows are decoded by it: AVIF, SVG"]],
     ["a paste that a script makes carries no files", ["a pasted picture is taken"]],
   ],
@@ -24,7 +21,6 @@ export const CANNOT = {
     ["WebKitGTK goes on drawing the first frame of a canvas's stream", ["a video is watched: its newest frame, with the labels of the moment, until it is enough"]],
     ["WebKitGTK has no relaxed SIMD to compare with", ["without relaxed SIMD another module gives the same answers, in every dtype"]],
     ["WebKitGTK, as it is packaged, has no navigator.storage", ["a checkpoint on disk: chosen files, a chosen folder, a directory handle"]],
-    [TRUNCATED, ["a picture that can't be read says so, and the next one works", "odd files are read as Pillow reads them, by the library or the browser, or refused"]],
     ["an <img> of a drawing without a size of its own has other pixels there", ["formats that only the browser knows are decoded by it: AVIF, SVG"]],
     ["it asks twice for an <img> that may not be kept", ["an <img> is taken as it is at the call, without another request"]],
     ["WebDriver doesn't tell of workers", [

@@ -260,8 +260,12 @@ function fromImageData(image) {
   return draw(canvas, width, height);
 }
 
-/** By the browser, which may know the format or be less strict; a picture that is too large is so everywhere. @param {Blob} blob @param {Uint8Array} bytes @param {SiglipError} refusal @returns {Promise<Picture>} */
+/**
+ * By the browser, which may know the format or be less strict; a picture that is too large is so everywhere, and what a file doesn't have nobody shall fill up.
+ * @param {Blob} blob @param {Uint8Array} bytes @param {SiglipError} refusal @returns {Promise<Picture>}
+ */
 async function decode(blob, bytes, refusal) {
+  if ("cutShort" in refusal) throw refusal;
   const drawing = svgText(bytes);
   if (drawing !== undefined) return rasterise(drawing);
   const [width, height] = sizeOf(bytes);

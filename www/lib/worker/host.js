@@ -1,6 +1,6 @@
 // Beside the computation, in the worker or on the main thread with `worker: false`: loads a model and answers messages.
 //   in   {id, method: "load" | "stats" | "dispose" | one of METHODS, …}   {cancel: id}
-//   out  {id, progress}   {id, result}   {id, error: {code, message, lost, ran}}   {startThreads} {endThreads}: see threads.js
+//   out  {id, progress}   {id, result}   {id, error: {code, message, cutShort?, lost?, ran?}}   {startThreads} {endThreads}: see threads.js
 import { aborted, siglipError } from "../error.js";
 import { load } from "./load.js";
 import { METHODS } from "./methods.js";
@@ -48,10 +48,11 @@ export class Host {
       this.#send({ id, result });
     } catch (error) {
       if (error instanceof Crash) this.#broken = error.reason;
-      const { code, message } = call.cancel.aborted ? aborted() : siglipError(error instanceof Crash ? error.reason : error);
+      const told = call.cancel.aborted ? aborted() : siglipError(error instanceof Crash ? error.reason : error);
+      const { code, message } = told;
       // Also where a call that was given up crashed: the next one must not meet what is left.
       const lost = error instanceof Crash || code === "device-lost";
-      this.#send({ id, error: { code, message, ...(lost && { lost, ran: error instanceof Crash ? error.ran : true }) } });
+      this.#send({ id, error: { code, message, ...("cutShort" in told && { cutShort: true }), ...(lost && { lost, ran: error instanceof Crash ? error.ran : true }) } });
     } finally {
       this.#running.delete(id);
     }
