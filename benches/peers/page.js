@@ -92,6 +92,30 @@ const contestants = {
       close: () => session.release(),
     };
   },
+
+  async "LiteRT.js"({ tower, dtype, threads = 1 }) {
+    const { Tensor, loadAndCompile, loadLiteRt } = await import("@litertjs/core");
+    await loadLiteRt("/npm/@litertjs/core/wasm/", { threads: threads > 1 });
+    const prepare = await preparation(tower, threads);
+    const file = `${tower === "image" ? "vision" : "text"}_model${dtype === "f32" ? "" : "_quantized"}`;
+    const model = await loadAndCompile(`/litert/${file}.tflite`, { accelerator: "wasm", cpuOptions: { numThreads: threads } });
+    return {
+      // the tower alone, as above
+      prepare: async (input) => {
+        const [{ data, dims }] = Object.values(await prepare(input));
+        return { values: data instanceof Float32Array ? data : Int32Array.from(data, Number), dims };
+      },
+      embed: async ({ values, dims }) => {
+        const input = new Tensor(values, dims);
+        const [output] = await model.run(input);
+        const embedding = unit(await output.data());
+        input.delete();
+        output.delete();
+        return embedding;
+      },
+      close: () => model.delete(),
+    };
+  },
 };
 
 async function transformers(threads = 1) {
