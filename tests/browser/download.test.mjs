@@ -318,34 +318,74 @@ describe("downloads and what is kept of them", { timeout: 600_000 }, () => {
   });
 
   test("entries that are damaged or gone are fetched again, and only they", async () => {
-    await load(hub.model);
-    await page.evaluate(async () => {
+    /** Changes the packs of what is kept: flips bits at `[record, byte from its beginning]`, then cuts off all after so many bytes of the record `cut`. */
+    const damage = (given) => page.evaluate(async ({ flips, cut, remove }) => {
       const root = await (await navigator.storage.getDirectory()).getDirectoryHandle("siglip-web");
       for await (const folder of root.values()) {
-        const names = [];
-        for await (const name of folder.keys()) if (name.startsWith("t-")) names.push(name);
-        names.sort();
-        await folder.removeEntry(names[3]);
-        for (const [name, at] of [[names[5], 0], [names[7], 70]]) {
-          const handle = await folder.getFileHandle(name);
-          const bytes = new Uint8Array(await (await handle.getFile()).arrayBuffer());
-          bytes[at] ^= 1;
-          const writable = await handle.createWritable();
-          await writable.write(bytes);
-          await writable.close();
-        }
-        const writable = await (await folder.getFileHandle(names[9])).createWritable(); // torn
+        const names = (await Array.fromAsync(folder.keys())).filter((name) => name.startsWith("p-"));
+        if (names.length !== 1) throw new Error(`${names.length} packs`);
+        if (remove) return folder.removeEntry(names[0]);
+        const handle = await folder.getFileHandle(names[0]);
+        let bytes = new Uint8Array(await (await handle.getFile()).arrayBuffer());
+        const view = new DataView(bytes.buffer);
+        const records = [];
+        for (let at = 0; at < bytes.length; at += 4) if (view.getUint32(at, true) === 0x31707773) records.push(at);
+        for (const [record, byte] of flips) bytes[records[record] + byte] ^= 1;
+        if (cut) bytes = bytes.subarray(0, records[cut.record] + cut.bytes);
+        const writable = await handle.createWritable();
+        await writable.write(bytes);
         await writable.close();
       }
+    }, { flips: [], ...given });
+    // A record's magic, sizes and check, key, and what is kept itself.
+    for (const flips of [[[3, 0], [5, 4], [7, 9], [9, 14]], [[2, 16], [4, 200], [6, 90]], [[0, 0]], [[5, 8], [6, 8], [tensors - 1, 120]]]) {
+      await page.evaluate(() => SiglipClassifier.clearCache());
+      whole(await load(hub.model));
+      await damage({ flips });
+      hub.requests.length = 0;
+      const result = await load(hub.model);
+      whole(result);
+      assert.equal(result.weights.fetched, flips.length, `${flips}`);
+      assert.equal(asked("config.json").length, 0);
+      hub.requests.length = 0;
+      whole(await load(hub.model));
+      assert.deepEqual(hub.requests, []);
+    }
+    // Torn, and gone.
+    for (const [given, fetched] of [[{ cut: { record: tensors - 2, bytes: 7 } }, 2], [{ cut: { record: 3, bytes: 60 } }, tensors - 3], [{ remove: true }, tensors]]) {
+      await page.evaluate(() => SiglipClassifier.clearCache());
+      whole(await load(hub.model));
+      await damage(given);
+      const result = await load(hub.model);
+      whole(result);
+      assert.equal(result.weights.fetched, fetched, JSON.stringify(given));
+      hub.requests.length = 0;
+      whole(await load(hub.model));
+      assert.deepEqual(hub.requests, []);
+    }
+  });
+
+  test("what an older version of the library kept is removed when a model is kept anew, and nothing else", async () => {
+    await load(hub.model, { dtype: "f32" });
+    const folders = () => page.evaluate(async () => (await Array.fromAsync((await (await navigator.storage.getDirectory()).getDirectoryHandle("siglip-web")).keys())).sort());
+    const own = await folders();
+    await page.evaluate(async () => {
+      const root = await (await navigator.storage.getDirectory()).getDirectoryHandle("siglip-web");
+      for (const [name, format] of [["older", 3], ["newer", 1000]]) {
+        const folder = await root.getDirectoryHandle(name, { create: true });
+        const about = new TextEncoder().encode(JSON.stringify({ format, name, source: "", dtype: "q8", files: {}, weights: {} }));
+        const parts = { "about.json": [await crypto.subtle.digest("SHA-256", about), about], "t-q8$2fx": ["tensor"], "manifest.json": ["{}"] };
+        for (const [file, bytes] of Object.entries(parts)) {
+          const writable = await (await folder.getFileHandle(file, { create: true })).createWritable();
+          await writable.write(new Blob(bytes));
+          await writable.close();
+        }
+      }
     });
-    hub.requests.length = 0;
-    const result = await load(hub.model);
-    whole(result);
-    assert.equal(result.weights.fetched, 4);
-    assert.equal(asked("config.json").length, 0);
-    hub.requests.length = 0;
-    whole(await load(hub.model));
-    assert.deepEqual(hub.requests, []);
+    whole(await load(hub.model, { dtype: "f32" }));
+    assert.deepEqual(await folders(), [...own, "newer", "older"].sort(), "a load that finds all there looks at no other model");
+    whole(await load(hub.folder, { dtype: "f32" }));
+    assert.deepEqual((await page.evaluate(() => SiglipClassifier.caches())).map(({ name }) => name).sort(), ["folder", "newer", "owner/name"]);
   });
 
   test("two tabs at once: one downloads, the other waits and finds all there", async () => {

@@ -8,11 +8,13 @@ export const ROOT = "siglip-web";
  * @typedef {object} Folder
  * @property {(name: string) => Promise<Uint8Array | undefined>} read
  * @property {(name: string, bytes: Uint8Array) => Promise<void>} write
+ * @property {(name: string) => Promise<Appender | undefined>} append to a new entry; undefined where entries are written as a whole only
  * @property {(name: string) => Promise<void>} remove
  * @property {() => Promise<void>} destroy
  * @property {() => Promise<string[]>} names
  * @property {() => Promise<number>} bytes
  */
+/** An entry that grows; what was written stays if the page goes. Nobody else opens it before it is closed. @typedef {{write: (bytes: Uint8Array) => void, close: () => void}} Appender */
 /**
  * @typedef {object} Disk
  * @property {boolean} writable from here
@@ -93,7 +95,7 @@ class PrivateFolder {
       const access = await handle.createSyncAccessHandle();
       try {
         access.truncate(0);
-        if (access.write(bytes, { at: 0 }) < bytes.length) throw new DOMException("The disk is full.", "QuotaExceededError");
+        writeAll(access, bytes, 0);
       } finally {
         access.close();
       }
@@ -102,6 +104,21 @@ class PrivateFolder {
       await this.remove(temporary).catch(() => {});
       throw error;
     }
+  }
+
+  async append(/** @type {string} */ name) {
+    if (!(/** @type {any} */ (FileSystemFileHandle).prototype.createSyncAccessHandle)) return undefined;
+    const directory = (this.#handle ??= await this.#root.getDirectoryHandle(this.#id, { create: true }));
+    const access = await /** @type {any} */ (await directory.getFileHandle(name, { create: true })).createSyncAccessHandle();
+    access.truncate(0);
+    let end = 0;
+    return {
+      write(/** @type {Uint8Array} */ bytes) {
+        writeAll(access, bytes, end);
+        end += bytes.length;
+      },
+      close: () => access.close(),
+    };
   }
 
   async remove(/** @type {string} */ name) {
@@ -125,6 +142,11 @@ class PrivateFolder {
     for await (const handle of handles) sizes.push(handle.getFile().then((/** @type {File} */ { size }) => size, () => 0));
     return (await Promise.all(sizes)).reduce((sum, size) => sum + size, 0);
   }
+}
+
+/** @param {any} access a FileSystemSyncAccessHandle @param {Uint8Array} bytes @param {number} at */
+function writeAll(access, bytes, at) {
+  if (access.write(bytes, { at }) < bytes.length) throw new DOMException("The disk is full.", "QuotaExceededError");
 }
 
 export const TEMPORARY = "tmp-";
@@ -186,6 +208,10 @@ class CacheFolder {
   async write(/** @type {string} */ name, /** @type {Uint8Array} */ bytes) {
     const cache = await caches.open(this.#name);
     await cache.put(CacheFolder.#address(name), new Response(/** @type {any} */ (bytes), { headers: { "Content-Length": String(bytes.length) } }));
+  }
+
+  async append() {
+    return undefined;
   }
 
   async remove(/** @type {string} */ name) {

@@ -1,12 +1,13 @@
-// What is kept of models from one visit to the next: their small files, and their weights as the engine holds them, each in an
-// entry of its own that is there whole or not at all. In the origin private file system, or in Cache Storage where that fails.
-// The manifest comes last: with it, a load needs no network.
+// What is kept of models from one visit to the next: their small files, and their weights as the engine holds them, which are there whole or
+// not at all, each. In the origin private file system, or in Cache Storage where that fails. The manifest comes last: with it, a load needs
+// no network.
 import { SiglipError, aborted } from "../error.js";
 import { folderName, hash } from "../hash.js";
 import { ROOT, TEMPORARY, disks, limited } from "./disks.js";
+import { Packs } from "./packs.js";
 
 /** Raised whenever the engine's entries change their form: what an older version left is then no longer found. */
-const FORMAT = 3;
+const FORMAT = 4;
 
 /** @typedef {import("../ports.d.ts").Version} Version */
 /** @typedef {import("../ports.d.ts").WeightsVersion} WeightsVersion */
@@ -30,6 +31,8 @@ const decoder = new TextDecoder();
 const [ABOUT, MANIFEST] = ["about.json", "manifest.json"];
 /** Begins each entry of this file's own: the SHA-256 of the rest. The engine seals its entries itself. Bytes. */
 const SEAL = 32;
+/** Begins the names of entries that the engine put apart from the others: in the place of one that was damaged, or after the load. */
+const APART = "t";
 /** Names that any file system takes. @param {string} kind @param {string} key */
 const entry = (kind, key) => `${kind}-${encodeURIComponent(key).replace(/[*!'()~%]/g, (c) => `$${c.charCodeAt(0).toString(16)}`)}`;
 
@@ -48,7 +51,10 @@ export async function openStore({ name, source, dtype }, signal, wait) {
   const id = await folderName([about.format, about.source, about.dtype]);
   const release = await lock(id, signal, () => wait(`Another tab is loading ${name}. This one goes on when that is done.`));
   try {
-    return await Stored.open(disk.folder(id), about, { id, release });
+    const stored = await Stored.open(disk.folder(id), about, { id, release });
+    // Room for what is about to come.
+    if (stored.empty) await removeOlder();
+    return stored;
   } catch (error) {
     release();
     return new Stored(undefined, about, `The page's storage failed (${error.message}), so the model isn't kept`);
@@ -110,6 +116,10 @@ export class Stored {
   #named = false;
   /** @type {string | undefined} */
   #manifest;
+  /** Entries in the order in which they were put. @type {Packs | undefined} */
+  #packs;
+  /** Names of entries apart. @type {Set<string>} */
+  #apart = new Set();
   /** Whether anything was answered from here: then nothing of another version may come beside it. */
   used = false;
   /** Set when it was found to be of another version than the server has now. */
@@ -124,18 +134,23 @@ export class Stored {
     this.about = about;
     this.problem = problem;
     this.#lock = lock;
+    this.#packs = folder && new Packs(folder, [], limited);
   }
 
   /** @param {Folder} folder @param {About} about @param {{id: string, release: () => void}} lock */
   static async open(folder, about, lock) {
     const stored = new Stored(folder, about, undefined, lock);
-    for (const name of await limited(folder.names())) {
+    const names = await limited(folder.names());
+    for (const name of names) {
       if (name.startsWith(TEMPORARY)) await limited(folder.remove(name)); // of a tab that was closed midway
     }
     const before = await aboutOf(folder);
     if (before) {
       const { generation, files, weights, commit, held } = before;
       Object.assign(about, { generation, files, weights, commit, held });
+      stored.#packs = new Packs(folder, names, limited);
+      stored.#packs.begin();
+      stored.#apart = new Set(names.filter((name) => name.startsWith(entry(APART, ""))));
       const manifest = await unsealed(await limited(folder.read(MANIFEST)));
       stored.#manifest = manifest && decoder.decode(manifest);
       stored.#named = true;
@@ -170,18 +185,34 @@ export class Stored {
 
   /** @param {string} key @returns {Promise<Uint8Array | undefined>} */
   async get(key) {
-    const bytes = await this.#ours("shared", () => this.#read(entry("t", key)));
+    const name = entry(APART, key);
+    const bytes = await this.#ours("shared", async () => (this.#held && !this.#apart.has(name) ? this.#packs?.get(key) : this.#read(name)));
     if (!bytes) return undefined;
     this.used = true;
     return bytes;
   }
 
-  /** @param {string} key @param {Uint8Array} bytes */
+  /** @param {string} key @param {Uint8Array} bytes none: what was put is of no use */
   async put(key, bytes) {
     await this.#ours("exclusive", async () => {
       if (!this.#named) await this.save();
-      await this.#try((folder) => folder.write(entry("t", key), bytes), bytes.length);
+      await this.#try((folder, packs) => (bytes.length > 0 ? this.#add(folder, packs, key, bytes) : this.#remove(folder, packs, key)), bytes.length);
     });
+  }
+
+  /** @param {Folder} folder @param {Packs} packs @param {string} key @param {Uint8Array} bytes */
+  async #add(folder, packs, key, bytes) {
+    const name = entry(APART, key);
+    if (this.#held && !this.#apart.has(name) && !packs.has(key)) return packs.put(key, bytes);
+    await folder.write(name, bytes);
+    this.#apart.add(name);
+  }
+
+  /** @param {Folder} folder @param {Packs} packs @param {string} key */
+  async #remove(folder, packs, key) {
+    const name = entry(APART, key);
+    if (this.#apart.delete(name)) await folder.remove(name);
+    await packs.remove(key);
   }
 
   /**
@@ -205,6 +236,7 @@ export class Stored {
   /** @param {string} manifest */
   async commit(manifest) {
     this.about.held = JSON.parse(manifest).dtype;
+    this.#packs?.close();
     await this.save(true);
     await this.#write(MANIFEST, encoder.encode(manifest));
     if (this.#folder) this.#manifest = manifest;
@@ -247,7 +279,10 @@ export class Stored {
     this.#manifest = undefined;
     this.#named = false;
     this.about = { ...this.about, generation: crypto.randomUUID(), commit: undefined, held: undefined, files: {}, weights: {} };
-    await this.#try(async (folder) => {
+    this.#apart.clear();
+    await this.#try(async (folder, packs) => {
+      packs.close(); // an open file can't be removed
+      this.#packs = new Packs(folder, [], limited);
       await folder.remove(MANIFEST); // first: without it the rest counts as unfinished
       await folder.remove(ABOUT);
       await folder.destroy();
@@ -263,6 +298,8 @@ export class Stored {
 
   /** Lets other tabs go on. */
   release() {
+    this.#packs?.close();
+    this.#packs = this.#folder && new Packs(this.#folder, [], limited); // what was read ahead is no longer needed
     this.#held = false;
     this.#lock.release();
   }
@@ -279,12 +316,13 @@ export class Stored {
     await this.#try((folder) => folder.write(name, entry), entry.length);
   }
 
-  /** @param {(folder: Folder) => Promise<void>} work @param {number} [bytes] */
+  /** @param {(folder: Folder, packs: Packs) => Promise<void>} work @param {number} [bytes] */
   async #try(work, bytes) {
-    if (!this.#folder) return;
+    if (!this.#folder || !this.#packs) return;
     try {
-      await limited(work(this.#folder), bytes);
+      await limited(work(this.#folder, this.#packs), bytes);
     } catch (error) {
+      this.#packs.close();
       this.#folder = undefined;
       const full = error.name === "QuotaExceededError";
       this.problem ??= full
@@ -343,6 +381,19 @@ export async function clearCaches(name) {
     }
   }
   return freed;
+}
+
+/** Removes what older versions of the library kept: none reads it any more. What another tab uses, or what can't be removed, stays until the next time. */
+async function removeOlder() {
+  for (const disk of await disks()) {
+    for (const id of await limited(disk.list())) {
+      const folder = disk.folder(id);
+      const { format = FORMAT } = (await aboutOf(folder)) ?? {};
+      if (format >= FORMAT) continue;
+      const remove = () => limited(folder.destroy()).catch(() => {});
+      await (navigator.locks ? navigator.locks.request(lockName(id), { ifAvailable: true }, (got) => got && remove()) : remove());
+    }
+  }
 }
 
 /** @param {Folder} folder @returns {Promise<About | undefined>} */
