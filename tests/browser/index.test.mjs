@@ -106,6 +106,42 @@ describe("an index of pictures", { timeout: 1_200_000 }, () => {
     assert.ok(decoded > 0 || cpus().length === 1, `${decoded}`);
   });
 
+  test("an add that is paused embeds nothing more, says so, is searched meanwhile, and goes on where it was", async () => {
+    const { paused, during, still, hits, added, later } = await page.evaluate(async () => {
+      const index = await SiglipIndex.open(classifier, { memory: true });
+      const files = await samples();
+      const items = Array.from({ length: 48 }, (_, i) => ({ id: `${i}`, image: new Blob([files[i % files.length].image, Uint8Array.of(i)]), size: i, modified: 1 }));
+      const events = [];
+      let tell;
+      const heard = new Promise((resolve) => { tell = resolve; });
+      const adding = index.add(items, {
+        onProgress: (event) => {
+          events.push(event);
+          if (event.added > 0 && !events.some((one) => one.paused)) index.pause();
+          if (event.paused) tell();
+        },
+      });
+      await heard;
+      const { paused } = index;
+      // The engine takes what comes in turn: so many pictures to search by are time for all the others to be embedded.
+      const during = index.size;
+      let hits;
+      for (let i = 0; i < 60; i++) hits = await index.search(new Blob([files[i % files.length].image, Uint8Array.of(100 + i)]));
+      const still = index.size;
+      const last = events.length;
+      index.resume();
+      const { added } = await adding;
+      const found = { paused, during, still, hits: hits.length, added, later: events.slice(last).some((event) => event.paused) };
+      await index.close();
+      return found;
+    });
+    assert.equal(paused, true);
+    // What was under way is done: a group of eight, and one that waited to be kept.
+    assert.ok(during > 0 && still <= during + 16, `${during} ${still}`);
+    assert.equal(hits, still);
+    assert.deepEqual([added, later], [48, false]);
+  });
+
   test("bad input is refused in words", async () => {
     const outcomes = await page.evaluate(async () => {
       const index = await SiglipIndex.open(classifier, { memory: true });

@@ -282,6 +282,94 @@ describe('searching a folder', () => {
   });
 });
 
+describe('the folders that the browser knows', () => {
+  /** Of this browser's own: what is in them, by name. The picker gives them in turn. */
+  const folders = (page, given) => page.evaluate(async (given) => {
+    const root = await navigator.storage.getDirectory();
+    const made = [];
+    for (const [path, files] of given) {
+      let folder = root;
+      for (const name of path.split('/')) folder = await folder.getDirectoryHandle(name, { create: true });
+      for (const [name, bytes] of Object.entries(files)) {
+        const file = await (await folder.getFileHandle(name, { create: true })).createWritable();
+        await file.write(new Uint8Array(bytes));
+        await file.close();
+      }
+      made.push(folder);
+    }
+    window.showDirectoryPicker = async () => made.shift();
+  }, given);
+  const known = (page) => page.getByRole('list', { name: 'Folders that this browser knows' }).getByRole('listitem');
+  const accessible = async (page, state) => {
+    await page.evaluate(axe.source);
+    const { violations } = await page.evaluate(() => window.axe.run(document, { resultTypes: ['violations'] }));
+    assert.deepEqual(violations.map(({ id, nodes }) => `${state}: ${id}: ${nodes.map(({ target }) => target)}`), []);
+  };
+  const kept = (page) => page.evaluate(async () => (await (await import('./lib/siglip-index.js')).SiglipIndex.list()).map(({ name }) => name));
+
+  visit('two of one name are two, and said apart; one is forgotten with its index and its handle, as it was said before', async (page) => {
+    const [bug, balloon, truck] = await Promise.all(['ladybug', 'balloon', 'truck'].map(async (name) => [...await sample(name)]));
+    await folders(page, [['one/Photos', { 'bug.png': bug }], ['two/Photos', { 'balloon.png': balloon, 'truck.png': truck }], ['one/Photos', {}]]);
+    await button(page, 'Choose a folder…').click();
+    await page.getByText('Searching in the folder “Photos”, 1 picture.').waitFor();
+    await button(page, 'Choose a folder…').click();
+    await page.getByText('Searching in the folder “Photos (2)”, 2 pictures. This browser knows another folder “Photos”, with other pictures in it; this one is called “Photos (2)” here.').waitFor();
+    assert.deepEqual(await shown(page).then((rows) => rows.map(({ name }) => name).sort()), ['balloon.png', 'truck.png']);
+    await known(page).nth(1).waitFor();
+    assert.deepEqual((await known(page).allInnerTexts()).map((text) => text.replace(/\s+/g, ' ').replace(/opened .*?\d{4}/, 'opened then')),
+      ['Photos (2) 2 pictures, balloon.png among them · opened then Open Forget', 'Photos 1 picture, bug.png · opened then Open Forget']);
+    assert.deepEqual(await kept(page), ['Photos', 'Photos (2)']);
+    // The first one again: nothing of it is looked at anew, and nothing of the other one is dropped.
+    await button(page, 'Choose a folder…').click();
+    await page.getByText('Searching in the folder “Photos”, 1 picture.').waitFor();
+    await option(page, 'Photos/bug.png').waitFor();
+
+    await page.reload();
+    await ready(page);
+    await button(page, 'Open “Photos (2)” again').click();
+    await page.getByText('“Photos (2)”, 2 pictures.').waitFor();
+    await says(page, /^2 pictures\. /);
+    await button(page, 'Forget “Photos (2)”').click();
+    const dialog = page.getByRole('dialog', { name: 'Forget the folder “Photos (2)”?' });
+    assert.match(await dialog.innerText(), /drops what it knows of its 2 pictures: [\d.]+ [kM]B, looked at with demo \(f32\)\..*the way to the folder.*stay where they are/s);
+    await accessible(page, 'asking whether to forget');
+    await dialog.getByRole('button', { name: 'Keep it' }).click();
+    await accessible(page, 'two folders known');
+    await option(page, 'Photos/truck.png').waitFor();
+    assert.deepEqual(await kept(page), ['Photos', 'Photos (2)']);
+    await button(page, 'Forget “Photos (2)”').click();
+    await dialog.getByRole('button', { name: 'Forget it' }).click();
+    await says(page, /^“Photos \(2\)” is forgotten: [\d.]+ [kM]B are free again\.$/);
+    await page.getByText(`Searching in the built-in drawings, ${DRAWINGS} pictures.`).waitFor();
+    assert.deepEqual(await kept(page), ['Photos']);
+    assert.equal(await known(page).count(), 1);
+    await page.reload();
+    await ready(page);
+    assert.equal(await known(page).count(), 1);
+    await button(page, 'Open “Photos” again').waitFor();
+  });
+
+  visit('without handles they are told apart by what they hold, though some of it has changed', async (page) => {
+    const other = join(scratch, 'elsewhere', 'Holidays');
+    await mkdir(other, { recursive: true });
+    await writeFile(join(other, 'car.png'), await sample('truck'));
+    await choose(page);
+    const chooser = page.waitForEvent('filechooser');
+    await button(page, 'Choose a folder…').click();
+    await (await chooser).setFiles(other);
+    await page.getByText('“Holidays (2)”, 1 picture.').waitFor();
+    await says(page, /^1 picture\. /);
+    const gone = join(folder, 'plain 000.png');
+    await rm(gone);
+    const again = page.waitForEvent('filechooser');
+    await button(page, 'Choose a folder…').click();
+    await (await again).setFiles(folder);
+    await page.getByText(`Searching in the folder “Holidays”, ${FOLDER - 1} pictures.`).waitFor();
+    await writeFile(gone, plain(0, 0, 0));
+    assert.equal(await known(page).count(), 2);
+  });
+});
+
 describe('the search page for everybody', () => {
   const LOOKS = {
     'in light colours': {},

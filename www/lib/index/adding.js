@@ -100,7 +100,7 @@ export class Adding {
     const { items, lazy } = this.#pictures;
     /** @type {Found[]} */
     let some = [];
-    const compare = async () => {
+    const compare = async (/** @type {Found[]} */ some) => {
       const states = await this.#keeper.ask("compare", some.map(({ id, size, modified }) => ({ id, size, modified })));
       some.forEach((picture, i) => {
         const state = /** @type {typeof states[number]} */ (states[i]);
@@ -110,17 +110,26 @@ export class Adding {
         if (state === "same") this.#result.unchanged += 1;
         else this.#result.unreadable.push({ id: state.id, code: state.code, message: state.message });
       });
-      some = [];
       this.#bell.ring();
       this.#tell();
     };
+    /** Those before, while the next are found. */
+    let comparing = Promise.resolve();
+    const begin = async () => {
+      await comparing;
+      comparing = compare(some);
+      comparing.catch(() => {});
+      some = [];
+      if (lazy) await comparing;
+    };
     for await (const picture of items) {
       some.push(picture);
-      if (some.length >= (lazy ? 1 : COMPARED)) await compare();
+      if (some.length >= (lazy ? 1 : COMPARED)) await begin();
       while (lazy && this.#waiting.length >= AHEAD && !this.#how.stop.aborted) await this.#bell.heard;
       if (this.#how.stop.aborted) return;
     }
-    await compare();
+    await begin();
+    await comparing;
   }
 
   async #embedAll() {

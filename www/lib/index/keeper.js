@@ -24,6 +24,7 @@ const [REMOVED, FAILED, GENERATION] = [-1, -2, -3];
 const LINES = 1000;
 /** Rows that an export reads at a time. */
 const ROWS = 1024;
+const [NEWLINE, SPACE, COMMA] = [10, 32, 44];
 const encoder = new TextEncoder();
 const decoder = new TextDecoder();
 
@@ -118,19 +119,12 @@ export class Keeper {
     const { begun, bytes } = await this.#disk.readLog((head) => this.#generationOf(head));
     if (!begun && bytes.length === 0) return false;
     if (begun) this.#forget();
-    const places = this.#glue.soundLines(bytes);
-    let lines = 0;
-    for (const byte of bytes) if (byte === 10) lines += 1;
-    this.#lost += lines - places.length / 2;
-    this.#lines += lines;
-    /** Ids of rows that are to be read. @type {Set<string>} */
-    const changed = new Set();
-    for (let i = 0; i < places.length; i += 2) {
-      const line = JSON.parse(decoder.decode(bytes.subarray(places[i], places[i + 1])));
-      this.#apply(line);
-      changed.add(line[2]);
-    }
-    await this.#load([...changed].flatMap((id) => this.#places.get(id) ?? []), begun);
+    const { sound, lost } = soundLines(bytes, this.#glue.soundLines(bytes));
+    this.#lost += lost;
+    this.#lines += sound.length + lost;
+    for (const line of sound) this.#apply(line);
+    const changed = begun ? [...this.#places.values()] : [...new Set(sound.map(([, , id]) => id))].flatMap((id) => this.#places.get(id) ?? []);
+    await this.#load(changed, begun);
     return true;
   }
 
@@ -144,12 +138,11 @@ export class Keeper {
 
   /** @param {any[]} line */
   #apply([row, sum, id, size, modified, code, message]) {
-    const known = { id, ...(size !== null && size !== undefined && { size }), ...(modified !== null && modified !== undefined && { modified }) };
     const before = this.#places.get(id);
     if (before && before.row !== row) this.#release(before.row);
     if (row < 0) {
       this.#places.delete(id);
-      if (row === FAILED) this.#failed.set(id, { ...known, code, message });
+      if (row === FAILED) this.#failed.set(id, { id, size: size ?? undefined, modified: modified ?? undefined, code, message });
       else this.#failed.delete(id);
       this.#damaged.delete(id);
       return;
@@ -161,7 +154,7 @@ export class Keeper {
     const at = this.#free.lastIndexOf(row);
     if (at >= 0) this.#free.splice(at, 1);
     this.#ids[row] = id;
-    this.#places.set(id, { ...known, row, sum });
+    this.#places.set(id, { id, row, sum, size: size ?? undefined, modified: modified ?? undefined });
     this.#failed.delete(id);
     this.#damaged.delete(id);
   }
@@ -388,9 +381,31 @@ export class Keeper {
   }
 }
 
-/** @param {Place} place @returns {IndexEntry} */
-function entryOf({ row: _row, sum: _sum, ...entry }) {
-  return entry;
+/**
+ * The lines of a log that are sound, and how many aren't. All are parsed as one array, many times quicker than one by one: what isn't JSON in `bytes`
+ * becomes spaces, and line ends become commas.
+ * @param {Uint8Array} bytes written over @param {Uint32Array} places where the JSON of each sound line begins and ends
+ * @returns {{sound: any[][], lost: number}}
+ */
+function soundLines(bytes, places) {
+  let [end, lost] = [0, 0];
+  for (let i = 0; i <= places.length; i += 2) {
+    const begin = places[i] ?? bytes.length;
+    for (let at = end; at < begin; at++) {
+      if (bytes[at] === NEWLINE) lost += 1;
+      bytes[at] = SPACE;
+    }
+    if (i === places.length) break;
+    end = /** @type {number} */ (places[i + 1]);
+    bytes[end++] = COMMA;
+  }
+  const text = decoder.decode(bytes).trimEnd();
+  return { sound: JSON.parse(`[${text.slice(0, -1)}]`), lost };
+}
+
+/** What isn't known is left out. @param {Place} place @returns {IndexEntry} */
+function entryOf({ id, size, modified }) {
+  return { id, ...(size !== undefined && { size }), ...(modified !== undefined && { modified }) };
 }
 
 /** @param {Place} place */

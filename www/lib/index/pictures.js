@@ -16,8 +16,9 @@ import { SiglipError, aborted, siglipError } from "../error.js";
 const PICTURE = /\.(jpe?g|jfif|png|webp|gif|bmp|dib|avif|heic|heif|svg|ico|jxl|tiff?)$/i;
 /** Folders and files of systems, which hold no pictures of people's. */
 const HIDDEN = /^(\.|__MACOSX$|Thumbs\.db$|desktop\.ini$)/;
-/** Files that are asked about at once. */
-const AT_ONCE = 32;
+/** Files that are asked about at once, and folders: each answer takes its time, and many come together. */
+const AT_ONCE = 128;
+const FOLDERS = 8;
 const LONGEST_ID = 4096;
 
 /** @param {any} source @param {AbortSignal} signal @returns {Pictures} */
@@ -98,12 +99,24 @@ async function* filesOf(roots, count, signal) {
  * @returns {AsyncGenerator<{path: string, file: () => Promise<File>}, void>}
  */
 async function* walked(roots, prefix, count, signal) {
+  const pathOf = (/** @type {any} */ one) => `${prefix}${one.name}`;
+  const folders = roots.filter((one) => isFolder(one) && !(prefix && HIDDEN.test(one.name)));
+  /** Those of the folders that come next. @type {Promise<any[]>[]} */
+  const children = [];
+  const list = () => {
+    for (const folder of folders.splice(0, FOLDERS - children.length)) {
+      const listed = childrenOf(folder, pathOf(folder));
+      listed.catch(() => {});
+      children.push(listed);
+    }
+  };
   for (const one of roots) {
     if (signal.aborted) throw aborted(signal);
-    const path = `${prefix}${one.name}`;
+    const path = pathOf(one);
     if (isFolder(one)) {
       if (prefix && HIDDEN.test(one.name)) continue;
-      yield* walked(await childrenOf(one, path), `${path}/`, count, signal);
+      list();
+      yield* walked(await /** @type {Promise<any[]>} */ (children.shift()), `${path}/`, count, signal);
     } else if (prefix && (HIDDEN.test(one.name) || !PICTURE.test(one.name))) {
       count.skipped += 1;
     } else {

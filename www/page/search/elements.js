@@ -1,14 +1,20 @@
 // The search page's elements.
 
-import { button, element, input, part, select } from '../find.js';
+import { button, dialog, element, input, part, select } from '../find.js';
 
 export const $ = {
   model: select('model'),
   source: part('source'),
   choose: button('choose'),
-  again: button('again'),
   gallery: button('gallery'),
   files: input('files'),
+  foldersTitle: part('folders-title'),
+  folders: part('folders'),
+  forgetDialog: dialog('forget-dialog'),
+  forgetTitle: part('forget-title'),
+  forgetWhat: part('forget-what'),
+  forgetYes: button('forget-yes'),
+  forgetNo: button('forget-no'),
   query: input('query'),
   queryLanguage: part('query-language'),
   terms: part('terms'),

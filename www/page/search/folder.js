@@ -1,11 +1,12 @@
-// Where pictures come from: a folder by its handle, which can be remembered; a folder's files; a dropped folder; the built-in drawings.
+// Where pictures come from: a folder by its handle, which known.js remembers; a folder's files; a dropped folder; the built-in drawings.
 
 /** @typedef {import('../../lib/siglip-index.js').IndexSource} IndexSource */
 /**
  * @typedef {object} Place
- * @property {string} name the index is kept under it, too
+ * @property {string} name
  * @property {() => IndexSource} source for the index
  * @property {(id: string) => Promise<File | undefined>} file by its id in the index, which is its path
+ * @property {FileSystemDirectoryHandle} [handle] where the browser gives one
  * @property {boolean} [builtIn]
  */
 
@@ -17,7 +18,7 @@ export function ofHandle(handle) {
     for (const name of names.slice(0, -1)) folder = await folder.getDirectoryHandle(name);
     return (await folder.getFileHandle(names.at(-1) ?? '')).getFile();
   };
-  return { name: handle.name, source: () => handle, file };
+  return { name: handle.name, handle, source: () => handle, file };
 }
 
 /** The files of `<input webkitdirectory>`. @param {File[]} list @returns {Place} */
@@ -53,28 +54,3 @@ export async function ofGallery(name) {
   const files = new Map(drawings.map(({ name: drawing }, i) => [`${drawing}.png`, cut(i, `${drawing}.png`)]));
   return { name, builtIn: true, source: () => [...files].map(([id, image]) => ({ id, image })), file: async (id) => files.get(id)?.() };
 }
-
-// ---- The folder of the last visit ---------------------------------------------------------------------------------
-
-const [DATABASE, STORE, KEY] = ['siglip-web.search', 'folders', 'last'];
-
-/** @template T @param {IDBTransactionMode} mode @param {(store: IDBObjectStore) => IDBRequest<T>} work @returns {Promise<T>} */
-function inStore(mode, work) {
-  return new Promise((resolve, reject) => {
-    const opening = indexedDB.open(DATABASE, 1);
-    opening.onupgradeneeded = () => opening.result.createObjectStore(STORE);
-    opening.onerror = () => reject(opening.error);
-    opening.onsuccess = () => {
-      const request = work(opening.result.transaction(STORE, mode).objectStore(STORE));
-      request.onsuccess = () => resolve(request.result);
-      request.onerror = () => reject(request.error);
-      request.transaction?.addEventListener('complete', () => opening.result.close());
-    };
-  });
-}
-
-/** Where the browser keeps nothing, the folder is chosen again the next time. @param {FileSystemDirectoryHandle} handle */
-export const rememberFolder = (handle) => inStore('readwrite', (store) => store.put(handle, KEY)).catch(() => {});
-
-/** @returns {Promise<FileSystemDirectoryHandle | undefined>} */
-export const rememberedFolder = () => inStore('readonly', (store) => store.get(KEY)).catch(() => undefined);

@@ -18,7 +18,7 @@ const LINE = 26;
 const BEYOND = 600;
 /** Pictures that are read at the same time. */
 const AT_ONCE = 4;
-/** Small pictures that are remembered: 240 × 240 pixels take 230 kB. */
+/** Tiles out of sight that are remembered: 240 × 240 pixels take 230 kB. */
 const REMEMBERED = 300;
 
 export class Grid {
@@ -29,11 +29,12 @@ export class Grid {
   #items = [];
   /** @type {Map<string, Tile>} */
   #tiles = new Map();
-  /** Oldest first. @type {Map<string, ImageBitmap>} */
-  #bitmaps = new Map();
+  /** Out of sight, with their pictures. Oldest first. @type {Map<string, Tile>} */
+  #rest = new Map();
   /** Of pictures in sight that aren't drawn yet. @type {Set<string>} */
   #wanted = new Set();
-  #reading = 0;
+  /** Of pictures that are being read. @type {Set<string>} */
+  #reading = new Set();
   /** The one that keys move. */
   #active = 0;
   #columns = 1;
@@ -74,8 +75,7 @@ export class Grid {
 
   /** Other pictures altogether. */
   forget() {
-    for (const bitmap of this.#bitmaps.values()) bitmap.close();
-    this.#bitmaps.clear();
+    this.#rest.clear();
     this.#wanted.clear();
     this.#tiles.clear();
     $.grid.replaceChildren();
@@ -175,10 +175,10 @@ export class Grid {
     this.#wanted.clear();
     const nodes = places.map((at) => {
       const item = /** @type {Item} */ (this.#items[at]);
-      const tile = this.#tiles.get(item.id) ?? this.#make(item.id);
+      const tile = this.#tiles.get(item.id) ?? this.#rest.get(item.id) ?? this.#make(item.id);
       const { node, called, score } = tile;
       tiles.set(item.id, tile);
-      if (!('ready' in tile.canvas.dataset)) this.#wanted.add(item.id);
+      if (!('ready' in tile.canvas.dataset) && !this.#reading.has(item.id)) this.#wanted.add(item.id);
       const state = [at, this.#items.length, this.#columns, this.#side, item.score, at === this.#active, this.selected.has(item.id)].join();
       if (tile.state === state) return node; // most of them, while one scrolls
       tile.state = state;
@@ -196,7 +196,12 @@ export class Grid {
       score.textContent = item.score ?? '';
       return node;
     });
-    for (const [id, { node }] of this.#tiles) if (!tiles.has(id)) node.remove();
+    for (const [id, tile] of this.#tiles) {
+      if (tiles.has(id)) continue;
+      tile.node.remove();
+      if ('ready' in tile.canvas.dataset) this.#rest.set(id, tile);
+    }
+    for (const id of this.#rest.keys()) if (tiles.has(id) || this.#rest.size > REMEMBERED) this.#rest.delete(id);
     this.#tiles = tiles;
     let next = $.grid.firstElementChild;
     for (const node of nodes) {
@@ -220,36 +225,23 @@ export class Grid {
     [line.className, called.className, score.className] = ['line', 'called', 'score'];
     line.append(called, ' ', score);
     node.append(canvas, line);
-    const tile = { node, canvas, called, score, state: '' };
-    const known = this.#bitmaps.get(id);
-    if (known) paint(canvas, known);
-    return tile;
+    return { node, canvas, called, score, state: '' };
   }
 
   /** Reads pictures that are in sight, a few at a time. */
   #read() {
-    while (this.#reading < AT_ONCE) {
+    while (this.#reading.size < AT_ONCE) {
       const [id] = this.#wanted;
       if (id === undefined) return;
       this.#wanted.delete(id);
-      this.#reading += 1;
+      this.#reading.add(id);
       this.#source.picture(id).catch(() => undefined).then((bitmap) => {
-        this.#reading -= 1;
+        this.#reading.delete(id);
         const tile = this.#tiles.get(id);
         if (tile) paint(tile.canvas, bitmap);
-        if (bitmap) this.#remember(id, bitmap);
+        bitmap?.close();
         this.#read();
       });
-    }
-  }
-
-  /** @param {string} id @param {ImageBitmap} bitmap */
-  #remember(id, bitmap) {
-    this.#bitmaps.set(id, bitmap);
-    for (const [oldest, old] of this.#bitmaps) {
-      if (this.#bitmaps.size <= REMEMBERED) break;
-      this.#bitmaps.delete(oldest);
-      old.close();
     }
   }
 }

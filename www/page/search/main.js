@@ -10,8 +10,10 @@ import { number, onLanguage, texts } from '../language.js';
 import { keepModule, keepPage } from '../offline.js';
 import { bytes, percent, remaining } from '../results.js';
 import { $ } from './elements.js';
-import { ofEntry, ofFiles, ofGallery, ofHandle, rememberFolder, rememberedFolder } from './folder.js';
+import { ofEntry, ofFiles, ofGallery, ofHandle } from './folder.js';
 import { Grid, paint } from './grid.js';
+import { forget, knownFolders, recognize, remember } from './known.js';
+import { smallOf } from './small.js';
 import { zip } from './zip.js';
 
 /** @typedef {import('../../lib/siglip-index.js').SiglipIndex} SiglipIndex */
@@ -21,13 +23,12 @@ import { zip } from './zip.js';
 /** @typedef {import('../../lib/siglip-index.js').QueryTerm} QueryTerm */
 /** @typedef {import('../../lib/siglip-web.js').SiglipClassifier} SiglipClassifier */
 /** @typedef {import('./folder.js').Place} Place */
+/** @typedef {import('./known.js').Known} Known */
 /** @typedef {() => string} Message */
 /** A picture that is searched for: one of the index, or a file from elsewhere. @typedef {{name: string, id?: string, image?: File, minus: boolean}} Term */
 
 /** Words that find something among the drawings, and some that don't: tests/browser/search.test.mjs looks. */
 const EXAMPLES = ['a flower', 'an insect', 'food', 'vehicle -car', 'a submarine'];
-/** Pixels of a small picture. */
-const SMALL = 240;
 /** Milliseconds after a key. */
 const PAUSE = 150;
 /** The cut that a search begins with: for words where a label fits (the small demo model takes too much for half right), for pictures a likeness, of the best a part. */
@@ -40,8 +41,10 @@ const named = document.querySelector('meta[name="siglip-model"]');
 
 /** @type {{classifier?: SiglipClassifier, loading?: AbortController, id: string}} */
 const model = { id: named ? 'site' : 'demo' };
-/** @type {{place?: Place, index?: SiglipIndex, adding?: AbortController, entries: IndexEntry[], handle?: FileSystemDirectoryHandle}} */
+/** `known`: of a folder; the drawings have no place in this browser. @type {{place?: Place, known?: Known, index?: SiglipIndex, adding?: AbortController, entries: IndexEntry[]}} */
 const now = { entries: [] };
+/** Those of earlier visits, the last one first. @type {Known[]} */
+let folders = [];
 /** @type {Term[]} */
 const terms = [];
 /** What the index answered, best first; undefined: nothing is asked. @type {{hits: Hit[], kind: 'words' | 'pictures', what: Message} | undefined} */
@@ -80,10 +83,12 @@ function say(state, message, way) {
 /** @param {any} error */
 const reason = (error) => (error?.code && texts.errors[/** @type {'network'} */ (error.code)]) || error?.message || String(error);
 const count = (/** @type {number} */ value) => value.toLocaleString(texts.locale);
-const placeName = () => (now.place?.builtIn ? texts.search.gallery : texts.search.folder(now.place?.name ?? ''));
+const placeName = () => (now.place?.builtIn ? texts.search.gallery : texts.search.folder(now.known?.index ?? now.place?.name ?? ''));
 
 function showSource() {
-  $.source.textContent = now.place ? texts.search.within(placeName(), now.entries.length, count(now.entries.length)) : '';
+  const { place, known } = now;
+  const within = place ? texts.search.within(placeName(), now.entries.length, count(now.entries.length)) : '';
+  $.source.textContent = known && known.index !== known.name ? `${within} ${texts.search.namesake(known.name, known.index)}` : within;
   $.gallery.hidden = !now.place || Boolean(now.place.builtIn);
   $.drawings.hidden = model.id !== 'demo' || !now.place || Boolean(now.place.builtIn) || Boolean(model.loading);
   const best = forPhotographs(texts.locale, (one) => !machine || bestFor(one, machine) !== undefined);
@@ -158,7 +163,7 @@ async function open(place, { again = false } = {}) {
   const { classifier } = model;
   now.adding?.abort();
   now.index?.close();
-  Object.assign(now, { place, index: undefined, entries: [] });
+  Object.assign(now, { place, known: undefined, index: undefined, entries: [] });
   for (const one of terms.filter(({ id }) => id !== undefined)) terms.splice(terms.indexOf(one), 1);
   showTerms();
   answer = undefined;
@@ -169,7 +174,11 @@ async function open(place, { again = false } = {}) {
   if (!classifier) return;
   try {
     const { SiglipIndex } = await import('../../lib/siglip-index.js');
-    const index = await SiglipIndex.open(classifier, { name: place.name, memory: Boolean(place.builtIn), again });
+    const known = place.builtIn ? undefined : await recognize(place);
+    if (now.place !== place || model.classifier !== classifier) return;
+    now.known = known;
+    showSource();
+    const index = await SiglipIndex.open(classifier, { name: known?.index ?? place.name, memory: !known, again });
     if (now.place !== place || model.classifier !== classifier) return void index.close();
     now.index = index;
     // An index searches on the CPU, on one thread.
@@ -180,7 +189,7 @@ async function open(place, { again = false } = {}) {
     if (now.place !== place) return;
     if (/** @type {any} */ (error).code === 'bad-input') {
       const { SiglipIndex } = await import('../../lib/siglip-index.js');
-      const before = (await SiglipIndex.list().catch(() => [])).find(({ name }) => name === place.name);
+      const before = (await SiglipIndex.list().catch(() => [])).find(({ name }) => name === now.known?.index);
       if (now.place !== place) return;
       const made = before ? `${before.model} (${before.dtype})` : '';
       say('error', () => texts.search.otherModel(placeName(), made), { text: () => texts.search.indexAgain, go: () => open(place, { again: true }) });
@@ -226,6 +235,7 @@ async function add(index, place) {
     if (now.adding !== job) return;
     finish();
     await refresh();
+    await keepKnown();
     showUnreadable(unreadable);
     if (now.entries.length === 0) say('error', () => texts.search.empty);
     else showAnswer();
@@ -233,6 +243,7 @@ async function add(index, place) {
     if (now.adding !== job) return;
     finish();
     await refresh();
+    await keepKnown();
     const go = () => add(index, place);
     if (job.signal.aborted) say('hint', () => texts.search.stopped, { text: () => texts.search.goOn, go });
     else say('error', () => texts.search.failed(reason(error)), { text: () => texts.tryAgain, go });
@@ -254,6 +265,8 @@ function refresh() {
       if (index !== now.index) break;
       now.entries = entries;
       showSource();
+      // At once: the page may be closed before all of them have been looked at.
+      if (now.known && now.known.pictures === 0 && entries.length > 0) await keepKnown();
       if (answer) await search({ quietly: true });
       else showGrid();
     }
@@ -271,17 +284,7 @@ async function fileOf(id) {
 
 /** @param {string} id @returns {Promise<ImageBitmap | undefined>} */
 async function small(id) {
-  return shrink(await fileOf(id));
-}
-
-/** @param {Blob} file */
-async function shrink(file) {
-  const whole = await createImageBitmap(file);
-  const zoom = Math.min(1, SMALL / Math.min(whole.width, whole.height));
-  if (zoom === 1) return whole;
-  const bitmap = await createImageBitmap(whole, { resizeWidth: Math.ceil(whole.width * zoom), resizeHeight: Math.ceil(whole.height * zoom), resizeQuality: 'medium' });
-  whole.close();
-  return bitmap;
+  return smallOf(await fileOf(id));
 }
 
 /** @param {readonly import('../../lib/siglip-index.js').Unreadable[]} list */
@@ -294,6 +297,97 @@ function showUnreadable(list) {
     item.append(`${id}: `, why);
     return item;
   }));
+}
+
+// ---- Folders of earlier visits ------------------------------------------------------------------------------------
+
+/** Remembers the folder that is open, as it is now. */
+async function keepKnown() {
+  const { known, entries } = now;
+  if (!known) return;
+  await remember(known, entries);
+  await showFolders();
+}
+
+async function showFolders() {
+  folders = await knownFolders();
+  listFolders();
+}
+
+function listFolders() {
+  const focused = document.activeElement instanceof HTMLElement ? document.activeElement.dataset.key : undefined;
+  $.folders.hidden = $.foldersTitle.hidden = folders.length === 0;
+  $.folders.replaceChildren(...folders.map((known) => {
+    const { index, handle, pictures, sample, opened } = known;
+    const item = document.createElement('li');
+    const name = Object.assign(document.createElement('strong'), { textContent: index });
+    const example = sample[0]?.id ?? '';
+    const about = Object.assign(document.createElement('span'), { className: 'note' });
+    about.textContent = texts.search.known(pictures, count(pictures), example.slice(example.lastIndexOf('/') + 1), new Date(opened).toLocaleDateString(texts.locale, { dateStyle: 'medium' }));
+    const button = (/** @type {string} */ text, /** @type {string} */ label, /** @type {() => void} */ go) => {
+      const made = Object.assign(document.createElement('button'), { type: 'button', className: 'button small', textContent: text });
+      made.dataset.key = label;
+      made.setAttribute('aria-label', label);
+      made.addEventListener('click', go);
+      return made;
+    };
+    const words = document.createElement('div');
+    words.append(name, ' ', about);
+    item.append(words);
+    if (handle) item.append(button(texts.search.reopen, texts.search.again(index), () => openAgain(index, handle)));
+    item.append(button(texts.search.forget, texts.search.forgetFolder(index), () => askToForget(known)));
+    return item;
+  }));
+  for (const button of $.folders.querySelectorAll('button')) if (focused && button.dataset.key === focused) button.focus({ preventScroll: true });
+}
+
+/** @param {string} index @param {FileSystemDirectoryHandle} handle */
+async function openAgain(index, handle) {
+  const granted = !handle.requestPermission || (await handle.requestPermission({ mode: 'read' }).catch(() => 'denied')) === 'granted';
+  if (granted) open(ofHandle(handle));
+  else say('error', () => texts.search.refused(index));
+}
+
+/** Says what would be dropped, and asks. @param {Known} known */
+async function askToForget(known) {
+  const { SiglipIndex } = await import('../../lib/siglip-index.js');
+  const kept = (await SiglipIndex.list().catch(() => [])).filter(({ name }) => name === known.index);
+  const size = bytes(kept.reduce((sum, one) => sum + one.bytes, 0));
+  $.forgetTitle.textContent = texts.search.forgetTitle(known.index);
+  $.forgetWhat.textContent = [
+    texts.search.forgetIndex(known.pictures, count(known.pictures), size, kept.map(({ model: made, dtype }) => `${made} (${dtype})`).join(', ')),
+    known.handle && texts.search.forgetHandle, texts.search.forgetStays,
+  ].filter(Boolean).join(' ');
+  $.forgetYes.onclick = async () => {
+    $.forgetDialog.close();
+    await forgetFolder(known, size);
+  };
+  $.forgetDialog.showModal();
+}
+
+/** @param {Known} known @param {string} size of its index */
+async function forgetFolder({ index }, size) {
+  const isOpen = now.known?.index === index;
+  const { place } = now;
+  try {
+    if (isOpen) {
+      now.adding?.abort();
+      const closing = now.index?.close();
+      // What is under way there remembers nothing any more.
+      Object.assign(now, { adding: undefined, known: undefined, index: undefined });
+      await closing;
+    }
+    const { SiglipIndex } = await import('../../lib/siglip-index.js');
+    await SiglipIndex.delete(index);
+    await forget(index);
+    await showFolders();
+    if (isOpen) await open(await ofGallery('gallery'));
+    say('hint', () => texts.search.forgotten(index, size));
+  } catch {
+    if (isOpen && place) await open(place);
+    say('error', () => texts.search.notForgotten(index));
+  }
+  $.choose.focus({ preventScroll: true });
 }
 
 // ---- The search ---------------------------------------------------------------------------------------------------
@@ -425,7 +519,7 @@ function showTerms() {
     const item = document.createElement('li');
     const canvas = Object.assign(document.createElement('canvas'), { width: 1, height: 1 });
     canvas.setAttribute('aria-hidden', 'true');
-    (term.image ? shrink(term.image) : small(term.id ?? '')).then((bitmap) => bitmap && paint(canvas, bitmap)).catch(() => {});
+    (term.image ? smallOf(term.image) : small(term.id ?? '')).then((bitmap) => bitmap && paint(canvas, bitmap)).catch(() => {});
     item.dataset.minus = String(term.minus);
     const short = term.name.slice(term.name.lastIndexOf('/') + 1);
     const name = Object.assign(document.createElement('span'), { className: 'name', textContent: short, title: term.name });
@@ -485,18 +579,11 @@ async function saveCopies() {
 
 // ---- Doors --------------------------------------------------------------------------------------------------------
 
-/** @param {FileSystemDirectoryHandle} handle */
-function openHandle(handle) {
-  now.handle = handle;
-  $.again.hidden = true;
-  rememberFolder(handle);
-  open(ofHandle(handle));
-}
-
+$.forgetNo.addEventListener('click', () => $.forgetDialog.close());
 $.choose.addEventListener('click', async () => {
   if (!window.showDirectoryPicker) return $.files.click();
   try {
-    openHandle(await window.showDirectoryPicker({ id: 'pictures' }));
+    open(ofHandle(await window.showDirectoryPicker({ id: 'pictures' })));
   } catch (error) {
     if (/** @type {Error} */ (error).name !== 'AbortError') say('error', () => texts.search.failed(reason(error)));
   }
@@ -507,21 +594,6 @@ $.files.addEventListener('change', () => {
   if (files.length > 0) open(ofFiles(files));
 });
 $.gallery.addEventListener('click', async () => open(await ofGallery('gallery')));
-
-rememberedFolder().then(async (handle) => {
-  if (!handle) return;
-  const call = () => {
-    $.again.textContent = texts.search.again(handle.name);
-  };
-  call();
-  onLanguage(call);
-  $.again.hidden = false;
-  $.again.addEventListener('click', async () => {
-    const granted = !handle.requestPermission || (await handle.requestPermission({ mode: 'read' }).catch(() => 'denied')) === 'granted';
-    if (granted) openHandle(handle);
-    else say('error', () => texts.search.refused(handle.name));
-  });
-});
 
 let depth = 0;
 const lower = () => {
@@ -550,7 +622,7 @@ addEventListener('drop', async (event) => {
   const entry = items.map((item) => item.webkitGetAsEntry?.()).find((one) => one?.isDirectory);
   const handles = entry ? items.map((item) => item.getAsFileSystemHandle?.()) : [];
   const handle = (await Promise.all(handles)).find((one) => one?.kind === 'directory');
-  if (handle) openHandle(/** @type {FileSystemDirectoryHandle} */ (handle));
+  if (handle) open(ofHandle(/** @type {FileSystemDirectoryHandle} */ (handle)));
   else if (entry) open(ofEntry(/** @type {FileSystemDirectoryEntry} */ (entry)));
   else if (files.length > 0) askLikeFiles(files);
 });
@@ -619,6 +691,7 @@ function tell() {
 onLanguage(() => {
   tell();
   showSource();
+  listFolders();
   showTerms();
   showSelection();
   showGrid();
@@ -626,6 +699,7 @@ onLanguage(() => {
 });
 tell();
 showGrid();
+showFolders();
 keepPage();
 if (named) $.model.prepend(new Option(named.dataset.title ?? named.content, 'site', true, true));
 load(model.id);
