@@ -376,7 +376,7 @@ fn progress_counts_every_byte_of_every_file() {
 
 fn load_stored(
     source: &impl Source,
-    store: impl Store,
+    store: impl Store + Clone,
     options: &LoadOptions,
     pace: &impl Pace,
 ) -> Result<Classifier, Error> {

@@ -4,7 +4,7 @@
 mod common;
 
 use burn::tensor::Device;
-use common::{Memory, ODD, PICTURE, StopAfter, TINY, folder};
+use common::{Memory, MemoryStore, ODD, PICTURE, StopAfter, TINY, folder};
 use siglip_web::classifier::{CallProgress, CallStage};
 use siglip_web::{
     Backend, Classifier, ClassifyOptions, Code, Dtype, Error, LabelScore, LabelSet, Labels,
@@ -812,4 +812,98 @@ fn the_number_of_patches_is_for_naflex_and_has_bounds() {
         assert_eq!(error.code(), Code::BadInput);
         assert!(error.message().contains(word), "{error}");
     }
+}
+
+/// The tiny model by way of a store.
+fn load_through(store: &MemoryStore, dtype: Dtype) -> Classifier {
+    let (options, device) = (LoadOptions::exact().with_dtype(dtype), Device::flex());
+    pollster::block_on(async {
+        let (source, store) = (TINY.source(), store.clone());
+        Classifier::load_async(&source, store, &options, &device, &(), &mut |_| {}).await
+    })
+    .unwrap()
+}
+
+#[test]
+fn a_returning_visitors_labels_run_no_text_tower() {
+    let store = MemoryStore {
+        keeps_texts: true,
+        ..MemoryStore::default()
+    };
+    let open = |dtype| load_through(&store, dtype);
+    let texts = |classifier: &mut Classifier, texts: &[&str]| {
+        let embeddings = classifier.embed_text(texts).unwrap();
+        let bits = embeddings.concat().into_iter().map(f32::to_bits);
+        (bits.collect::<Vec<_>>(), classifier.runs().1)
+    };
+    let kept = || {
+        let entries = store.entries.lock().unwrap();
+        entries
+            .keys()
+            .filter(|key| key.starts_with("texts/"))
+            .count()
+    };
+    let words = ["a cat", "a dog", "a house"];
+    let (first, runs) = texts(&mut open(Dtype::F32), &words);
+    assert_eq!((runs, kept()), (1, 1));
+    let written: Vec<u8> = store.entries.lock().unwrap()["texts/0"].clone();
+    assert!(
+        !written.windows(3).any(|bytes| bytes == b"cat"),
+        "hashes alone"
+    );
+
+    // Known ones, then one that isn't, in a label as well as alone.
+    let mut again = open(Dtype::F32);
+    assert_eq!(texts(&mut again, &words), (first.clone(), 0));
+    let options = with_templates(&["{}", "a photo of {}"]);
+    let scores = again
+        .classify(PICTURE, &["a cat", "fish"], &options)
+        .unwrap();
+    assert_eq!((again.runs().1, kept()), (1, 1));
+    let mut third = open(Dtype::F32);
+    assert_eq!(
+        third
+            .classify(PICTURE, &["a cat", "fish"], &options)
+            .unwrap(),
+        scores
+    );
+    assert_eq!(texts(&mut third, &words), (first.clone(), 0));
+
+    // Damaged, of another dtype, of other weights: computed, and kept in their place.
+    for at in [0, 100, written.len() - 1] {
+        store.entries.lock().unwrap().get_mut("texts/0").unwrap()[at] ^= 1;
+        assert_eq!(texts(&mut open(Dtype::F32), &words), (first.clone(), 1));
+        assert_eq!(texts(&mut open(Dtype::F32), &words), (first.clone(), 0));
+    }
+    let (other, runs) = texts(&mut open(Dtype::Q8), &words);
+    assert_eq!(runs, 1);
+    assert_ne!(other, first);
+    assert_eq!(texts(&mut open(Dtype::Q8), &words), (other, 0));
+    *store.manifest.lock().unwrap() = None;
+    assert_eq!(texts(&mut open(Dtype::F32), &words), (first, 1));
+}
+
+#[test]
+fn of_kept_texts_the_oldest_go_first() {
+    let store = MemoryStore {
+        keeps_texts: true,
+        ..MemoryStore::default()
+    };
+    let open = || load_through(&store, Dtype::F32);
+    let all: Vec<String> = (0..2200).map(|i| format!("{i} red cats")).collect();
+    let mut runs = 0;
+    for (i, part) in all.chunks(700).enumerate() {
+        let mut classifier = open();
+        classifier.embed_text(part).unwrap();
+        runs += classifier.runs().1;
+        assert_eq!(runs, 44 * (i + 1).min(3) + if i == 3 { 7 } else { 0 });
+    }
+    let entries = store.entries.lock().unwrap().clone();
+    let blocks = entries.iter().filter(|(key, _)| key.starts_with("texts/"));
+    assert_eq!(blocks.count(), 8);
+    let mut classifier = open();
+    classifier.embed_text(&all[256..]).unwrap();
+    assert_eq!(classifier.runs().1, 0);
+    classifier.embed_text(&all[255..256]).unwrap();
+    assert_eq!(classifier.runs().1, 1);
 }

@@ -22,6 +22,7 @@ use burn::tensor::Device;
 
 pub use convert::{Calibration, calibrate, convert};
 pub use folder::{Folder, FolderReader};
+pub(crate) use load::{Entry, Kind, seal};
 pub use load::{TokenRows, shard_names};
 pub use memory::{Memory, MemoryReader};
 pub use ports::{MaybeSend, Pace, Progress, Reader, Source, Stage, Store, too_large};

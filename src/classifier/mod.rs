@@ -4,6 +4,7 @@
 mod blocking;
 mod cache;
 mod explain;
+mod kept;
 mod labels;
 mod options;
 mod picture;
@@ -29,6 +30,7 @@ use crate::kernels::{Receipt, begin, from_vec, to_vec};
 use crate::model::{EncoderLayer, Head, LogitScale, SiglipConfig, positions};
 use crate::tokenizer::Tokenizer;
 use cache::Cache;
+use kept::{Kept, Known};
 use labels::{check_labels, check_templates, length, mean};
 use options::sigmoid;
 
@@ -126,6 +128,10 @@ pub struct Classifier {
     /// Embeddings, or the logits of a fine-tuned classifier.
     images: Cache,
     texts: Cache,
+    /// Those of earlier loads, where there is a store.
+    kept: Option<Box<dyn Kept>>,
+    /// Whether `texts` has them.
+    recalled: bool,
     image_runs: usize,
     text_runs: usize,
     /// The encoder's result for the picture that ran last, by the picture's key: what [`explain_async`](Self::explain_async) begins with.
@@ -176,21 +182,32 @@ impl Positions {
 }
 
 impl Classifier {
-    /// Loads what `store` doesn't have of the checkpoint that `source` holds on a device from [`device::start`].
+    /// Loads what `store` doesn't have of the checkpoint that `source` holds on a device from [`device::start`]. `store` then also keeps
+    /// embeddings of texts, by hashes of these: a later load of the same model recalls them.
     ///
     /// # Errors
     /// As [`Checkpoint::load_async`]; `bad-model` if its embeddings are not finite.
     pub async fn load_async(
         source: &impl Source,
-        store: impl Store,
+        store: impl Store + Clone,
         options: &LoadOptions,
         device: &Device,
         pace: &impl Pace,
         progress: &mut impl FnMut(Progress),
     ) -> Result<Self> {
+        let texts = store.clone();
         let checkpoint =
             Checkpoint::load_async(source, store, options, device, pace, progress).await?;
-        Self::new(checkpoint, device, pace, progress).await
+        let mut classifier = Self::new(checkpoint, device, pace, progress).await?;
+        if classifier.checkpoint.tokenizer.is_some() {
+            let backend = match *device == Device::flex() {
+                true => device::Backend::Cpu,
+                false => device::Backend::WebGpu,
+            };
+            let size = classifier.config().vision.encoder.hidden_size;
+            classifier.kept = kept::open(texts, backend, size).await;
+        }
+        Ok(classifier)
     }
 
     async fn new(
@@ -233,6 +250,8 @@ impl Classifier {
             logit_bias,
             images: Cache::new(IMAGE_CACHE),
             texts: Cache::new(TEXT_CACHE),
+            kept: None,
+            recalled: false,
             image_runs: 0,
             text_runs: 0,
             last_tokens: None,
@@ -415,6 +434,7 @@ impl Classifier {
             report(total);
             return Ok(known);
         }
+        self.recall().await;
         let keys: Vec<u128> = words
             .iter()
             .map(|word| label_key(word, templates))
@@ -434,8 +454,9 @@ impl Classifier {
             .collect();
         let mut keys_left = missing.iter().map(|(key, _)| *key);
         let mut of_one = Vec::with_capacity(templates.len());
+        let mut new = Vec::new();
         let begin = async |this: &mut Self, batch: &[String]| this.begin_texts(batch, pace).await;
-        self.run(&prompts, TEXT_BATCH, begin, |this, embedding| {
+        let run = self.run(&prompts, TEXT_BATCH, begin, |this, embedding| {
             of_one.push(embedding);
             if of_one.len() == templates.len() {
                 let key = keys_left
@@ -444,11 +465,15 @@ impl Classifier {
                 let embedding = mean(&of_one);
                 of_one.clear();
                 this.texts.put(key, embedding.clone());
+                new.push((key, embedding.clone()));
                 found.insert(key, embedding);
                 report(found.len());
             }
-        })
-        .await?;
+        });
+        let result = run.await;
+        // Also of a call that was given up.
+        self.keep(new).await;
+        result?;
         Ok(keys.iter().map(|key| found[key].clone()).collect())
     }
 
@@ -606,9 +631,35 @@ impl Classifier {
         self.tokenizer()?;
         let texts: Vec<String> = texts.iter().map(|text| text.as_ref().to_owned()).collect();
         let keys: Vec<u128> = texts.iter().map(|text| text_key(text)).collect();
+        self.recall().await;
+        let missing: Vec<u128> = (keys.iter().copied())
+            .filter(|key| !self.texts.contains(*key))
+            .collect();
         let begin = async |this: &mut Self, batch: &[String]| this.begin_texts(batch, pace).await;
-        self.embed(&texts, keys, |this| &mut this.texts, TEXT_BATCH, begin)
-            .await
+        let embed = self.embed(&texts, keys, |this| &mut this.texts, TEXT_BATCH, begin);
+        let result = embed.await;
+        let mut new = self.known(&missing, |this| &mut this.texts);
+        let new = missing.iter().filter_map(|key| new.remove_entry(key));
+        self.keep(new.collect()).await;
+        result
+    }
+
+    /// Takes what earlier loads kept of texts, once.
+    async fn recall(&mut self) {
+        if let Some(kept) = &mut self.kept
+            && !std::mem::replace(&mut self.recalled, true)
+        {
+            for (key, embedding) in kept.recall().await {
+                self.texts.put(key, embedding);
+            }
+        }
+    }
+
+    /// Keeps embeddings of texts for later loads.
+    async fn keep(&mut self, new: Vec<Known>) {
+        if let Some(kept) = &mut self.kept {
+            kept.keep(new).await;
+        }
     }
 
     /// The embeddings of `inputs` with these keys: from the cache, or else from a tower, which `begin` starts on at most `size` of them.

@@ -638,6 +638,83 @@ describe("the real engine over the same server", { timeout: 900_000 }, () => {
     });
   }
 
+  test("a returning visitor's labels run no text tower, unless their copy is damaged, of another form, or not wanted", async () => {
+    /** A visit of its own: what the labels' progress began with, how often the text tower ran, and the numbers. */
+    const visit = async (options) => {
+      const fresh = await importLibrary(await site.page(), site.library);
+      const { value, message } = await fresh.evaluate(([source, options, labels]) => outcome(async () => {
+        const classifier = await SiglipClassifier.load(source, { backend: "cpu", dtype: "f32", ...options });
+        const picture = new ImageData(new Uint8ClampedArray(4 * 20 * 20).map((_, i) => (i * 37) % 256), 20, 20);
+        const events = [];
+        const scores = await classifier.classify(picture, labels, { onProgress: (event) => events.push(event) });
+        const texts = await classifier.embedText(["a red house", ...labels]);
+        const { textRuns } = await classifier[Symbol.for("siglip-web.stats")]();
+        await classifier.dispose();
+        return { numbers: JSON.stringify([scores, texts.map((text) => [...text])]), known: events.find(({ stage }) => stage === "labels").loaded, textRuns };
+      }), [hub.model, options, LABELS]);
+      await fresh.close();
+      assert.ok(value, message);
+      return value;
+    };
+    const sizes = async () => (await page.evaluate(() => SiglipClassifier.caches())).map(({ bytes }) => bytes);
+    const { numbers, textRuns: all } = await visit({ cache: false });
+    assert.ok(all > 0);
+    const [none, known] = [{ numbers, known: 0, textRuns: all }, { numbers, known: LABELS.length, textRuns: 0 }];
+
+    assert.deepEqual(await visit({ keepLabels: false }), none);
+    const [before] = await sizes();
+    assert.deepEqual(await visit({ keepLabels: false }), none);
+    assert.deepEqual(await sizes(), [before], "nothing is kept that isn't wanted");
+    assert.deepEqual(await visit(), none);
+    const [after] = await sizes();
+    assert.ok(after > before, "it is listed with the model");
+    assert.deepEqual(await visit(), known);
+    assert.deepEqual(await visit({ keepLabels: false }), none, "nor read");
+    const other = await visit({ dtype: "q8" });
+    assert.equal(other.textRuns, all);
+    assert.notEqual(other.numbers, numbers);
+    assert.deepEqual(await visit(), known);
+
+    // No file of what is kept has the words.
+    const found = await page.evaluate(async (labels) => {
+      const root = await (await navigator.storage.getDirectory()).getDirectoryHandle("siglip-web");
+      const found = [];
+      for await (const folder of root.values()) {
+        for await (const file of folder.values()) {
+          if (!file.name.startsWith("t-")) continue;
+          const text = await (await file.getFile()).text();
+          found.push([file.name, labels.some((label) => text.includes(label))]);
+        }
+      }
+      return found;
+    }, LABELS);
+    assert.deepEqual(found, [["t-texts$252F0", false], ["t-texts$252F0", false]]);
+
+    await page.evaluate(async () => {
+      const root = await (await navigator.storage.getDirectory()).getDirectoryHandle("siglip-web");
+      for await (const folder of root.values()) {
+        const handle = await folder.getFileHandle("t-texts$252F0");
+        const bytes = new Uint8Array(await (await handle.getFile()).arrayBuffer());
+        bytes[bytes.length >> 1] ^= 1;
+        const writable = await handle.createWritable();
+        await writable.write(bytes);
+        await writable.close();
+      }
+    });
+    assert.deepEqual(await visit(), none);
+    assert.deepEqual(await visit(), known);
+
+    // Other weights under the same name, and a model that was cleared.
+    const changed = Buffer.from(tiny);
+    for (let at = headerEnd; at + 1 < changed.length; at += 4) changed[at + 1] ^= 0x10;
+    hub.files[WEIGHTS] = changed;
+    hub.commit = createHash("sha1").update("second").digest("hex");
+    await page.evaluate(() => SiglipClassifier.clearCache());
+    const second = await visit();
+    assert.deepEqual([second.known, second.textRuns], [0, all]);
+    assert.notEqual(second.numbers, numbers);
+  });
+
   test("a file whose SHA-256 isn't the Hub's is refused, and nothing of it is kept", async () => {
     const expected = await answer(hub.model, { dtype: "f32", cache: false });
     const damaged = Buffer.from(tiny);

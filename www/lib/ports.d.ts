@@ -175,6 +175,7 @@ export type LoadRequest = {
   dtype: NonNullable<LoadOptions["dtype"]>;
   maxPatches?: number;
   cache: boolean;
+  keepLabels: boolean;
   wholeTable: boolean;
   retryPolicy?: Partial<RetryPolicy>;
   /** Why the engine is on another thread than was asked for. */

@@ -54,6 +54,13 @@ export interface LoadOptions {
    */
   cache?: boolean;
   /**
+   * `true` (default) keeps with the model what its text tower made of labels and other texts, the last 2000 or so (some 6 MB of a base model), so that a
+   * returning visitor's labels cost nothing; and the rows of the token table that they took (see `wholeTable`). No text is written, but the
+   * hash of each, and which tokens there were: whoever can read the browser's files can test a guess. `false` neither reads nor keeps any of
+   * that, nor does `cache: false`.
+   */
+  keepLabels?: boolean;
+  /**
    * `false` (default): of a large token table (98 MB in SigLIP base, 786 MB in SigLIP 2 base) only the rows of the tokens in use are
    * fetched, when a text first has them, and kept; their server could tell from that which words they were. `true` downloads
    * it all while loading. Servers that know no ranges, and files on disk, give all they have in any case.

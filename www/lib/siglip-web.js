@@ -41,7 +41,7 @@ export { LabelSet, SiglipError };
 const RETRY_POLICY = Symbol.for("siglip-web.retryPolicy");
 /** Labels of a model that a message names. */
 const NAMED = 10;
-const LOAD_OPTIONS = ["backend", "dtype", "maxPatches", "onProgress", "signal", "cache", "wholeTable", "worker", "timeout"];
+const LOAD_OPTIONS = ["backend", "dtype", "maxPatches", "onProgress", "signal", "cache", "keepLabels", "wholeTable", "worker", "timeout"];
 /** `new SiglipClassifier()` would be one without a model. */
 const INSIDE = Symbol("load");
 
@@ -70,17 +70,18 @@ export class SiglipClassifier {
    * @returns {Promise<SiglipClassifier>}
    */
   static async load(source, options = {}) {
-    const { backend = "auto", dtype = "auto", maxPatches, onProgress, signal, cache = true, wholeTable = false, worker = true, timeout, [RETRY_POLICY]: retryPolicy } = checkOptions(options, LOAD_OPTIONS);
+    const { backend = "auto", dtype = "auto", maxPatches, onProgress, signal, cache = true, keepLabels = true, wholeTable = false, worker = true, timeout, [RETRY_POLICY]: retryPolicy } = checkOptions(options, LOAD_OPTIONS);
     checkWord("backend", backend, ["auto", "webgpu", "cpu"]);
     checkWord("dtype", dtype, ["auto", "f32", "f16", "q8", "q4"]);
     checkWord("cache", cache, [true, false]);
+    checkWord("keepLabels", keepLabels, [true, false]);
     checkWord("wholeTable", wholeTable, [true, false]);
     checkWord("worker", worker, [true, false]);
     checkFunction("onProgress", onProgress);
     if (maxPatches !== undefined && !(Number.isSafeInteger(maxPatches) && maxPatches >= 1)) throw badInput(`maxPatches is ${show(maxPatches)}; it must be a whole number from 1 to 1024.`);
     if (timeout !== undefined && !(typeof timeout === "number" && timeout > 0)) throw badInput(`timeout is ${show(timeout)}; it must be a number of milliseconds, or be left out for no limit.`);
     const { place, name, cure } = locate(source);
-    const model = await Model.load({ method: "load", place, name, cure, backend, dtype, maxPatches, cache, wholeTable, retryPolicy }, { worker, timeout, signal, onProgress: (progress) => tell(onProgress, progress) });
+    const model = await Model.load({ method: "load", place, name, cure, backend, dtype, maxPatches, cache, keepLabels, wholeTable, retryPolicy }, { worker, timeout, signal, onProgress: (progress) => tell(onProgress, progress) });
     tell(onProgress, { stage: "ready", loaded: model.info.bytes, total: model.info.bytes });
     return new SiglipClassifier(INSIDE, model, retryPolicy?.stall);
   }

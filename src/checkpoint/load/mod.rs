@@ -11,6 +11,7 @@ mod tensors;
 
 use burn::tensor::Device;
 
+pub use entry::{Entry, Kind, seal};
 pub use files::{
     Fresh, INDEX, Manifest, SINGLE_FILE, WeightsFile, optional, parsed, required, shard_names,
 };

@@ -296,9 +296,10 @@ export class Stored {
     this.problem ??= problem;
   }
 
-  /** Lets other tabs go on. */
-  release() {
+  /** Lets other tabs go on. @param {boolean} [more] whether what comes after the load, which tells what people typed, is kept too */
+  release(more = true) {
     this.#packs?.close();
+    if (!more) this.#folder = undefined;
     this.#packs = this.#folder && new Packs(this.#folder, [], limited); // what was read ahead is no longer needed
     this.#held = false;
     this.#lock.release();

@@ -29,7 +29,7 @@ import { tokenizers } from "./tokenizers.js";
  * @param {AbortSignal} signal
  * @returns {Promise<Loaded>}
  */
-export async function load({ place, name, cure, backend, reason, dtype, maxPatches, cache, wholeTable, retryPolicy, note }, report, cancel, signal) {
+export async function load({ place, name, cure, backend, reason, dtype, maxPatches, cache, keepLabels, wholeTable, retryPolicy, note }, report, cancel, signal) {
   const choice = reason ? { ...CPU, reason } : await chooseBackend(backend);
   if (signal.aborted) throw aborted();
   const wait = (/** @type {string} */ waiting) => report.progress({ stage: "download", loaded: 0, total: 0, waiting });
@@ -59,7 +59,7 @@ export async function load({ place, name, cure, backend, reason, dtype, maxPatch
       stored.release();
       return attempt(choice, true);
     } finally {
-      stored.release();
+      stored.release(keepLabels);
     }
   };
   try {
