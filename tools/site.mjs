@@ -26,7 +26,7 @@ function copy() {
 function nameModel() {
   const quoted = (/** @type {string} */ value) => value.replace(/&/g, "&amp;").replace(/"/g, "&quot;").replace(/</g, "&lt;");
   const tag = `<meta name="siglip-model" content="${quoted(`${folder}/`)}" data-title="${quoted(title)}">`;
-  for (const page of ["index.html", "search.html"].map((name) => join(out, name)).filter((path) => existsSync(path))) {
+  for (const page of ["index.html", "search.html", "speed.html"].map((name) => join(out, name)).filter((path) => existsSync(path))) {
     writeFileSync(page, readFileSync(page, "utf8").replace("</head>", () => `${tag}\n</head>`));
   }
 }

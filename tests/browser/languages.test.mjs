@@ -6,7 +6,7 @@ import axe from 'axe-core';
 import { www } from './harness.mjs';
 import { answered, keepBack, onPage, png } from './visit.mjs';
 
-const [index, search] = await Promise.all(['index.html', 'search.html'].map((name) => readFile(`${www}${name}`, 'utf8')));
+const [index, search, speed] = await Promise.all(['index.html', 'search.html', 'speed.html'].map((name) => readFile(`${www}${name}`, 'utf8')));
 const status = (page) => page.getByRole('status');
 
 /** Texts of the page that nobody typed, and that are not said to be of another language. */
@@ -25,12 +25,13 @@ const visible = (page) => page.evaluate(() => {
 describe('languages', () => {
   onPage('whatever stands on the page has German words, and none are left over', async (page) => {
     const german = await page.evaluate(async () => Object.keys((await import('./page/texts/de.js')).GERMAN.page));
-    const keys = [index, search].flatMap((text) => [...text.matchAll(/ data-(?:text|label|group)="([^"]*)"/g)].map(([, key]) => key));
+    const keys = [index, search, speed].flatMap((text) => [...text.matchAll(/ data-(?:text|label|group)="([^"]*)"/g)].map(([, key]) => key));
     assert.deepEqual([...new Set(keys)].sort(), german.sort());
     // What has no key is a name, or is put there by a script that takes it from the texts.
     const bare = (text) => [...text.replace(/<(script|style|svg|noscript)[\s\S]*?<\/\1>|<!--[\s\S]*?-->/g, '').matchAll(/<([^/][^>]*)>([^<]*[a-z][^<]*)</gi)].filter(([, tag]) => !/data-text/.test(tag)).map(([, , words]) => words.trim());
     assert.deepEqual(bare(index), ['Deutsch', 'No picture yet', 'Starting…', 'Try again']);
     assert.deepEqual(bare(search), ['Deutsch', 'Starting…']);
+    assert.deepEqual(bare(speed), ['Deutsch']);
   });
 
   onPage('a German browser gets the page in German, and the words for the model in English, with a note', async (page) => {

@@ -181,6 +181,24 @@ export const ENGLISH = {
     failed: (/** @type {string} */ why) => `That did not work. ${why}`,
   },
 
+  // How fast this device is: speed.html
+
+  speed: {
+    begin: 'Press Measure. The demo model takes a few seconds.',
+    loading: (/** @type {string} */ title, /** @type {string} */ where) => `Loading ${title}, for the ${where}…`,
+    measuring: (/** @type {string} */ title, /** @type {string} */ where) => `Measuring ${title} on the ${where}…`,
+    done: 'Done.',
+    doneOnCpu: 'Done, on the CPU: this browser offers this page no graphics card, or only a program that imitates one.',
+    stopped: 'Stopped.',
+    failed: (/** @type {string} */ why) => `That did not work. ${why}`,
+    caption: (/** @type {string} */ title, /** @type {string} */ dtype) => `${capital(title)}, held as ${dtype}`,
+    seconds: (/** @type {string} */ number) => `${number} s`,
+    both: (/** @type {string} */ least, /** @type {string} */ median) => `${least} ms (${median})`,
+    ownLabels: 'none but its own',
+    copied: 'It is in the clipboard.',
+    notCopied: 'The browser did not let this page write to the clipboard. Save it as a file instead.',
+  },
+
   // Models
 
   demo: 'the demo model',
