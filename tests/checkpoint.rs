@@ -1022,6 +1022,48 @@ fn weights_that_are_not_finite_are_named_in_every_dtype() {
 }
 
 #[test]
+fn weights_beyond_what_f16_reaches_are_named_where_it_would_hold_them() {
+    let held_in_f16 = |dtype, tensor: &str| match dtype {
+        Dtype::F32 => false,
+        Dtype::F16 => true,
+        // The token table, queries and keys are held finer.
+        Dtype::Q8 => !tensor.contains("fc1"),
+        Dtype::Q4 => false,
+    };
+    for tensor in [
+        "text_model.encoder.layers.1.self_attn.k_proj.weight",
+        "text_model.encoder.layers.1.mlp.fc1.weight",
+        "text_model.embeddings.token_embedding.weight",
+    ] {
+        for value in [65536.0_f32, -1e30] {
+            let mut source = TINY.source();
+            let at = place_of(&source, tensor) + 4 * 21;
+            source.files.get_mut("model.safetensors").unwrap()[at..at + 4]
+                .copy_from_slice(&value.to_le_bytes());
+            for dtype in Dtype::ALL {
+                let loaded = load_stored(&source, (), &held_as(dtype), &());
+                let Err(error) = loaded else {
+                    assert!(!held_in_f16(dtype, tensor), "{tensor} as {dtype:?}");
+                    continue;
+                };
+                assert!(held_in_f16(dtype, tensor), "{dtype:?}: {error}");
+                assert_eq!(error.code(), Code::BadModel);
+                let named = format!("number 21 of the tensor {tensor} is {value}");
+                for word in [&named, "65504", "f32"] {
+                    assert!(error.message().contains(word), "{dtype:?}: {error}");
+                }
+            }
+        }
+    }
+    // What rounds to the last number of f16 is held.
+    let mut source = TINY.source();
+    let at = place_of(&source, "text_model.encoder.layers.1.mlp.fc1.weight");
+    source.files.get_mut("model.safetensors").unwrap()[at..at + 4]
+        .copy_from_slice(&65519.0_f32.to_le_bytes());
+    load_stored(&source, (), &held_as(Dtype::F16), &()).unwrap();
+}
+
+#[test]
 fn packed_weights_that_are_not_finite_are_named_too() {
     // The last block of the third row, by its scale and offset or its own number.
     let tensor = "text_model.encoder.layers.1.mlp.fc1.weight";
@@ -1329,11 +1371,27 @@ fn assert_golden(name: &str) {
     let list = |key: &str| golden[key].as_array().unwrap().clone();
     let labels = list("labels");
     let labels: Vec<&str> = labels.iter().map(|label| label.as_str().unwrap()).collect();
-    for (dtype, bound) in [(Dtype::F32, 1e-4), (Dtype::F16, 0.05), (Dtype::Q8, 0.7)] {
+    let devices = [
+        Device::flex(),
+        #[cfg(feature = "webgpu")]
+        device::open(Backend::WebGpu).unwrap(),
+    ];
+    let held = [
+        (Dtype::F32, 1e-4),
+        (Dtype::F16, 0.05),
+        (Dtype::Q8, 0.7),
+        // Four bits of a small random model; see below for more.
+        (Dtype::Q4, 5.0),
+    ];
+    for (device, (dtype, bound)) in devices.iter().flat_map(|d| held.map(|held| (d, held))) {
         let store = MemoryStore::default();
         // The second time from the store.
         for _ in 0..2 {
-            let mut classifier = load_stored(&source, store.clone(), &held_as(dtype), &()).unwrap();
+            let options = held_as(dtype);
+            let progress = &mut |_: Progress| {};
+            let load =
+                Classifier::load_async(&source, store.clone(), &options, device, &(), progress);
+            let mut classifier = pollster::block_on(load).unwrap();
             assert_eq!(classifier.checkpoint().unused, [""; 0], "{name}");
             let options = ClassifyOptions::default();
             let results = classifier.classify(PICTURE, &labels, &options).unwrap();
@@ -1342,7 +1400,7 @@ fn assert_golden(name: &str) {
                 let error = (f64::from(got) - expected.as_f64().unwrap()).abs();
                 assert!(
                     error < bound,
-                    "{name} {dtype:?} {label}: {got}, the reference has {expected}"
+                    "{name} {dtype:?} on {device:?}, {label}: {got}, the reference has {expected}"
                 );
             }
         }
@@ -1353,14 +1411,19 @@ fn assert_golden(name: &str) {
 fn files_that_mlx_wrote_give_what_transformers_computes_with_their_numbers() {
     for name in ["mlx-8bit", "mlx-mixed"] {
         assert_golden(name);
-        let source = folder(name);
-        // Written anew in our own format, the numbers are the same.
-        let mut direct = load_stored(&source, (), &held_as(Dtype::Q8), &()).unwrap();
-        let mut anew = converted(&source, Dtype::Q8, None, None);
-        let config = TINY.source().files["config.json"].clone();
-        anew.files.insert("config.json".into(), config);
+        assert_converted(name, &TINY.source().files["config.json"]);
+    }
+}
+
+/// Are the numbers of a folder the same when they are written anew in our own format, which has them as transformers' layout does?
+fn assert_converted(name: &str, config: &[u8]) {
+    let source = folder(name);
+    for dtype in [Dtype::F16, Dtype::Q8, Dtype::Q4] {
+        let mut direct = load_stored(&source, (), &held_as(dtype), &()).unwrap();
+        let mut anew = converted(&source, dtype, None, None);
+        anew.files.insert("config.json".into(), config.to_vec());
         let mut anew = load_stored(&anew, (), &LoadOptions::default(), &()).unwrap();
-        assert_eq!(logits(&mut anew), logits(&mut direct));
+        assert_eq!(logits(&mut anew), logits(&mut direct), "{name} {dtype:?}");
     }
 }
 
@@ -1570,6 +1633,86 @@ fn rows_of_a_table_that_mlx_quantized_are_read_one_by_one() {
     assert!(source.bytes_read() < 1 << 20, "{}", source.bytes_read());
 }
 
+/// A checkpoint's one file as two: `second` says which of its tensors go into the other.
+fn split(source: &mut Memory, second: impl Fn(&str) -> bool) {
+    let all = tensors(&source.files.remove("model.safetensors").unwrap());
+    let (there, here): (BTreeMap<_, _>, _) = all.into_iter().partition(|(name, _)| second(name));
+    let mut map = serde_json::Map::new();
+    for (file, tensors) in [("a.safetensors", &here), ("b.safetensors", &there)] {
+        source.files.insert(file.into(), file_of(tensors));
+        map.extend(tensors.keys().map(|name| (name.clone(), file.into())));
+    }
+    let index = serde_json::json!({ "weight_map": map }).to_string();
+    let name = "model.safetensors.index.json";
+    source.files.insert(name.into(), index.into_bytes());
+}
+
+#[test]
+fn scales_of_mlx_may_lie_in_another_shard_than_their_codes() {
+    let source = folder("mlx-mixed");
+    let expected = logits(&mut load_stored(&source, (), &held_as(Dtype::F32), &()).unwrap());
+    for second in ["scales", "biases", "weight"] {
+        let mut sharded = source.clone();
+        split(&mut sharded, |name| name.ends_with(second));
+        let store = MemoryStore::default();
+        for _ in 0..2 {
+            let options = held_as(Dtype::F32);
+            let mut classifier = load_stored(&sharded, store.clone(), &options, &()).unwrap();
+            assert_eq!(logits(&mut classifier), expected, "{second} apart");
+        }
+    }
+    let mut torn = source.clone();
+    split(&mut torn, |name| name.ends_with("fc1.scales"));
+    let nothing = file_of(&BTreeMap::new());
+    torn.files.insert("b.safetensors".into(), nothing);
+    let words = &["mlp.fc1.weight", "biases", "not the rest"];
+    fails(&torn, Code::BadModel, words);
+}
+
+#[test]
+fn a_naflex_model_that_mlx_quantized_gives_what_transformers_computes_with_its_numbers() {
+    let (source, shapes) = (folder("mlx-naflex"), folder("naflex"));
+    let golden: serde_json::Value = serde_json::from_slice(&source.files["classify.json"]).unwrap();
+    let texts = |key: &str| -> Vec<String> { serde_json::from_value(golden[key].clone()).unwrap() };
+    let expected: Vec<Vec<f32>> = serde_json::from_value(golden["logits"].clone()).unwrap();
+    // Logits reach 46.
+    for (dtype, bound) in [(Dtype::F32, 5e-4), (Dtype::Q8, 2.0)] {
+        let mut classifier = load_stored(&source, (), &held_as(dtype), &()).unwrap();
+        for (picture, expected) in texts("pictures").iter().zip(&expected) {
+            let options = ClassifyOptions::default();
+            let labels = texts("labels");
+            let results = classifier
+                .classify(&shapes.files[picture], &labels, &options)
+                .unwrap();
+            for (label, expected) in labels.iter().zip(expected) {
+                let got = results.iter().find(|r| r.label == *label).unwrap().logit;
+                assert!(
+                    (got - expected).abs() < bound,
+                    "{picture} {dtype:?}: {got}, transformers has {expected}"
+                );
+            }
+        }
+    }
+    // Patches that are quantized are no convolution's.
+    let mut fixed = source.clone();
+    let mut config: serde_json::Value =
+        serde_json::from_slice(&source.files["config.json"]).unwrap();
+    config["model_type"] = "siglip".into();
+    config["architectures"] = serde_json::json!(["SiglipModel"]);
+    config["vision_config"]["image_size"] = 32.into();
+    let mut preprocessor: serde_json::Value =
+        serde_json::from_slice(&TINY.source().files["preprocessor_config.json"]).unwrap();
+    preprocessor["size"] = serde_json::json!({"height": 32, "width": 32});
+    for (file, json) in [
+        ("config.json", config),
+        ("preprocessor_config.json", preprocessor),
+    ] {
+        fixed.files.insert(file.into(), json.to_string().into());
+    }
+    let words = &["patch_embedding", "[32, 6]", "[32, 3, 8, 8]"];
+    fails(&fixed, Code::BadModel, words);
+}
+
 #[test]
 fn quantized_files_that_do_not_fit_are_named_with_both_shapes() {
     let mut source = folder("mlx-8bit");
@@ -1603,6 +1746,7 @@ fn quantized_files_that_do_not_fit_are_named_with_both_shapes() {
 #[test]
 fn weights_that_open_clip_wrote_give_what_open_clip_computes() {
     assert_golden("open-clip");
+    assert_converted("open-clip", &folder("open-clip").files["config.json"]);
 }
 
 #[test]

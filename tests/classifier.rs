@@ -562,7 +562,12 @@ fn a_heat_map_is_what_transformers_head_gives_with_the_places_masked() {
     }
 }
 
-const FINE_TUNED: [&str; 3] = ["classifier-single", "classifier-one", "classifier-multi"];
+const FINE_TUNED: [&str; 4] = [
+    "classifier-single",
+    "classifier-one",
+    "classifier-multi",
+    "classifier-naflex",
+];
 
 #[test]
 fn a_fine_tuned_classifier_answers_as_transformers_pipeline_does() {

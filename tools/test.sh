@@ -131,8 +131,8 @@ browser_tests() {
 }
 # What the drivers of the other browsers can do of these tests, and docs/browsers.md, which is printed from what all of them said.
 other_browsers() {
-  tests_in firefox tests/browser/{labels,library,element}.test.mjs
-  tests_in webkit tests/browser/{labels,library}.test.mjs
+  tests_in firefox tests/browser/{labels,library,element,index}.test.mjs
+  tests_in webkit tests/browser/{labels,library,index}.test.mjs
   node tests/browser/matrix.mjs "$target/browsers"
 }
 # tests_in BROWSER FILE...: one file at a time, as each drives a browser that wants every core.

@@ -10,9 +10,7 @@ const TAIL: usize = 16;
 
 /// A checksum that JavaScript's numbers hold: 52 bits of XXH3.
 pub fn checksum(bytes: &[u8]) -> u64 {
-    let mut hasher = XxHash3_128::new();
-    hasher.write(bytes);
-    hasher.finish_128() as u64 & ((1 << 52) - 1)
+    XxHash3_128::oneshot(bytes) as u64 & ((1 << 52) - 1)
 }
 
 /// Embeddings of one length, each in a row: a code of 8 bits for each number, and what they are to be multiplied by.

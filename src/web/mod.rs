@@ -178,6 +178,7 @@ impl Engine {
             logit_bias: classifier.logit_bias(),
             bytes: checkpoint.bytes,
             fingerprint: classifier.fingerprint().to_owned(),
+            unused: checkpoint.unused.clone(),
             labels: classifier.labels().map(<[String]>::to_vec),
         })?;
         Ok(Engine {

@@ -79,6 +79,8 @@ pub struct ModelInfo {
     pub logit_bias: f32,
     pub bytes: usize,
     pub fingerprint: String,
+    /// Tensors of the files that the model has no use for.
+    pub unused: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub labels: Option<Vec<String>>,
 }

@@ -125,6 +125,22 @@ for (const browser of BROWSERS) {
       await opened.close();
     });
 
+    test("the search page opens with its drawings, and finds some by words", async () => {
+      const opened = await site.page("/search.html");
+      const says = (words) => opened.waitForFunction((words) => document.querySelector("#status").textContent.includes(words), words);
+      await says("144 pictures. Type words to search.");
+      await opened.evaluate(() => {
+        const query = document.querySelector("#query");
+        query.value = "a flower";
+        query.dispatchEvent(new Event("input"));
+      });
+      await says("fit “a flower”.");
+      // The small pictures come from a worker.
+      await opened.waitForFunction(() => document.querySelector(".tile canvas[data-ready]")?.width > 1);
+      assert.match(await opened.evaluate(() => document.querySelector(".tile .called").textContent), /tulip|flower|rose|daisy|sunflower/);
+      await opened.close();
+    });
+
     if (browser === "firefox") {
       test("WebGPU, where Firefox's own switch turns it on", async (t) => {
         const gpu = await openSite(hooks, { browser, overlay, preferences: { "dom.webgpu.enabled": true, "dom.webgpu.workers.enabled": true, "gfx.webgpu.ignore-blocklist": true } });

@@ -9,8 +9,12 @@ export const CANNOT = {
       "on WebGPU, in a worker, results are the same",
       "the GPU's pipelines are made side by side while a model loads, none when it is used, and none twice",
     ]],
-    ["an <img> of a drawing without a size of its own has other pixels there", ["formats that only the browser knows are decoded by it: AVIF, SVG"]],
     ["a paste that a script makes carries no files", ["a pasted picture is taken"]],
+    ["its driver puts no folder into an <input>", [
+      "of 200 pictures: looked at, listed, sorted, saved; only what is in sight is there",
+      "without handles they are told apart by what they hold, though some of it has changed",
+    ]],
+    ["only Chromium's driver drops files", ["by dropping it; a dropped picture finds more like it"]],
   ],
   webkit: [
     ["WebKitGTK has no WebGPU", [
@@ -20,9 +24,15 @@ export const CANNOT = {
     ]],
     ["WebKitGTK goes on drawing the first frame of a canvas's stream", ["a video is watched: its newest frame, with the labels of the moment, until it is enough"]],
     ["WebKitGTK has no relaxed SIMD to compare with", ["without relaxed SIMD another module gives the same answers, in every dtype"]],
-    ["WebKitGTK, as it is packaged, has no navigator.storage", ["a checkpoint on disk: chosen files, a chosen folder, a directory handle"]],
-    ["an <img> of a drawing without a size of its own has other pixels there", ["formats that only the browser knows are decoded by it: AVIF, SVG"]],
-    ["it asks twice for an <img> that may not be kept", ["an <img> is taken as it is at the call, without another request"]],
+    ["WebKitGTK, as it is packaged, has no navigator.storage", [
+      "a checkpoint on disk: chosen files, a chosen folder, a directory handle",
+      "an index is kept: the next visit finds it, embeds nothing again, and lists it until it is deleted",
+      "closed at any moment, an index goes on where it was",
+      "a bit that flips anywhere is found, and only what it damaged is embedded again",
+      "two tabs: one at a time adds, and the other one sees it",
+      "an index of another model is refused with what to do, and again: true begins anew",
+      "where storage is refused or full, the index stays in memory and says so",
+    ]],
     ["WebDriver doesn't tell of workers", [
       "dispose rejects what runs, what waits and what comes later (in the worker)",
       "dispose rejects what runs, what waits and what comes later (on the main thread)",

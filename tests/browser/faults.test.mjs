@@ -57,6 +57,26 @@ describe("faults of servers and storage", { timeout: 600_000 }, () => {
     assertError(await load(hub.folder), "network", /model\.safetensors (could not be fetched|broke off)/);
   });
 
+  test("tensors that the model has no use for are named in the console, once a load", async () => {
+    const said = [];
+    const listen = (message) => { if (/no use for/.test(message.text())) said.push(`${message.type()}: ${message.text()}`); };
+    page.on("console", listen);
+    for (const worker of [true, false]) {
+      for (const unused of [["optimizer.state"], Array.from({ length: 12 }, (_, i) => `extra.${i}`), []]) {
+        hub.files["config.json"] = JSON.stringify({ weights: true, unused });
+        const { info, unused: told } = await load(hub.folder, { cache: false, worker });
+        assert.deepEqual([info, told], [undefined, undefined]);
+      }
+    }
+    page.off("console", listen);
+    const words = (what) => new RegExp(`^info: siglip-web: files of .* have ${what}$`);
+    assert.equal(said.length, 4, said.join("\n"));
+    for (const at of [0, 2]) {
+      assert.match(said[at], words("a tensor that the model has no use for: optimizer\\.state"));
+      assert.match(said[at + 1], words("12 tensors that the model has no use for: extra\\.0, .*extra\\.7, …"));
+    }
+  });
+
   test("the question whether a server answers at all has its own end", async () => {
     hub.fault = ({ method }) => (method === "HEAD" ? { silent: true } : { reset: true });
     const result = await load(hub.folder);

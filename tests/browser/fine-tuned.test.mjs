@@ -15,7 +15,7 @@ async function fixture(name) {
   return { files, golden: JSON.parse(await readFile(new URL("classify.json", folder), "utf8")) };
 }
 
-const [single, one, multi, tiny] = await Promise.all(["classifier-single", "classifier-one", "classifier-multi", "tiny"].map(fixture));
+const [single, one, multi, naflex, tiny] = await Promise.all(["classifier-single", "classifier-one", "classifier-multi", "classifier-naflex", "tiny"].map(fixture));
 
 /** What a fixture's model must answer, best first. */
 function expected({ labels, logits, scores }) {
@@ -34,7 +34,7 @@ describe("fine-tuned models", { timeout: 600_000 }, () => {
   let site;
   const close = [];
   before(async () => {
-    site = await openSite({ after: (hook) => close.push(hook) }, { overlay: { ...single.files, ...one.files, ...multi.files, ...tiny.files, "/picture.png": PICTURE } });
+    site = await openSite({ after: (hook) => close.push(hook) }, { overlay: { ...single.files, ...one.files, ...multi.files, ...naflex.files, ...tiny.files, "/picture.png": PICTURE } });
   });
   after(async () => {
     for (const hook of close) await hook();
@@ -48,7 +48,7 @@ describe("fine-tuned models", { timeout: 600_000 }, () => {
 
     test("classify without labels gives what transformers' pipeline gives, and no tokenizer is asked for", async () => {
       site.requests.length = 0;
-      for (const [name, { golden }] of Object.entries({ "classifier-single": single, "classifier-one": one, "classifier-multi": multi })) {
+      for (const [name, { golden }] of Object.entries({ "classifier-single": single, "classifier-one": one, "classifier-multi": multi, "classifier-naflex": naflex })) {
         const { results, info, best, again, runs } = await page.evaluate(async (name) => {
           const classifier = await SiglipClassifier.load(`/${name}/`, { backend: "cpu" });
           const results = await classifier.classify("/picture.png");
@@ -62,7 +62,7 @@ describe("fine-tuned models", { timeout: 600_000 }, () => {
         }, name);
         assertClose(results, golden);
         assert.deepEqual([info.task, info.labels], ["image-classification", golden.labels]);
-        assert.equal(info.scores, name === "classifier-single" ? "softmax" : "sigmoid");
+        assert.equal(info.scores, ["classifier-single", "classifier-naflex"].includes(name) ? "softmax" : "sigmoid");
         assert.equal(best.length, 1);
         assert.ok(Math.abs(best[0].score - 1 / (1 + Math.exp(-best[0].logit))) < 1e-6);
         assert.deepEqual(again, [results, "bad-image", results]);

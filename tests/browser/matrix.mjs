@@ -80,6 +80,8 @@ ${summary}
 ${sections.join("\n")}
 ## In Chromium alone
 
+- The search page as people use it (\`search\`): its tests run in Firefox too (\`BROWSER=firefox node --test tests/browser/search.test.mjs\`), and take
+  minutes. That it opens and finds is tested in every browser.
 - The page as people use it (\`page\`, \`accessibility\`, \`languages\`, \`offline\`): each test sets up a visitor, with a phone, forced colours, a language, a camera or
   pretended answers of other sites, as Chromium's driver does it. That the page opens and answers is tested in every browser.
 - Downloads, faults and threads (\`download\`, \`faults\`, \`threads\`): most would run in Firefox (\`BROWSER=firefox node --test tests/browser/download.test.mjs\`), but

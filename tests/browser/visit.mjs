@@ -3,7 +3,8 @@
 import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
 import { after, before, test } from 'node:test';
-import { launch, www } from './harness.mjs';
+import { CANNOT } from './cannot.mjs';
+import { BROWSER, launch, www } from './harness.mjs';
 import { serve } from '../../tools/serve.mjs';
 
 export const sample = (name) => readFile(`${www}samples/${name}.png`);
@@ -37,7 +38,8 @@ export function keepBack(path) {
 
 /** A test with a page of its own. `wait: false` does not wait for the first answer; `path`: of another page. */
 export function onPage(name, body, { wait = true, path = '', expected = /^$/, ...options } = {}) {
-  test(name, { timeout: 10 * PATIENCE }, async () => {
+  const [reason] = CANNOT[BROWSER].find(([, names]) => names.includes(name)) ?? [];
+  test(name, { timeout: 10 * PATIENCE, skip: reason ?? false }, async () => {
     const context = await browser.context.browser().newContext({ viewport: { width: 1280, height: 900 }, ...options });
     context.setDefaultTimeout(PATIENCE);
     const page = await context.newPage();

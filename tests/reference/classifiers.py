@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Fine-tuned classifiers (`SiglipForImageClassification`) with random weights, and what transformers' pipeline answers.
+"""Fine-tuned classifiers (`SiglipForImageClassification`, and NaFlex's) with random weights, and what transformers' pipeline answers.
 
     python tests/reference/classifiers.py                                                   # writes tests/fixtures/model/classifier-*
     python tests/reference/classifiers.py --preset base-patch16-224 --count 1000 --out DIR  # one of true size
@@ -14,8 +14,9 @@ from pathlib import Path
 
 import torch
 from PIL import Image
-from transformers import SiglipConfig, SiglipForImageClassification, pipeline
+from transformers import Siglip2Config, Siglip2ForImageClassification, SiglipConfig, SiglipForImageClassification, pipeline
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
+from transformers.models.siglip2.image_processing_pil_siglip2 import Siglip2ImageProcessorPil
 
 from model import FIXTURES, HALF, PRESETS, draw_pictures, pixel_values, quiet, randomise, save_checkpoint, write_json
 
@@ -35,28 +36,43 @@ FIXTURE_CLASSIFIERS = {
         vision=dict(HALF, image_size=32, patch_size=8), labels=["red", "round", "shiny", "wet", "old", "tall", "café", "red"],
         problem_type="multi_label_classification", dtype=torch.float16, seed=13,
     ),
+    # pictures in their own shape
+    "classifier-naflex": dict(
+        vision=dict(HALF, num_patches=16, patch_size=8), labels=["wide", "tall", "square"],
+        problem_type="single_label_classification", dtype=torch.float32, seed=14,
+    ),
 }
 
 
 def random_classifier(spec):
     labels = spec["labels"]
-    config = SiglipConfig(vision_config=spec["vision"], id2label=dict(enumerate(labels)), label2id={label: i for i, label in enumerate(labels)},
+    naflex = "num_patches" in spec["vision"]
+    config_class, model_class = (Siglip2Config, Siglip2ForImageClassification) if naflex else (SiglipConfig, SiglipForImageClassification)
+    config = config_class(vision_config=spec["vision"], id2label=dict(enumerate(labels)), label2id={label: i for i, label in enumerate(labels)},
                           problem_type=spec["problem_type"])
     torch.manual_seed(spec["seed"])
-    model = SiglipForImageClassification(config).eval()
+    model = model_class(config).eval()
     randomise(model, spec["seed"])
     return model
 
 
+def is_naflex(folder):
+    return json.loads((folder / "config.json").read_text())["model_type"] == "siglip2"
+
+
 def load(folder):
-    return SiglipForImageClassification.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+    model_class = Siglip2ForImageClassification if is_naflex(folder) else SiglipForImageClassification
+    return model_class.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
 
 
 def answers(folder, pictures):
     """For each picture the logits and the pipeline's scores, both in the order of the labels."""
     model = load(folder)
-    side = model.config.vision_config.image_size
-    processor = SiglipImageProcessorPil(size={"height": side, "width": side})
+    if is_naflex(folder):
+        processor = Siglip2ImageProcessorPil.from_pretrained(folder)
+    else:
+        side = model.config.vision_config.image_size
+        processor = SiglipImageProcessorPil(size={"height": side, "width": side})
     classify = pipeline("image-classification", model=model, image_processor=processor)
     count = model.config.num_labels
     for path in pictures:
@@ -73,11 +89,15 @@ def explained(folder, picture):
     """What the first label's logit loses where the head doesn't see a patch and its neighbours."""
     model = load(folder)
     config = model.config.vision_config
-    pixels = pixel_values([picture], config.image_size)
+    if is_naflex(folder):
+        inputs = Siglip2ImageProcessorPil.from_pretrained(folder)(images=Image.open(picture).convert("RGB"), return_tensors="pt")
+        rows, columns = inputs["spatial_shapes"][0].tolist()
+    else:
+        inputs = dict(pixel_values=pixel_values([picture], config.image_size))
+        rows = columns = config.image_size // config.patch_size
     with torch.inference_mode():
-        tokens = model.vision_model(pixels).last_hidden_state[0]
-    side = config.image_size // config.patch_size
-    grid = tokens.reshape(side, side, -1)
+        tokens = model.vision_model(**inputs).last_hidden_state[0, :rows * columns]
+    grid = tokens.reshape(rows, columns, -1)
 
     def logit(seen):
         # without any patch, the mean is nothing
@@ -85,18 +105,24 @@ def explained(folder, picture):
         with torch.inference_mode():
             return model.classifier(mean)[0].item()
 
-    whole, values = logit(torch.ones(side, side, dtype=torch.bool)), []
-    for y in range(side):
-        for x in range(side):
-            seen = torch.ones(side, side, dtype=torch.bool)
+    whole, values = logit(torch.ones(rows, columns, dtype=torch.bool)), []
+    for y in range(rows):
+        for x in range(columns):
+            seen = torch.ones(rows, columns, dtype=torch.bool)
             seen[max(y - 1, 0):y + 2, max(x - 1, 0):x + 2] = False
             values.append(whole - logit(seen))
-    return dict(rows=side, columns=side, values=values)
+    return dict(rows=rows, columns=columns, values=values)
 
 
 def write(folder, spec, pictures):
     model = random_classifier(spec)
-    save_checkpoint(model, folder, spec["dtype"])
+    vision = spec["vision"]
+    if "num_patches" in vision:
+        folder.mkdir(parents=True, exist_ok=True)
+        model.to(spec["dtype"]).save_pretrained(folder)
+        Siglip2ImageProcessorPil(patch_size=vision["patch_size"], max_num_patches=vision["num_patches"]).save_pretrained(folder)
+    else:
+        save_checkpoint(model, folder, spec["dtype"])
     results = [dict(logits=logits, scores=scores) for logits, scores in answers(folder, pictures)]
     for result in results:
         shown = [round(value, 2) for value in result["logits"][:8]]

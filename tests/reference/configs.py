@@ -9,7 +9,6 @@ resolved values and the number of parameters. `unsupported/` has neighbours with
 
 import json
 import math
-import shutil
 from pathlib import Path
 
 import torch
@@ -99,8 +98,9 @@ def resolve(raw):
 
 
 def write():
-    shutil.rmtree(OUT, ignore_errors=True)
-    (OUT / "unsupported").mkdir(parents=True)
+    (OUT / "unsupported").mkdir(parents=True, exist_ok=True)
+    for old in [*OUT.glob("siglip*.json"), *OUT.glob("unsupported/*.json")]:  # layouts.py has files there too
+        old.unlink()
     dump = lambda path, value: path.write_text(json.dumps(value, indent=1) + "\n")
     found = checkpoints()
     for name, raw in found.items():

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The small model in the layouts of other libraries, written by these libraries, and what is computed with the same numbers.
 
-    python tests/reference/layouts.py        # writes tests/fixtures/model/{mlx-8bit,mlx-mixed,open-clip} and tests/fixtures/configs/open_clip.json
+    python tests/reference/layouts.py        # writes tests/fixtures/model/{mlx-8bit,mlx-mixed,mlx-naflex,open-clip} and tests/fixtures/configs/open_clip.json
     python tests/reference/layouts.py --open-clip ViT-B-16-SigLIP --tokenizer DIR --out DIR [--images FILE...]
 
 The second form makes a folder as open_clip publishes them, of true size with random weights, with what open_clip itself computes; then
@@ -14,6 +14,7 @@ import argparse
 import json
 import math
 import shutil
+import tempfile
 from pathlib import Path
 from unittest import mock
 
@@ -81,6 +82,43 @@ def write_mlx(folder, ways):
     model.load_state_dict({name: torch.from_numpy(np.array(values)) for name, values in exact.items()})
     whole = classify(model, folder, [PICTURE], LABELS)
     write_golden(folder, whole["logits_per_image"][0])
+
+
+def write_mlx_naflex():
+    """NaFlex, whose patches are embedded by a linear layer, which is quantized as well."""
+    import mlx.core as mx
+
+    import naflex
+
+    source, folder = FIXTURES / "model" / "naflex", FIXTURES / "model" / "mlx-naflex"
+    folder.mkdir(parents=True, exist_ok=True)
+    out, exact = {}, {}
+    bits, group = 8, 32
+    for name, tensor in load_file(source / "model.safetensors").items():
+        values = mx.array(tensor.numpy()).astype(mx.float16)
+        if (name.endswith(".weight") or name.endswith("in_proj_weight")) and values.ndim == 2 and values.shape[1] % group == 0:
+            codes, scales, biases = mx.quantize(values, group_size=group, bits=bits)
+            stem = mlx_name(name).removesuffix(".weight")
+            out |= {f"{stem}.weight": codes, f"{stem}.scales": scales, f"{stem}.biases": biases}
+            exact[name] = np.array(mx.dequantize(codes, scales.astype(mx.float32), biases.astype(mx.float32), group_size=group, bits=bits))
+        else:
+            out[mlx_name(name)] = values
+            exact[name] = np.array(values.astype(mx.float32))
+    mx.save_safetensors(str(folder / "model.safetensors"), out, metadata={"format": "mlx"})
+    config = json.loads((source / "config.json").read_text())
+    quantization = {"group_size": group, "bits": bits}
+    write_json(folder / "config.json", config | {"quantization": quantization, "quantization_config": quantization})
+    for name in ("preprocessor_config.json", "tokenizer.json", "tokenizer_config.json"):
+        shutil.copyfile(source / name, folder / name)
+    golden = json.loads((source / "classify.json").read_text())
+    with tempfile.TemporaryDirectory() as exactly:
+        # as a folder of transformers, with the same numbers
+        for name in ("config.json", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json"):
+            shutil.copyfile(source / name, Path(exactly) / name)
+        save_file({name: torch.from_numpy(np.array(values)) for name, values in exact.items()}, Path(exactly) / "model.safetensors", metadata={"format": "pt"})
+        _, answered = naflex.answers(Path(exactly), [source / name for name in golden["pictures"]], golden["labels"], golden["results"][0]["patches"])
+    write_json(folder / "classify.json", {"template": TEMPLATE, "labels": golden["labels"], "pictures": golden["pictures"], "logits": answered.logits_per_image.tolist()})
+    print(folder.name, sum(f.stat().st_size for f in folder.iterdir()), reference.summary(answered.logits_per_image))
 
 
 def write_golden(folder, logits):
@@ -245,6 +283,7 @@ def main():
         write_mlx("mlx-8bit", [(8, 64)])
         # as mixed quantization makes them
         write_mlx("mlx-mixed", [(4, 32), (2, 32), (3, 32), (5, 32), (6, 64), (8, 32)])
+        write_mlx_naflex()
         write_open_clip()
         write_open_clip_configs()
 

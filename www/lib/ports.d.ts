@@ -95,7 +95,8 @@ export type LabelSetParts = { model: string; labels: readonly string[]; template
 export type Told = (stage: CallProgress["stage"], loaded: number, total: number) => void;
 
 export type Engine = {
-  readonly info: Omit<ModelInfo, "cached" | "cacheReason">;
+  /** `unused`: tensors of the files that the model has no use for. */
+  readonly info: Omit<ModelInfo, "cached" | "cacheReason"> & { readonly unused?: readonly string[] };
   readonly stats: { imageRuns: number; textRuns: number };
   classify: (image: Picture, labels: Labels, options: EngineClassifyOptions, progress: Told, cancel: Cancel) => Promise<LabelScore[]>;
   classifyImages: (images: Picture[], labels: Labels, options: EngineClassifyOptions, progress: Told, cancel: Cancel) => Promise<LabelScore[][]>;

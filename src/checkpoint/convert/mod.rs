@@ -11,8 +11,8 @@ pub use calibrate::{Calibration, calibrate};
 
 use super::format::{self, FixedLabels, KEY, LABEL_EMBEDDINGS, Packing};
 use super::load::{
-    Assembly, Fresh, INDEX, Numbers, Part, SINGLE_FILE, Share, Sink, Target, WeightsFile,
-    check_part, encoding, not_finite, parts_of,
+    Assembly, Fault, Fresh, INDEX, Numbers, Part, SINGLE_FILE, Share, Sink, Target, WeightsFile,
+    check_part, encoding, parts_of, unheld,
 };
 use super::{Described, Pace, Reader, Source, weight_dtype};
 use crate::error::{Error, Result};
@@ -182,7 +182,7 @@ async fn read<R: Reader>(files: &mut [WeightsFile<R>], tensor: &Written) -> Resu
             };
             let mut sink = Sink::new(encoding(file, info), target, tensor.spec.matrix());
             sink.push(&bytes);
-            let fault = |index| not_finite(file.name(), name, index);
+            let fault = |fault| unheld(file.name(), name, fault);
             match sink.finish().map_err(fault)? {
                 Numbers::Part(words) => {
                     if assembly.add(part, words) {
@@ -203,6 +203,11 @@ async fn read<R: Reader>(files: &mut [WeightsFile<R>], tensor: &Written) -> Resu
     Ok(match numbers {
         Numbers::None | Numbers::Part(_) => Vec::new(),
         Numbers::Plain(values) if tensor.dtype == Dtype::F16 => {
+            let bad = |(_, value): &(usize, &f32)| !f16::from_f32(**value).is_finite();
+            if let Some((index, value)) = values.iter().enumerate().find(bad) {
+                let value = *value;
+                return Err(unheld(SINGLE_FILE, name, Fault { index, value }));
+            }
             let halves = values.iter().map(|value| f16::from_f32(*value));
             halves.flat_map(|half| half.to_le_bytes()).collect()
         }

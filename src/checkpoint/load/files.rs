@@ -106,8 +106,8 @@ impl<R: Reader> WeightsFile<R> {
             let entry = seal(Kind::Bytes, 0, &[], &[], count, words(&padded));
             store.put(&header_key(name), &entry).await;
         }
+        let packing = Packing::from_metadata(name, &header.metadata)?;
         Ok(Self {
-            packing: Packing::from_metadata(name, &header.metadata)?,
             about: ManifestFile {
                 name: name.into(),
                 sha256: reader.sha256(),
@@ -115,7 +115,8 @@ impl<R: Reader> WeightsFile<R> {
                 random_access: reader.random_access(),
             },
             header_bytes,
-            parts: parts(&header.tensors),
+            parts: parts(&header.tensors, &packing),
+            packing,
             header,
             reader: Some(reader),
         })
@@ -134,11 +135,12 @@ impl<R: Reader> WeightsFile<R> {
             .map_or(0, |length| 8 + u64::from_le_bytes(*length) as usize);
         let header_bytes = bytes.get(..length).ok_or(Failure::Stale)?.to_vec();
         let header = FileHeader::parse(&about.name, &header_bytes, None)?;
+        let packing = Packing::from_metadata(&about.name, &header.metadata)?;
         Ok(Self {
-            packing: Packing::from_metadata(&about.name, &header.metadata)?,
             about,
             header_bytes,
-            parts: parts(&header.tensors),
+            parts: parts(&header.tensors, &packing),
+            packing,
             header,
             reader: None,
         })

@@ -12,8 +12,9 @@ use std::collections::HashSet;
 use safetensors::tensor::Dtype as NumberFormat;
 
 use super::sink::{Encoding, Numbers, Sink, Target};
-use super::tensors::not_finite;
+use super::tensors::unheld;
 use crate::checkpoint::TensorInfo;
+use crate::checkpoint::format::Packing;
 use crate::checkpoint::safetensors::{append_f32, size_of_number};
 use crate::error::{Error, Result};
 use crate::model::ParameterSpec;
@@ -53,7 +54,7 @@ const PATCHES: &str = ".patch_embedding.weight";
 const TRUNK: &str = "visual.trunk.";
 
 /// The parameters that the tensors of a file are, in their order. Names that no layout knows stay as they are.
-pub fn parts(tensors: &[TensorInfo]) -> Vec<Part> {
+pub fn parts(tensors: &[TensorInfo], packing: &Packing) -> Vec<Part> {
     if tensors.iter().any(|tensor| tensor.name.starts_with(TRUNK)) {
         return tensors.iter().flat_map(open_clip).collect();
     }
@@ -67,6 +68,10 @@ pub fn parts(tensors: &[TensorInfo]) -> Vec<Part> {
             "scales" => Share::Scales,
             "biases" => Share::Biases,
             "weight" if quantized.contains(stem) => Share::Codes,
+            // The scales may be in another shard.
+            "weight" if tensor.dtype == NumberFormat::U32 && packing.of(&tensor.name).is_none() => {
+                Share::Codes
+            }
             "weight" if is_mlx(&tensor.name) && tensor.shape.len() == 4 => Share::ChannelsLast,
             // NaFlex makes patches of pixels before the model sees them.
             "weight" if tensor.name.ends_with(PATCHES) && tensor.shape.len() == 2 => {
@@ -364,6 +369,12 @@ impl Assembly {
         shares.sum::<usize>() >= 3
     }
 
+    /// The tensors that have arrived.
+    pub fn names(&self) -> Vec<&str> {
+        let tensors = self.arrived.iter();
+        tensors.map(|(part, _)| part.tensor.name.as_str()).collect()
+    }
+
     /// The parameter's numbers as `target` has them.
     ///
     /// # Errors
@@ -372,7 +383,7 @@ impl Assembly {
         let mut sink = Sink::new(Encoding::Numbers(NumberFormat::F32), target, spec.matrix());
         self.rows(file, spec, |row| sink.push_numbers(row))?;
         sink.finish()
-            .map_err(|index| not_finite(file, &spec.name, index))
+            .map_err(|fault| unheld(file, &spec.name, fault))
     }
 
     /// Gives the rows of the parameter, in order, to `push`.
@@ -401,6 +412,10 @@ impl Assembly {
             for i in 0..rows {
                 let part = |k: usize| &bytes[k][i * lengths[k]..][..lengths[k]];
                 affine.dequantize([part(0), part(1), part(2)], &mut row);
+                // Of patches only NaFlex's are quantized, which are no convolution.
+                if let [_, channels, ..] = spec.shape[..] {
+                    row = channels_first(&row, channels);
+                }
                 push(&row);
             }
             return Ok(());
@@ -412,15 +427,18 @@ impl Assembly {
                 row.clear();
                 append_f32(part.tensor.dtype, bytes, &mut row);
                 if part.share == Share::ChannelsLast {
-                    let channels = spec.shape[1];
-                    let pixels = input / channels;
-                    row = (0..input)
-                        .map(|i| row[i % pixels * channels + i / pixels])
-                        .collect();
+                    row = channels_first(&row, spec.shape[1]);
                 }
                 push(&row);
             }
         }
         Ok(())
     }
+}
+
+/// The numbers of a patch, whose channels are together for each pixel, with the pixels of each channel together.
+fn channels_first(row: &[f32], channels: usize) -> Vec<f32> {
+    let pixels = row.len() / channels;
+    let places = (0..row.len()).map(|i| i % pixels * channels + i / pixels);
+    places.map(|place| row[place]).collect()
 }

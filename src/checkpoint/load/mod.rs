@@ -19,8 +19,8 @@ pub use layout::{Assembly, Part, Share};
 #[cfg(feature = "webgpu")]
 pub use outline::prepare;
 pub use rows::TokenRows;
-pub use sink::{Numbers, Sink, Target};
-pub use tensors::{Loader, Ports, check_part, encoding, not_finite, parts_of};
+pub use sink::{Fault, Numbers, Sink, Target};
+pub use tensors::{Loader, Ports, check_part, encoding, parts_of, unheld};
 
 use super::{Pace, Progress, Source, Store};
 use crate::error::{Error, Result};

@@ -55,26 +55,52 @@ pub struct Sink {
     carry: Vec<u8>,
     out: Out,
     scratch: Vec<f32>,
-    finite: Finite,
+    limit: Limit,
 }
 
-/// Watches for numbers that are infinite or none.
-#[derive(Default)]
-struct Finite {
+/// A number that can't be held.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Fault {
+    /// Which one of the tensor.
+    pub index: usize,
+    pub value: f32,
+}
+
+/// Watches for numbers that are infinite or none, or beyond what they are held as.
+struct Limit {
+    /// The least magnitude that is too much.
+    least: f32,
     /// Numbers so far.
     count: usize,
-    /// The first that was not finite.
-    fault: Option<usize>,
+    fault: Option<Fault>,
 }
 
-impl Finite {
+impl Limit {
+    fn of(target: Target) -> Self {
+        // Magnitudes from here on round to infinity.
+        const F16: f32 = 65520.0;
+        let least = match target {
+            Target::Packed(Dtype::F16) | Target::Table(Dtype::F16) => F16,
+            _ => f32::INFINITY,
+        };
+        Self {
+            least,
+            count: 0,
+            fault: None,
+        }
+    }
+
     fn check(&mut self, values: &[f32]) {
-        // Without branches, so that it goes in lanes.
+        // Without branches, so that it goes in lanes. What is not a number is above all in its bits.
         let magnitude = |value: &f32| value.to_bits() & 0x7fff_ffff;
         let largest = values.iter().map(magnitude).fold(0, u32::max);
-        if largest >= f32::INFINITY.to_bits() && self.fault.is_none() {
-            let index = values.iter().position(|value| !value.is_finite());
-            self.fault = index.map(|index| self.count + index);
+        if largest >= self.least.to_bits() && self.fault.is_none() {
+            let bad = |value: &&f32| magnitude(value) >= self.least.to_bits();
+            let found = values.iter().enumerate().find(|(_, value)| bad(value));
+            self.fault = found.map(|(index, value)| Fault {
+                index: self.count + index,
+                value: *value,
+            });
         }
         self.count += values.len();
     }
@@ -120,7 +146,7 @@ impl Sink {
             carry: Vec::new(),
             out,
             scratch,
-            finite: Finite::default(),
+            limit: Limit::of(target),
         }
     }
 
@@ -152,7 +178,7 @@ impl Sink {
             (Out::Plain(out), Encoding::Numbers(format)) => {
                 let before = out.len();
                 append_f32(format, bytes, out);
-                self.finite.check(&out[before..]);
+                self.limit.check(&out[before..]);
             }
             (Out::Packer(_), Encoding::Numbers(format)) => {
                 let mut values = std::mem::take(&mut self.scratch);
@@ -177,7 +203,7 @@ impl Sink {
 
     /// Takes the next numbers, where they are known as such.
     pub fn push_numbers(&mut self, values: &[f32]) {
-        self.finite.check(values);
+        self.limit.check(values);
         match &mut self.out {
             Out::Plain(out) => out.extend_from_slice(values),
             Out::Packer(packer) => packer.push(values),
@@ -185,8 +211,8 @@ impl Sink {
         }
     }
 
-    /// The numbers, after the last byte, or the index of the first that is not finite.
-    pub fn finish(self) -> Result<Numbers, usize> {
+    /// The numbers, after the last byte, or the first that can't be held.
+    pub fn finish(self) -> Result<Numbers, Fault> {
         let numbers = match self.out {
             Out::Nothing => Numbers::None,
             Out::Part(mut bytes) => {
@@ -198,13 +224,14 @@ impl Sink {
             Out::Words(dtype, input, words) => {
                 let matrix = PackedMatrix::from_words(dtype, input, words);
                 if let Some(index) = matrix.first_not_finite() {
-                    return Err(index);
+                    let value = f32::NAN;
+                    return Err(Fault { index, value });
                 }
                 Numbers::Packed(matrix)
             }
         };
-        match self.finite.fault {
-            Some(index) => Err(index),
+        match self.limit.fault {
+            Some(fault) => Err(fault),
             None => Ok(numbers),
         }
     }

@@ -13,7 +13,7 @@ use super::entry::{Entry, FileHash, Kind, seal};
 use super::files::{Failure, Identity, WeightsFile, open};
 use super::layout::{Affine, Assembly, Part, Share};
 use super::rows::{RemoteTable, Rows, Stripe};
-use super::sink::{Encoding, Numbers, Sink, Target};
+use super::sink::{Encoding, Fault, Numbers, Sink, Target};
 use crate::checkpoint::format::{LABEL_EMBEDDINGS, TOKEN_TABLE};
 use crate::checkpoint::safetensors::size_of_number;
 use crate::checkpoint::{Pace, Progress, Reader, Source, Stage, Store, TensorInfo, weight_dtype};
@@ -186,18 +186,12 @@ impl<'a> Loader<'a> {
     ) -> Result<()> {
         let (name, tensor) = (&file.about.name, &part.tensor);
         let [hidden, input] = spec.matrix();
-        if self.naflex && part.share == Share::Codes {
-            return Err(Error::unsupported(format!(
-                "{name}: the tensor {} of a NaFlex model is quantized, which can't be read",
-                tensor.name
-            )));
-        }
         // Our own files have it as a convolution in any case.
         let expected = match (self.naflex, tensor.shape.len()) {
             (true, 4) if file.packing.dtype.is_none() => {
                 format!("{:?}, as NaFlex has it", [hidden, input])
             }
-            (false, 2) if part.share == Share::ChannelsLast => format!("{:?}", spec.shape),
+            (false, 2) if part.share != Share::Whole => format!("{:?}", spec.shape),
             _ => return Ok(()),
         };
         Err(Error::bad_model(format!(
@@ -212,6 +206,12 @@ impl<'a> Loader<'a> {
             .expected
             .keys()
             .filter(|name| !self.arrived.contains(*name));
+        if let Some((name, assembly)) = self.assemblies.iter().min_by_key(|(name, _)| *name) {
+            return Err(Error::bad_model(format!(
+                "of the parameter {name} the files of the checkpoint have {}, and not the rest",
+                assembly.names().join(", ")
+            )));
+        }
         self.check_missing("the files of the checkpoint don't", missing)
     }
 
@@ -707,7 +707,7 @@ impl<'a, 'l, 'p, S: Source, T: Store, P: Pace, F: FnMut(Progress)> Run<'a, 'l, '
     async fn end(&mut self, arrived: Arriving<'_>) -> Result<()> {
         let Planned { part, target } = arrived.planned;
         let numbers = (arrived.sink.finish())
-            .map_err(|index| not_finite(self.file.name(), &part.tensor.name, index))?;
+            .map_err(|fault| unheld(self.file.name(), &part.tensor.name, fault))?;
         if self.ports.store.keeps() {
             let [_, input] = self.dims(part);
             let (kind, before, after) = (kind(*target), &arrived.before, self.state());
@@ -791,6 +791,16 @@ impl<'a, 'l, 'p, S: Source, T: Store, P: Pace, F: FnMut(Progress)> Run<'a, 'l, '
     fn state(&self) -> Vec<u8> {
         [&self.identity[..], &self.hash.state()].concat()
     }
+}
+
+/// What there is to say of a weight that can't be held as it is: infinite or not a number, or beyond the range of f16.
+pub fn unheld(file: &str, tensor: &str, Fault { index, value }: Fault) -> Error {
+    if !value.is_finite() {
+        return not_finite(file, tensor, index);
+    }
+    Error::bad_model(format!(
+        "{file}: number {index} of the tensor {tensor} is {value}, and weights in f16 reach ±65504 (as some are also in q8 and q4): load the model as f32"
+    ))
 }
 
 /// What there is to say of a weight that is infinite or not a number: a softmax may turn it into a plausible answer.

@@ -16,7 +16,7 @@
 //!
 //! # Error bounds
 //! With `m` the largest magnitude of a block and `r` the distance between its largest and its smallest number:
-//! - `f16`: `|w|/2048`, and 3·10⁻⁸ for the smallest numbers; beyond ±65504 numbers are cut to that.
+//! - `f16`: `|w|/2048`, and 3·10⁻⁸ for the smallest numbers. From ±65520 on they would be infinite: loading and converting refuse them.
 //! - `q8`: `o` is the smallest number rounded down and `s` covers the rest, so every number is within `r/500 + m/60000` of the original.
 //! - `q4`: the pair `(s, o)` of least squared error among a few that cover the block wholly or nearly. Its squared error over a
 //!   block is never more than that of the pair that covers it wholly, which is within `r/29 + m/3500` for every number.
@@ -264,7 +264,9 @@ fn pack_row(dtype: Dtype, row: &[f32], words: &mut Vec<u32>) {
     match dtype {
         Dtype::F32 => words.extend(row.iter().map(|v| v.to_bits())),
         Dtype::F16 => words.extend(row.chunks(2).map(|pair| {
-            let half = |v: f32| u32::from(f16::from_f32(limited(v)).to_bits());
+            // Infinities are NaN, as in the other forms.
+            let value = |v: f32| if v.is_finite() { v } else { f32::NAN };
+            let half = |v: f32| u32::from(f16::from_f32(value(v)).to_bits());
             half(pair[0]) | half(pair.get(1).copied().unwrap_or(0.0)) << 16
         })),
         Dtype::Q8 => {
@@ -298,16 +300,6 @@ fn pack_row(dtype: Dtype, row: &[f32], words: &mut Vec<u32>) {
 #[inline(always)]
 fn put_q4(block: &mut [u32], i: usize, number: f32) {
     block[i / 8] |= (number as u32) << (8 * (i % 4) + 4 * (i % 8 / 4));
-}
-
-/// Within what f16 can hold, unless it is not finite.
-fn limited(v: f32) -> f32 {
-    const LARGEST: f32 = 65504.0;
-    if v.is_finite() {
-        v.clamp(-LARGEST, LARGEST)
-    } else {
-        f32::NAN
-    }
 }
 
 /// Scale and offset of a block with numbers from 0 to `LARGEST`.
@@ -607,10 +599,10 @@ mod tests {
             let got = PackedMatrix::pack(dtype, 6, &extreme).unpack();
             assert!(got.iter().all(|v| v.is_finite()), "{dtype:?}: {got:?}");
         }
-        assert_eq!(
-            PackedMatrix::pack(Dtype::F16, 2, &[1e9, -1e9]).unpack(),
-            [65504.0, -65504.0]
-        );
+        // Never cut to what f16 reaches.
+        let far = PackedMatrix::pack(Dtype::F16, 4, &[65519.0, -65504.0, 65520.0, 1e9]);
+        assert_eq!(far.unpack()[..2], [65504.0, -65504.0]);
+        assert_eq!(far.first_not_finite(), Some(2));
     }
 
     #[test]

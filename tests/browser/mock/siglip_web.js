@@ -103,7 +103,7 @@ export function create() {
       await source.keep();
       const { reader, weights } = config.weights ? await readWeights(source, store, options.dtype, progress) : {};
       engine.#reader = reader;
-      engine.info = { ...options, weights, task: "zero-shot-image-classification", scores: "sigmoid", imageSize: 224, resample: 3, patchSize: 16, naflex: false, maxPatches: 196, embeddingSize: 2, contextLength: 64, parameters: 1, logitScale: 1, logitBias: 0, bytes: 10 };
+      engine.info = { ...options, weights, unused: config.unused ?? [], task: "zero-shot-image-classification", scores: "sigmoid", imageSize: 224, resample: 3, patchSize: 16, naflex: false, maxPatches: 196, embeddingSize: 2, contextLength: 64, parameters: 1, logitScale: 1, logitBias: 0, bytes: 10 };
       return engine;
     }
 

@@ -411,7 +411,8 @@ function draw(source, width, height) {
   const [, context] = surface(Math.min(side, width), Math.min(side, height));
   try {
     if (width <= side && height <= side) {
-      context.drawImage(source, 0, 0);
+      // The size is said, because browsers differ in that of a drawing that has none.
+      context.drawImage(source, 0, 0, width, height);
       return { rgba: context.getImageData(0, 0, width, height).data, width, height };
     }
     const rgba = new Uint8ClampedArray(width * height * 4);
@@ -419,7 +420,7 @@ function draw(source, width, height) {
       for (let x = 0; x < width; x += side) {
         const [w, h] = [Math.min(side, width - x), Math.min(side, height - y)];
         context.clearRect(0, 0, w, h);
-        context.drawImage(source, -x, -y);
+        context.drawImage(source, -x, -y, width, height);
         const { data } = context.getImageData(0, 0, w, h);
         for (let row = 0; row < h; row++) rgba.set(data.subarray(row * w * 4, (row + 1) * w * 4), ((y + row) * width + x) * 4);
       }

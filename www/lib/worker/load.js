@@ -22,6 +22,9 @@ import { tokenizers } from "./tokenizers.js";
 /** @typedef {import("./module.js").Wasm} Wasm */
 /** `context`: of downloads; those of the load, and of rows that calls need later. @typedef {{wasm: Wasm, engine: Engine, context: Context, info: ModelInfo}} Loaded */
 
+/** Tensors without a use that a message names. */
+const NAMED = 8;
+
 /**
  * @param {LoadRequest} request
  * @param {Report} report
@@ -52,7 +55,9 @@ export async function load({ place, name, cure, backend, reason, dtype, maxPatch
         else if (stage !== "ready") report.progress({ stage, ...(file && { file }), loaded, total });
       };
       const engine = await guard(wasm, () => wasm.glue.Engine.load(source, stored.problem ? undefined : stored, options, pipelines, tokenizers(report, context), progress, cancel));
-      return { wasm, engine, context, info: { ...engine.info, cached: stored.complete, cacheReason: stored.reason } };
+      const { unused = [], ...info } = engine.info;
+      if (unused.length > 0) console.info(unusedIn(name, unused));
+      return { wasm, engine, context, info: { ...info, cached: stored.complete, cacheReason: stored.reason } };
     } catch (error) {
       // Parts of two versions of the model would have come together. The older ones are gone now.
       if (!stored.stale || again || signal.aborted) throw cure ? cured(error, cure) : error;
@@ -96,4 +101,10 @@ async function openStored(place, { name, dtype }, cache, context) {
   // One copy is enough.
   context.caching = stored.problem ? "default" : "no-store";
   return stored;
+}
+
+/** @param {string} model @param {readonly string[]} tensors */
+function unusedIn(model, tensors) {
+  const named = tensors.slice(0, NAMED).join(", ");
+  return `siglip-web: files of ${model} have ${tensors.length === 1 ? "a tensor" : `${tensors.length} tensors`} that the model has no use for: ${named}${tensors.length > NAMED ? ", …" : ""}`;
 }
