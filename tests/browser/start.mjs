@@ -30,7 +30,7 @@ async function visit(browser, { url }, source, dtype) {
     const began = performance.now();
     const classifier = await SiglipClassifier.load(source, { backend: "cpu", dtype });
     const load = performance.now() - began;
-    await classifier.classify(new ImageData(224, 224), ["a cat"]);
+    await classifier.classify(new ImageData(224, 224), ["a cat"]); // which the first visit asked about
     const answer = performance.now() - began;
     const { cached, cacheReason } = classifier.info;
     await classifier.dispose();

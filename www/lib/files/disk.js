@@ -21,6 +21,8 @@ export class LocalFiles {
     this.#report = report;
   }
 
+  begin() {}
+
   /** @type {Loaded} */
   loaded(file, loaded, total) {
     this.#report({ stage: "download", file, loaded, total });

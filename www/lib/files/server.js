@@ -51,6 +51,12 @@ export class RemoteFiles {
     this.#report = report;
   }
 
+  /** Looks at whether what is kept still holds. */
+  begin() {
+    this.#checked ??= this.#check();
+    this.#checked.catch(() => {}); // whoever asks for a file is told
+  }
+
   /** @param {string} file @param {number} limit */
   async readAll(file, limit) {
     if (this.#absent(file)) return undefined;

@@ -15,7 +15,7 @@ import { RemoteFiles } from "./server.js";
  * @param {Context} context
  * @param {Stored | undefined} stored
  * @param {(progress: Progress) => void} report told of what is downloaded
- * @returns {Source & {loaded: Loaded}}
+ * @returns {Source & {begin: () => void, loaded: Loaded}} begin: what can be done before the engine asks
  */
 export function openSource(place, context, stored, report) {
   const source = place.kind === "url" ? new RemoteFiles(place, context, stored, report) : new LocalFiles(place, context.name, report);
@@ -33,6 +33,7 @@ export function openSource(place, context, stored, report) {
     open: inside((file) => having(file).open(file)),
     keep: () => source.keep(),
     forget: () => source.forget(),
+    begin: () => source.begin(),
     loaded: (...how) => having(how[0]).loaded(...how),
   };
 }

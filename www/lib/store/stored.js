@@ -118,6 +118,8 @@ export class Stored {
   #manifest;
   /** Entries in the order in which they were put. @type {Packs | undefined} */
   #packs;
+  /** Small files that are read ahead. @type {Map<string, Promise<Uint8Array | undefined>>} */
+  #files = new Map();
   /** Names of entries apart. @type {Set<string>} */
   #apart = new Set();
   /** Whether anything was answered from here: then nothing of another version may come beside it. */
@@ -150,6 +152,7 @@ export class Stored {
       Object.assign(about, { generation, files, weights, commit, held });
       stored.#packs = new Packs(folder, names, limited);
       stored.#packs.begin();
+      for (const [file, version] of Object.entries(files)) if (version) stored.#files.set(file, stored.#read(entry("f", file)).then(unsealed));
       stored.#apart = new Set(names.filter((name) => name.startsWith(entry(APART, ""))));
       const manifest = await unsealed(await limited(folder.read(MANIFEST)));
       stored.#manifest = manifest && decoder.decode(manifest);
@@ -248,13 +251,16 @@ export class Stored {
   async file(file) {
     const version = this.about.files[file];
     if (version === undefined) return undefined;
-    const bytes = version && (await unsealed(await this.#read(entry("f", file))));
+    const ahead = this.#files.get(file);
+    this.#files.delete(file);
+    const bytes = version && (await (ahead ?? this.#read(entry("f", file)).then(unsealed)));
     if (bytes !== undefined) this.used = true;
     return bytes;
   }
 
   /** @param {string} file @param {Uint8Array | undefined} bytes undefined: there is no such file @param {Version} [version] */
   async keepFile(file, bytes, version = {}) {
+    this.#files.delete(file);
     if (bytes) await this.#write(entry("f", file), bytes);
     this.about.files[file] = bytes ? version : null;
     if (bytes || this.#named) await this.save();
@@ -263,6 +269,7 @@ export class Stored {
   /** @param {string} file which proved to be of no use */
   async dropFile(file) {
     delete this.about.files[file];
+    this.#files.delete(file);
     await this.save();
     await this.#try((folder) => folder.remove(entry("f", file)));
   }
@@ -280,6 +287,7 @@ export class Stored {
     this.#named = false;
     this.about = { ...this.about, generation: crypto.randomUUID(), commit: undefined, held: undefined, files: {}, weights: {} };
     this.#apart.clear();
+    this.#files.clear();
     await this.#try(async (folder, packs) => {
       packs.close(); // an open file can't be removed
       this.#packs = new Packs(folder, [], limited);
@@ -299,6 +307,7 @@ export class Stored {
   /** Lets other tabs go on. @param {boolean} [more] whether what comes after the load, which tells what people typed, is kept too */
   release(more = true) {
     this.#packs?.close();
+    this.#files.clear();
     if (!more) this.#folder = undefined;
     this.#packs = this.#folder && new Packs(this.#folder, [], limited); // what was read ahead is no longer needed
     this.#held = false;

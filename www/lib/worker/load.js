@@ -42,11 +42,20 @@ export async function load({ place, name, cure, backend, reason, dtype, maxPatch
   /** @param {Choice} choice @param {boolean} [again] @returns {Promise<Loaded>} */
   const attempt = async (choice, again = false) => {
     const { backend, adapter } = choice;
-    const wasm = await instantiate(backend, report, context);
-    started = true;
-    const stored = await openStored(place, { name, dtype: dtype === "auto" ? `auto-${backend}` : dtype }, cache, context);
-    try {
+    // What is kept is opened, and read ahead, while the module comes. That is no file of the model, and the browser may keep it as well.
+    const opening = openStored(place, { name, dtype: dtype === "auto" ? `auto-${backend}` : dtype }, cache, context).then((stored) => {
       const source = openSource(place, context, stored, report.progress);
+      source.begin();
+      return { stored, source };
+    });
+    opening.catch(() => {}); // it is told below
+    const wasm = await instantiate(backend, report, { ...context }).catch((error) => {
+      opening.then(({ stored }) => stored.release(), () => {});
+      throw error;
+    });
+    started = true;
+    const { stored, source } = await opening;
+    try {
       const options = { backend, backendReason: [choice.reason, wasm.note, note].filter(Boolean).join(" "), adapter: adapterOf(wasm) ?? adapter, dtype, wholeTable, maxPatches, name };
       // "ready" is reported by the client.
       /** @type {Parameters<Glue["Engine"]["load"]>[5]} */
