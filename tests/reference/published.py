@@ -2,14 +2,18 @@
 """Google's own SigLIP against its published logits, from the Hugging Face Hub to the native example; exits with 1 past the bound.
 
     python tests/reference/published.py [--keep DIR] [--dtype D] [--backend cpu|wgpu]
+    python tests/reference/published.py --model google/siglip2-base-patch16-naflex [...]
 
 Downloads google/siglip-base-patch16-224 (813 MB) and the picture COCO 000000039769, verifies each file by what the Hub lists of it, and has
 `examples/classify` score "a photo of 2 cats" and "a photo of 2 dogs". transformers' test of the model (tests/models/siglip/test_modeling_siglip.py,
 `test_inference`) expects the logits -0.7567 and -10.3354; ours may differ by as much as that test allows in f32, and by what docs/benchmarks.md promises
 for weights in fewer bits. It needs a network, and is no part of `./build.sh test`. Only Python's own library is used.
 
+The second form does the same with google/siglip2-base-patch16-naflex (1.5 GB) and the three pictures of transformers' test of that model
+(tests/models/siglip2/test_modeling_siglip2.py): a blue circle with a green border on red, 224 × 224, 1024 × 1024 and 1024 × 224 pixels, drawn with Pillow.
+
 A download that was broken off begins anew; with --keep, files that are there and verified stay. For another server of the same layout: --hub, --model,
---picture, --labels and --logits.
+--picture, --labels and --logits (of each picture, one after the other).
 """
 
 import argparse
@@ -28,6 +32,21 @@ FILES = ["config.json", "preprocessor_config.json", "tokenizer.json", "tokenizer
 # by which logits of f32 may be off: absolutely, and in parts of their size
 BOUNDS = {"f32": (1e-3, 1e-3), "f16": (0.05, 0), "q8": (0.5, 0), "q4": (1.0, 0)}
 PATIENCE = 60  # seconds without a byte
+NAFLEX = "google/siglip2-base-patch16-naflex"
+CATS = "http://images.cocodataset.org/val2017/000000039769.jpg"
+# what transformers' tests expect: a row for each label, a column for each picture
+EXPECTED = {
+    "google/siglip-base-patch16-224": {"a photo of 2 cats": [-0.7567], "a photo of 2 dogs": [-10.3354]},
+    NAFLEX: {
+        "circle": [1.0195, -0.0280, -1.4468],
+        "ellipsoid": [-4.5395, -6.2269, -1.5667],
+        "blue circle on red background": [4.1757, 5.0358, 3.5159],
+        "blue circle with green border on red background": [9.4264, 10.1879, 6.3353],
+        "green circle on red background": [2.4409, 3.1058, 4.5491],
+        "a dog": [-12.3230, -13.7355, -13.4632],
+        "a blue dog with a green border on a red background": [1.1520, 1.1687, -1.9647],
+    },
+}
 
 
 def ask(address):
@@ -91,14 +110,30 @@ def download(a, folder):
         print(f"{name}: {path.stat().st_size} bytes, SHA-256 {sums(path)[0]}")
 
 
-def classify(a, folder, picture):
+def draw_circles(folder):
+    """The pictures of the NaFlex model's test: a circle of seven eighths of the shorter side, its border a twentieth of the width."""
+    from PIL import Image, ImageDraw
+
+    paths = []
+    for width, height in [(224, 224), (1024, 1024), (1024, 224)]:
+        picture = Image.new("RGB", (width, height), "red")
+        x, y = width // 2, height // 2
+        radius = min(x, y) // 8 * 7
+        ImageDraw.Draw(picture).ellipse((x - radius, y - radius, x + radius, y + radius), fill="blue", outline="green", width=width // 20)
+        paths.append(folder / f"circle-{width}x{height}.png")
+        picture.save(paths[-1])
+    return paths
+
+
+def classify(a, folder, pictures):
+    """For each picture the logit of each label."""
     command = [a.example] if a.example else ["cargo", "run", "--release", "--quiet", "--example", "classify", "--"]
-    command += ["--model", str(folder), "--image", str(picture), "--labels", "\n".join(a.labels), "--template", "{}", "--backend", a.backend, "--dtype", a.dtype, "--json"]
+    command += ["--model", str(folder), "--image", *map(str, pictures), "--labels", "\n".join(a.labels), "--template", "{}", "--backend", a.backend, "--dtype", a.dtype, "--json"]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
     if done.returncode:
         sys.exit(f"failed with {done.returncode}: {' '.join(command)}")
-    results = json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{")))["results"]
-    return {result["label"]: result["logit"] for result in results}
+    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    return [{result["label"]: result["logit"] for result in line["results"]} for line in lines]
 
 
 def main():
@@ -108,29 +143,38 @@ def main():
     parser.add_argument("--backend", choices=["cpu", "wgpu"], default="cpu")
     parser.add_argument("--hub", default="https://huggingface.co", help="the server's origin")
     parser.add_argument("--model", default="google/siglip-base-patch16-224")
-    parser.add_argument("--picture", default="http://images.cocodataset.org/val2017/000000039769.jpg", help="its address")
-    parser.add_argument("--labels", nargs="+", default=["a photo of 2 cats", "a photo of 2 dogs"])
-    parser.add_argument("--logits", nargs="+", type=float, default=[-0.7567, -10.3354], help="what is expected")
+    parser.add_argument("--picture", help=f"its address (default: {CATS}, or for {NAFLEX} pictures that are drawn)")
+    parser.add_argument("--labels", nargs="+")
+    parser.add_argument("--logits", nargs="+", type=float, help="what is expected")
     parser.add_argument("--example", help="the example's program, where it is built already")
     a = parser.parse_args()
     a.hub = a.hub.rstrip("/")
-    if len(a.labels) != len(a.logits):
-        parser.error(f"{len(a.labels)} labels and {len(a.logits)} logits")
+    drawn = a.model == NAFLEX and not a.picture
+    expected = EXPECTED.get(a.model, {})
+    a.labels = a.labels or list(expected)
+    logits = a.logits or [expected[label][i] for i in range(3 if drawn else 1) for label in a.labels if label in expected]
+    if not a.labels or len(logits) != len(a.labels) * (3 if drawn else 1):
+        parser.error(f"{a.model} has {len(a.labels)} labels and {len(logits)} logits: give --labels and --logits")
     with tempfile.TemporaryDirectory() as temporary:
         folder = a.keep or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         download(a, folder)
-        picture = folder / (Path(urllib.parse.urlparse(a.picture).path).name or "picture")
-        if not picture.exists():
-            fetch(a.picture, picture)
-        got = classify(a, folder, picture)
+        if drawn:
+            pictures = draw_circles(folder)
+        else:
+            address = a.picture or CATS
+            pictures = [folder / (Path(urllib.parse.urlparse(address).path).name or "picture")]
+            if not pictures[0].exists():
+                fetch(address, pictures[0])
+        got = classify(a, folder, pictures)
     absolute, relative = BOUNDS[a.dtype]
     failed = False
-    for label, expected in zip(a.labels, a.logits):
-        bound = absolute + relative * abs(expected)
-        error = abs(got[label] - expected)
+    cases = [(path, answer, label) for path, answer in zip(pictures, got, strict=True) for label in a.labels]
+    for (path, answer, label), logit in zip(cases, logits, strict=True):
+        bound = absolute + relative * abs(logit)
+        error = abs(answer[label] - logit)
         failed |= not error <= bound
-        print(f"{label}: {got[label]:.4f}, published {expected:.4f}; off by {error:.1e}, {bound:.1e} is allowed")
+        print(f"{path.name}, {label}: {answer[label]:.4f}, published {logit:.4f}; off by {error:.1e}, {bound:.1e} is allowed")
     sys.exit(1 if failed else 0)
 
 
