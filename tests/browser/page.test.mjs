@@ -856,6 +856,47 @@ describe('what is kept', () => {
     await asked;
     await says(page, /could not be loaded/);
   }, { expected: /ERR_FAILED/ });
+
+  onPage('so is that of a model whose name was typed: its header tells what it takes, and without one the server', async (page, requests) => {
+    await page.evaluate(() => { navigator.storage.estimate = async () => ({ usage: 4e8, quota: 5e8 }); });
+    const header = Buffer.from(JSON.stringify({
+      __metadata__: { format: 'pt' },
+      'vision_model.head.weight': { dtype: 'F32', shape: [1000, 100_000], data_offsets: [0, 4e8] },
+      // Only rows of it are fetched.
+      'text_model.embeddings.token_embedding.weight': { dtype: 'F32', shape: [256_000, 768], data_offsets: [4e8, 4e8 + 786_432_000] },
+    }));
+    const length = Buffer.alloc(8);
+    length.writeBigUInt64LE(BigInt(header.length));
+    const file = Buffer.concat([length, header]);
+    const headers = { 'Access-Control-Allow-Origin': '*', 'Access-Control-Allow-Headers': 'Range' };
+    await page.context().route('https://huggingface.co/me/mine/resolve/main/model.safetensors', (route) => {
+      const [, from, to] = /bytes=(\d+)-(\d+)/.exec(route.request().headers().range ?? '') ?? [];
+      return from === undefined ? route.abort() : route.fulfill({ status: 206, headers, body: file.subarray(Number(from), Number(to) + 1) });
+    });
+    await page.context().route('https://huggingface.co/me/shards/resolve/main/model.safetensors.index.json', (route) => route.fulfill({ headers, json: { metadata: { total_size: 8e8 } } }));
+    await page.context().route('https://huggingface.co/me/shards/resolve/main/model.safetensors', (route) => route.fulfill({ status: 404, headers }));
+    const load = async (name) => {
+      await model(page).selectOption('other');
+      const dialog = page.getByRole('dialog', { name: 'Choose a model' });
+      await dialog.getByRole('textbox').fill(name);
+      await dialog.getByRole('button', { name: 'Load' }).click();
+    };
+    // 100 million numbers in 1.28 bytes each, that arrive in four; and 200 million.
+    await load('me/mine');
+    await says(page, /^me\/mine could not be loaded\. It takes 128 MB to keep, and this browser has 100 MB left.*\(400 MB\).* The demo model is still in use/si);
+    await load('me/shards');
+    await says(page, /^me\/shards could not be loaded\. It takes 256 MB to keep.*\(800 MB\)/si);
+    assert.deepEqual(requests.filter((url) => /me\/.*config\.json/.test(url)), []);
+    const asked = page.waitForRequest(/huggingface\.co\/me\/shards\/.*\/config\.json/);
+    await page.getByRole('button', { name: 'Load it all the same' }).click();
+    await asked;
+    await says(page, /^me\/shards could not be loaded/i);
+    // A smaller one is not asked about.
+    await page.evaluate(() => { navigator.storage.estimate = async () => ({ usage: 1e8, quota: 5e8 }); });
+    const begun = page.waitForRequest(/huggingface\.co\/me\/mine\/.*\/config\.json/);
+    await load('me/mine');
+    await begun;
+  }, { expected: /ERR_FAILED|404/ });
 });
 
 describe('looks', () => {

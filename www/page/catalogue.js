@@ -37,7 +37,9 @@ export const MODELS = [
 /** Bytes that a parameter takes, as measured on the whole models: some weights are held finer than the rest. @type {Record<Form, number>} */
 const HELD = { f32: 4, f16: 2, q8: 1.28, q4: 0.93 };
 /** As the Hub has nearly all: whatever they are held as here, they arrive as f32. */
-const ARRIVING = 4;
+export const ARRIVING = 4;
+/** Models of no more bytes are held as they are, unless the person says otherwise: see src/checkpoint/precision.rs. */
+export const SMALL = 64 << 20;
 /** For pictures on their way, the tokenizer and the browser itself. */
 const BESIDES = 4e8;
 /** @param {Model} model @returns {number} bytes */

@@ -841,12 +841,14 @@ async function load(choice) {
   if (model.choice.id !== 'demo' && !buffer) unload();
   busy(() => texts.loading(choice.title()), () => job.abort());
   mark();
-  const room = found && !found.kept && !choice.anyway ? await roomLeft() : undefined;
+  const room = !found?.kept && !choice.anyway && choice.id !== 'demo' ? await roomLeft() : undefined;
+  const typed = choice.id === 'other' && typeof choice.source === 'string' && room !== undefined ? choice.source : undefined;
+  const needed = found ?? (typed !== undefined ? await models.measure(typed, job.signal) : undefined);
   if (model.loading !== job) return;
   try {
     if (found && buffer) throw new Problem(() => texts.bufferTooLarge(found.title, bytes(buffer[0]), bytes(buffer[1])));
-    if (found && room !== undefined && room < found.memory) {
-      throw new NoRoom(() => texts.noRoom(bytes(found.memory), bytes(room), bytes(found.download)));
+    if (needed && room !== undefined && room < needed.memory) {
+      throw new NoRoom(() => texts.noRoom(bytes(needed.memory), bytes(room), bytes(needed.download)));
     }
     const { SiglipClassifier } = await import('../lib/siglip-web.js');
     const progress = progressOf(choice.title);

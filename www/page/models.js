@@ -1,6 +1,7 @@
 // The models in the page's list and dialog, and what is kept of them here.
 
-import { MODELS, bestFor, bufferOf, downloadOf, forPhotographs, hasBuffers, lookAtDevice, memoryOf, tableOf } from './catalogue.js';
+import { locate } from '../lib/client/locate.js';
+import { ARRIVING, MODELS, SMALL, bestFor, bufferOf, downloadOf, forPhotographs, hasBuffers, lookAtDevice, memoryOf, tableOf } from './catalogue.js';
 import { $ } from './elements.js';
 import { onLanguage, texts } from './language.js';
 import { bytes } from './results.js';
@@ -23,6 +24,43 @@ async function sizeAt(address, signal) {
   const response = await fetch(address, { method: 'HEAD', signal }).catch(() => undefined);
   const length = response?.ok ? response.headers.get('content-length') : null;
   return length ? Number(length) : undefined;
+}
+
+/** Names of the token table's tensors: of a file that is read by ranges it is not kept. */
+const TABLE = /\.token_embedding\.(weight|scales|biases)$/;
+/** Bytes of a safetensors header, beyond which nobody asks for it. */
+const LONGEST_HEADER = 16 << 20;
+
+/**
+ * Parameters in a checkpoint's folder that would be kept, and the bytes that they come in, as the server tells; undefined where it doesn't.
+ * @param {string} base @param {AbortSignal} signal
+ */
+async function weightsAt(base, signal) {
+  const at = (/** @type {string} */ file) => new URL(file, base).href;
+  const part = async (/** @type {number} */ from, /** @type {number} */ to) => {
+    const response = await fetch(at('model.safetensors'), { headers: { Range: `bytes=${from}-${to - 1}` }, signal });
+    if (response.status === 206) return response.arrayBuffer();
+    response.body?.cancel().catch(() => {});
+    return undefined;
+  };
+  const begin = await part(0, 8);
+  const length = begin ? Number(new DataView(begin).getBigUint64(0, true)) : Infinity;
+  const header = length <= LONGEST_HEADER ? await part(8, 8 + length) : undefined;
+  if (header) {
+    /** @type {[string, {dtype: string, shape: number[], data_offsets: [number, number]}][]} */
+    const tensors = Object.entries(JSON.parse(new TextDecoder().decode(header)));
+    const counted = tensors.filter(([name]) => name !== '__metadata__' && !TABLE.test(name)).map(([, { dtype, shape, data_offsets: [from, to] }]) => {
+      const numbers = shape.reduce((product, side) => product * side, 1);
+      // Words of codes: four of 8 bits.
+      return { parameters: dtype === 'U32' ? 4 * numbers : numbers, bytes: to - from };
+    });
+    const sum = (/** @type {'parameters' | 'bytes'} */ key) => counted.reduce((total, one) => total + one[key], 0);
+    return { parameters: sum('parameters'), download: sum('bytes') };
+  }
+  // A server without ranges gives all of a file; shards have a list.
+  const response = await fetch(at('model.safetensors.index.json'), { signal });
+  const size = response.ok ? Number((await response.json()).metadata?.total_size) : await sizeAt(at('model.safetensors'), signal);
+  return size ? { parameters: size / ARRIVING, download: size } : undefined;
 }
 
 /** Bytes that this browser lets the page keep still; undefined where it doesn't tell. @returns {Promise<number | undefined>} */
@@ -85,6 +123,26 @@ export class ModelList {
   find(id) {
     const model = MODELS.find((candidate) => candidate.id === id);
     return model && this.#offer(model);
+  }
+
+  /**
+   * What it takes to keep a model that isn't in the list, and what arrives for it, in bytes; undefined where the server doesn't tell, or it is kept already.
+   * @param {string} source its name or address @param {AbortSignal} stop
+   * @returns {Promise<{memory: number, download: number} | undefined>}
+   */
+  async measure(source, stop) {
+    try {
+      const { place, name } = locate(source);
+      if (place.kind !== 'url' || !place.base || this.#kept.some((one) => one.name === name && one.complete)) return undefined;
+      const weights = await weightsAt(place.base, AbortSignal.any([stop, AbortSignal.timeout(PATIENCE)]));
+      if (!weights) return undefined;
+      const { dtype, backend } = this.#choices();
+      const held = dtype !== 'auto' ? dtype : 4 * weights.parameters <= SMALL ? 'f32' : this.#device.gpu && backend !== 'cpu' ? 'f16' : 'q8';
+      return { memory: memoryOf({ parameters: weights.parameters / 1e6 }, held), download: weights.download };
+    } catch {
+      // The load will say what is wrong.
+      return undefined;
+    }
   }
 
   /** @returns {Offer} */
