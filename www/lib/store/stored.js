@@ -236,8 +236,12 @@ export class Stored {
     return navigator.locks.request(lockName(this.#lock.id), { mode, ifAvailable: true }, (got) => (got ? same() : undefined));
   }
 
-  /** @param {string} manifest */
+  /** @param {string} manifest none: what is kept turned out to be of another version than the server has now */
   async commit(manifest) {
+    if (!manifest) {
+      await this.#ours("exclusive", () => this.#try((folder) => folder.remove(MANIFEST)));
+      return;
+    }
     this.about.held = JSON.parse(manifest).dtype;
     this.#packs?.close();
     await this.save(true);
