@@ -71,7 +71,7 @@ with_settings() {
   # registers, and the compiler, which thinks there is any number of them, would move loads ahead.
   local work=$target/modules/$name flags=(-C llvm-args=-pre-RA-sched=source) opt=("${wasm_opt[@]}")
   # Its arithmetic is the GPU's.
-  if [[ $features == webgpu ]]; then opt[0]=-Os; fi
+  if [[ $features == webgpu ]]; then opt[0]=-Oz; fi
   shift $(($# < 3 ? $# : 3))
   for extra; do
     opt+=("--enable-$extra")
