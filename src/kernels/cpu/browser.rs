@@ -3,11 +3,13 @@
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Flex, TensorMetadata};
 
+#[cfg(target_feature = "relaxed-simd")]
+use super::bytes;
 use super::epilogue::{EpilogueRef, LayerOutput};
 use super::lanes::WIDTH;
 use super::panel::MatrixView;
 use super::product::WeightView;
-use super::{attention, epilogue, functions, integer, parallel, product, tensor};
+use super::{attention, epilogue, functions, halves, parallel, product, tensor};
 use crate::kernels::{Activation, Dtype, Epilogue, Matrix, plain};
 
 /// Runs every kernel a few times so that the browser tiers it up, on another thread, while weights load: a call that began in
@@ -29,16 +31,10 @@ pub fn warm_up() {
             product::linear(rows, weight, y)
         });
         // Their loops are shorter.
-        for dtype in [Dtype::Q8, Dtype::Q4].repeat(4) {
+        for dtype in [Dtype::F16, Dtype::Q8, Dtype::Q4].repeat(4) {
             let words = vec![0; OUTPUT * dtype.row_words(INPUT)];
-            output(EpilogueRef::None, |y| {
-                integer::linear(rows, &words, dtype, y)
-            });
+            output(EpilogueRef::None, |y| packed_linear(rows, &words, dtype, y));
         }
-        let halves = vec![0; OUTPUT * Dtype::F16.row_words(INPUT)];
-        output(EpilogueRef::None, |y| {
-            product::linear(rows, WeightView::of_halves(&halves, INPUT), y)
-        });
         let sizes = attention::Sizes {
             batch: 1,
             queries: ROWS,
@@ -83,12 +79,30 @@ pub fn linear(
                     let weight = bytemuck::cast_slice(words);
                     product::linear(x, WeightView::of(weight, input), y);
                 }
-                Dtype::F16 => product::linear(x, WeightView::of_halves(words, input), y),
-                Dtype::Q8 | Dtype::Q4 => integer::linear(x, words, dtype, y),
+                _ => packed_linear(x, words, dtype, y),
             }
         }
     });
     tensor(y, [rows, bias.len()])
+}
+
+/// A linear layer with a weight packed as `f16`, `q8` or `q4`, with the product that is fastest here.
+fn packed_linear(x: MatrixView, words: &[u32], dtype: Dtype, y: &mut LayerOutput) {
+    // What a GPU is checked against rounds nothing else.
+    if cfg!(feature = "webgpu") && dtype == Dtype::F16 {
+        return product::linear(x, WeightView::of_halves(words, x.length), y);
+    }
+    #[cfg(target_feature = "relaxed-simd")]
+    match (bytes::signed(), dtype) {
+        // Arm, where two products of halves take as long as four of floats.
+        (Some(true), Dtype::F16) => {
+            return product::linear(x, WeightView::of_halves(words, x.length), y);
+        }
+        (Some(true), _) => return bytes::linear::<true>(x, words, dtype, y),
+        (Some(false), Dtype::Q8 | Dtype::Q4) => return bytes::linear::<false>(x, words, dtype, y),
+        _ => {}
+    }
+    halves::linear(x, words, dtype, y);
 }
 
 /// `query [batch, queries, hidden]`, `key` and `value [batch, keys, hidden]` → `[batch, queries, hidden]`.

@@ -164,6 +164,12 @@ mod wasm {
         u32x4_shr(a, bits)
     }
 
+    /// Of signed words.
+    #[inline(always)]
+    pub fn shift_right_signed(a: Words, bits: u32) -> Words {
+        i32x4_shr(a, bits)
+    }
+
     /// The lesser of each, `a` where `b` is no number.
     #[inline(always)]
     pub fn lesser(a: Lanes, b: Lanes) -> Lanes {
@@ -184,6 +190,7 @@ mod wasm {
     }
 
     /// The nearest integers.
+    #[cfg(target_feature = "relaxed-simd")]
     #[inline(always)]
     pub fn to_integers(a: Lanes) -> Words {
         i32x4_trunc_sat_f32x4(f32x4_nearest(a))
@@ -195,6 +202,37 @@ mod wasm {
         i16x8_narrow_i32x4(low, high)
     }
 
+    /// The four halves of each half of the vector in the order 0, 2, 1, 3.
+    #[inline(always)]
+    pub fn interleave_halves(a: Words) -> Words {
+        i16x8_shuffle::<0, 2, 1, 3, 4, 6, 5, 7>(a, a)
+    }
+
+    #[inline(always)]
+    pub fn shift_halves_left(a: Words, bits: u32) -> Words {
+        i16x8_shl(a, bits)
+    }
+
+    /// Of signed halves.
+    #[inline(always)]
+    pub fn shift_halves_right(a: Words, bits: u32) -> Words {
+        i16x8_shr(a, bits)
+    }
+
+    #[inline(always)]
+    pub fn sum_halves(a: Words, b: Words) -> Words {
+        i16x8_add(a, b)
+    }
+
+    /// Products of signed halves, divided by 2¹⁵ and rounded. No half of `b` may be −2¹⁵.
+    #[inline(always)]
+    pub fn multiply_halves(a: Words, b: Words) -> Words {
+        #[cfg(target_feature = "relaxed-simd")]
+        return i16x8_relaxed_q15mulr(a, b);
+        #[cfg(not(target_feature = "relaxed-simd"))]
+        return i16x8_q15mulr_sat(a, b);
+    }
+
     /// Signed halves as bytes.
     #[cfg(target_feature = "relaxed-simd")]
     #[inline(always)]
@@ -203,6 +241,7 @@ mod wasm {
     }
 
     /// The sum of signed words.
+    #[cfg(target_feature = "relaxed-simd")]
     #[inline(always)]
     pub fn total(a: Words) -> i32 {
         i32x4_extract_lane::<0>(a)
@@ -375,6 +414,10 @@ mod portable {
         a.map(|word| word >> bits)
     }
 
+    pub fn shift_right_signed(a: Words, bits: u32) -> Words {
+        a.map(|word| (word as i32 >> bits) as u32)
+    }
+
     pub fn lesser(a: Lanes, b: Lanes) -> Lanes {
         std::array::from_fn(|i| if b[i] < a[i] { b[i] } else { a[i] })
     }
@@ -395,6 +438,41 @@ mod portable {
         let all = [low, high].concat();
         let half = |word: u32| (word as i32).clamp(-0x8000, 0x7fff) as u32 & 0xffff;
         std::array::from_fn(|i| half(all[2 * i]) | half(all[2 * i + 1]) << 16)
+    }
+
+    fn for_halves(a: Words, f: impl Fn(i16) -> i16) -> Words {
+        let of = |word: u32, bits: u32| u32::from(f((word >> bits) as i16) as u16) << bits;
+        a.map(|word| of(word, 0) | of(word, 16))
+    }
+
+    pub fn interleave_halves([a, b, c, d]: Words) -> Words {
+        let even = |low: u32, high: u32| low & 0xffff | high << 16;
+        let odd = |low: u32, high: u32| low >> 16 | high & 0xffff_0000;
+        [even(a, b), odd(a, b), even(c, d), odd(c, d)]
+    }
+
+    pub fn shift_halves_left(a: Words, bits: u32) -> Words {
+        for_halves(a, |half| half << bits)
+    }
+
+    pub fn shift_halves_right(a: Words, bits: u32) -> Words {
+        for_halves(a, |half| half >> bits)
+    }
+
+    pub fn sum_halves(a: Words, b: Words) -> Words {
+        let of = |a: u32, b: u32| (a as u16).wrapping_add(b as u16);
+        std::array::from_fn(|i| {
+            let high = of(a[i] >> 16, b[i] >> 16);
+            u32::from(of(a[i], b[i])) | u32::from(high) << 16
+        })
+    }
+
+    pub fn multiply_halves(a: Words, b: Words) -> Words {
+        let of = |a: u32, b: u32| {
+            let product = i32::from(a as i16) * i32::from(b as i16);
+            ((product + 0x4000) >> 15) as u32 & 0xffff
+        };
+        std::array::from_fn(|i| of(a[i], b[i]) | of(a[i] >> 16, b[i] >> 16) << 16)
     }
 
     pub fn narrow_halves(low: Words, high: Words) -> Words {
@@ -427,8 +505,8 @@ mod portable {
     pub fn dot_halves(a: Words, b: Words, c: Words) -> Words {
         let half = |word: u32, i: u32| i32::from((word >> (16 * i)) as i16);
         std::array::from_fn(|lane| {
-            let sum: i32 = (0..2).map(|i| half(a[lane], i) * half(b[lane], i)).sum();
-            c[lane].wrapping_add(sum as u32)
+            let products = (0..2).map(|i| half(a[lane], i) * half(b[lane], i));
+            products.fold(c[lane], |sum, product| sum.wrapping_add(product as u32))
         })
     }
 

@@ -7,13 +7,18 @@
 mod attention;
 #[cfg(target_family = "wasm")]
 mod browser;
+#[cfg(any(
+    all(test, not(target_family = "wasm")),
+    target_feature = "relaxed-simd"
+))]
+mod bytes;
 #[cfg(any(target_family = "wasm", test))]
 mod epilogue;
 mod functions;
 #[cfg(all(feature = "train", not(target_family = "wasm")))]
 mod gradients;
 #[cfg(any(target_family = "wasm", test))]
-mod integer;
+mod halves;
 // Natively only a part of it is called.
 #[cfg_attr(not(any(target_family = "wasm", test)), allow(dead_code))]
 mod lanes;
