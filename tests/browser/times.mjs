@@ -4,6 +4,7 @@
 import { fileURLToPath } from "node:url";
 import { BROWSERS, LACKS, importLibrary, openSite } from "./harness.mjs";
 import { serve } from "../../tools/serve.mjs";
+import { summary } from "../../www/page/speed/measure.js";
 
 const DEMO = fileURLToPath(new URL("../../www/lib/models/demo", import.meta.url));
 const [folder = DEMO, dtype = "auto"] = process.argv.slice(2);
@@ -27,7 +28,7 @@ await files.close();
 
 /** @param {number[]} times the minimum and, in brackets, the median */
 function least(times) {
-  const [first, middle] = [0, Math.floor(times.length / 2)].map((index) => times.toSorted((a, b) => a - b)[index].toFixed(0));
+  const [first, middle] = summary(times).map((time) => time.toFixed(0));
   return `${first} (${middle})`;
 }
 

@@ -5,6 +5,7 @@ import { FITS, fits } from '../../lib/client/scores.js';
 import { RELAXED } from '../../lib/worker/backend.js';
 import { mayHoldPictures, picturesAmong } from '../../lib/client/transfer.js';
 import { MODELS, bestFor, downloadOf, forPhotographs, lookAtDevice } from '../catalogue.js';
+import { FIRST, listModels, sourceOf, titleOf } from '../choices.js';
 import { csv, download } from '../export.js';
 import { number, onLanguage, texts } from '../language.js';
 import { keepModule, keepPage } from '../offline.js';
@@ -35,12 +36,8 @@ const PAUSE = 150;
 const CUTS = { words: FITS, pictures: 0.6, best: 0.5 };
 const DEMO_CUT = 0.5;
 
-// A site made by `./build.sh site --model` names its own model in the page's head.
-/** @type {HTMLMetaElement | null} */
-const named = document.querySelector('meta[name="siglip-model"]');
-
 /** @type {{classifier?: SiglipClassifier, loading?: AbortController, id: string}} */
-const model = { id: named ? 'site' : 'demo' };
+const model = { id: FIRST };
 /** `known`: of a folder; the drawings have no place in this browser. @type {{place?: Place, known?: Known, index?: SiglipIndex, adding?: AbortController, entries: IndexEntry[]}} */
 const now = { entries: [] };
 /** Those of earlier visits, the last one first. @type {Known[]} */
@@ -109,7 +106,7 @@ function showSource() {
 async function load(id) {
   model.loading?.abort();
   const job = model.loading = new AbortController();
-  const title = () => (id === 'demo' ? texts.demo : id === 'site' ? named?.dataset.title ?? '' : MODELS.find((one) => one.id === id)?.title ?? id);
+  const title = () => titleOf(id);
   now.adding?.abort();
   busy(() => job.abort());
   say('busy', () => texts.loading(title()));
@@ -118,7 +115,7 @@ async function load(id) {
     const { SiglipClassifier } = await import('../../lib/siglip-web.js');
     machine ??= await lookAtDevice();
     const found = MODELS.find((one) => one.id === id);
-    const classifier = await SiglipClassifier.load(id === 'site' && named ? new URL(named.content, document.baseURI).href : id, {
+    const classifier = await SiglipClassifier.load(sourceOf(id), {
       signal: job.signal,
       dtype: (found && bestFor(found, machine)) ?? 'auto',
       onProgress: ({ file, stage, loaded, total }) => {
@@ -662,9 +659,6 @@ $.model.addEventListener('change', () => load($.model.value));
 
 // ---- Start --------------------------------------------------------------------------------------------------------
 
-const groups = new Map([...new Set(MODELS.map(({ family }) => family))].map((family) => [family, document.createElement('optgroup')]));
-$.model.append(...groups.values());
-for (const { family, title, id } of MODELS) groups.get(family)?.append(new Option(title, id));
 const label = document.createElement('span');
 label.className = 'hint';
 $.examples.append(label, ...EXAMPLES.map((text) => {
@@ -680,14 +674,10 @@ $.examples.append(label, ...EXAMPLES.map((text) => {
 
 /** All that the page's language has a part in. */
 function tell() {
-  for (const [family, group] of groups) group.label = texts.fromHub(family);
-  for (const option of $.model.options) {
-    const found = MODELS.find(({ id }) => id === option.value);
-    if (found) option.textContent = `${found.title} · ${bytes(downloadOf(found))}`;
-  }
   label.textContent = texts.search.examples;
 }
 
+listModels();
 onLanguage(() => {
   tell();
   showSource();
@@ -701,5 +691,4 @@ tell();
 showGrid();
 showFolders();
 keepPage();
-if (named) $.model.prepend(new Option(named.dataset.title ?? named.content, 'site', true, true));
 load(model.id);

@@ -1,12 +1,12 @@
 // The page that measures: how long a model takes on this device, on the CPU and on the graphics card, as a table and as JSON.
 
 import '../policy.js';
-import { MODELS, bestFor, downloadOf, lookAtDevice } from '../catalogue.js';
+import { MODELS, bestFor, lookAtDevice } from '../catalogue.js';
+import { listModels, sourceOf, titleOf } from '../choices.js';
 import { download } from '../export.js';
 import { button, element, part, select } from '../find.js';
 import { number, onLanguage, texts } from '../language.js';
 import { keepModule, keepPage } from '../offline.js';
-import { bytes } from '../results.js';
 import { measure, summary } from './measure.js';
 
 /** @typedef {import('./measure.js').Times} Times */
@@ -30,10 +30,6 @@ const $ = {
   json: button('json'),
   copied: part('copied'),
 };
-
-// A site made by `./build.sh site --model` names its own model in the page's head.
-/** @type {HTMLMetaElement | null} */
-const named = document.querySelector('meta[name="siglip-model"]');
 
 /** @type {{model: string, rows: Times[]} | undefined} */
 let measured;
@@ -61,8 +57,6 @@ function sayCopied(message) {
   $.copied.textContent = message();
 }
 
-/** @param {string} id */
-const titleOf = (id) => (id === 'demo' ? texts.demo : id === 'site' ? named?.dataset.title ?? '' : MODELS.find((one) => one.id === id)?.title ?? id);
 /** @param {Times['info']} info */
 const placeOf = ({ backend, adapter }) => `${backend === 'webgpu' ? texts.gpu : texts.cpu}: ${adapter}`;
 
@@ -96,7 +90,6 @@ async function run() {
   const { signal } = job;
   const id = $.model.value;
   const found = MODELS.find((one) => one.id === id);
-  const source = id === 'site' && named ? new URL(named.content, document.baseURI).href : id;
   busy(true);
   sayCopied(() => '');
   measured = { model: id, rows: [] };
@@ -110,7 +103,7 @@ async function run() {
       const where = () => (backend === 'webgpu' ? texts.gpu : texts.cpu);
       const share = (/** @type {number} */ part) => { $.progress.value = (index + part) / backends.length; };
       say('busy', () => texts.speed.loading(titleOf(id), where()));
-      const load = () => SiglipClassifier.load(source, {
+      const load = () => SiglipClassifier.load(sourceOf(id), {
         backend, signal, dtype: (found && bestFor(found, device, 'auto', backend)) ?? 'auto',
         onProgress: ({ file, stage, loaded, total }) => {
           keepModule(file);
@@ -164,23 +157,14 @@ $.copy.addEventListener('click', () => {
 
 // ---- Start --------------------------------------------------------------------------------------------------------
 
-const groups = new Map([...new Set(MODELS.map(({ family }) => family))].map((family) => [family, document.createElement('optgroup')]));
-$.model.append(...groups.values());
-for (const { family, title, id } of MODELS) groups.get(family)?.append(new Option(title, id));
-
 /** All that the page's language has a part in. */
 function tell() {
-  for (const [family, group] of groups) group.label = texts.fromHub(family);
-  for (const option of $.model.options) {
-    const found = MODELS.find(({ id }) => id === option.value);
-    if (found) option.textContent = `${found.title} · ${bytes(downloadOf(found))}`;
-  }
   showRows();
   say(said.state, said.message);
   sayCopied(copied);
 }
 
 onLanguage(tell);
-if (named) $.model.prepend(new Option(named.dataset.title ?? named.content, 'site', true, true));
+listModels();
 tell();
 keepPage();
