@@ -817,7 +817,7 @@ impl Classifier {
                 (tower.embed(ids), receipt)
             }
         };
-        let x = through(&tower.encoder.layers, x, pace, &mut receipt).await?;
+        let x = through(tower.body(), x, pace, &mut receipt).await?;
         let begun = self.read_rows(tower.pool(x), receipt, embedding);
         self.text_runs += 1;
         Ok(begun)

@@ -42,10 +42,8 @@ pub async fn run_vision(
     let shape = [1, config.num_channels, side, side];
     let pixels = Numbers(3).values(shape.iter().product());
     let (x, receipt) = Receipt::with_floats(pixels.clone(), shape, device);
-    let run = run(&tower.encoder, tower.embed(x), receipt, pace, |x| {
-        tower.pool(x)
-    })
-    .await?;
+    let x = tower.embed(x);
+    let run = run(&tower.encoder.layers, x, receipt, pace, |x| tower.pool(x)).await?;
 
     let host = on_cpu::vision(tower).await?;
     let embedded = host.embed(from_vec(pixels, shape, &Device::flex()));
@@ -97,9 +95,14 @@ pub async fn run_text(
             (tower.embed_rows(rows), receipt, Some(first))
         }
     };
-    let run = run(&tower.encoder, x, receipt, pace, |x| tower.pool(x)).await?;
+    let run = run(tower.body(), x, receipt, pace, |x| tower.pool(x)).await?;
+    if let (Some(first), []) = (&first, &run.layers[..]) {
+        first.check(&format!("input of the {name}'s layer"), &run.last)?;
+    }
     check_layers(name, run.layers, first, pace).await?;
-    let tolerance = tolerance([&host.head.weight]);
+    let last = host.encoder.layers.last().expect("copied");
+    let weights = weights(last).into_iter().chain([&host.head.weight]);
+    let tolerance = tolerance(weights);
     let results = [run.last, run.pooled];
     check_pooled(name, results, hidden, |x| host.pool(x), tolerance).await
 }
@@ -108,7 +111,7 @@ pub async fn run_text(
 struct Run<'a> {
     /// The first layer of each kind.
     layers: Vec<Observed<'a>>,
-    /// What the last layer gave.
+    /// What was pooled.
     last: Vec<f32>,
     pooled: Vec<f32>,
 }
@@ -122,14 +125,14 @@ struct Observed<'a> {
 }
 
 async fn run<'a>(
-    encoder: &'a Encoder,
+    layers: &'a [EncoderLayer],
     mut x: Tensor<3>,
     mut receipt: Receipt,
     pace: &impl Pace,
     pool: impl FnOnce(Tensor<3>) -> Tensor<2>,
 ) -> Result<Run<'a>> {
     let mut first_of: Vec<([Dtype; 6], usize, [Tensor<3>; 3])> = Vec::new();
-    for (index, layer) in encoder.layers.iter().enumerate() {
+    for (index, layer) in layers.iter().enumerate() {
         receipt.count();
         pace.step().await?;
         let kind = weights(layer).map(dtype);
@@ -153,19 +156,19 @@ async fn run<'a>(
         .map(|(_, index, tensors)| (index, read(tensors)))
         .collect();
     let (last, pooled) = (last.await, pooled.await);
-    let mut layers = Vec::new();
+    let mut observed = Vec::new();
     for (index, [x, attended, y]) in first_of {
-        layers.push((index, [x.await, attended.await, y.await]));
+        observed.push((index, [x.await, attended.await, y.await]));
     }
-    let layers = layers.into_iter().map(|(index, [x, attended, y])| {
+    let observed = observed.into_iter().map(|(index, [x, attended, y])| {
         Ok(Observed {
             index,
-            layer: &encoder.layers[index],
+            layer: &layers[index],
             values: [x?, attended?, y?],
         })
     });
     Ok(Run {
-        layers: layers.collect::<Result<_>>()?,
+        layers: observed.collect::<Result<_>>()?,
         last: last?,
         pooled: pooled?,
     })
@@ -192,10 +195,9 @@ fn dtype(weight: &Weight) -> Dtype {
 }
 
 /// How far results of these weights may be apart.
-fn tolerance<const N: usize>(weights: [&Weight; N]) -> f32 {
-    match weights
+fn tolerance<'a>(weights: impl IntoIterator<Item = &'a Weight>) -> f32 {
+    match (weights.into_iter())
         .map(dtype)
-        .iter()
         .any(|dtype| matches!(dtype, Dtype::Q8 | Dtype::Q4))
     {
         true => TOLERANCE_IN_INTEGERS,
@@ -345,15 +347,19 @@ mod on_cpu {
         })
     }
 
-    /// Without its layers and its token table.
+    /// With its last layer, which belongs to what is pooled, and without its token table.
     pub async fn text(tower: &TextTower) -> Result<TextTower> {
         let positions = begin(tensor(&tower.position_embedding));
         let final_norm = begin(norm(&tower.final_layer_norm));
         let head = begin(linear(&tower.head));
+        let layers = &tower.encoder.layers[tower.body().len()..];
+        let last = begin(layer(&layers[0]));
         Ok(TextTower {
             token_embedding: None,
             position_embedding: positions.await?,
-            encoder: Encoder { layers: Vec::new() },
+            encoder: Encoder {
+                layers: vec![last.await?],
+            },
             final_layer_norm: final_norm.await?,
             head: head.await?,
         })

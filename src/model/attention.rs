@@ -3,6 +3,7 @@
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 
+use super::encoder::last;
 use super::layers::projections;
 use super::{EncoderConfig, LayerNorm, Linear, Mlp, Role, Scope, Weight, Weights};
 use crate::kernels;
@@ -38,6 +39,13 @@ impl Attention {
     /// What the heads find, before it is projected: `[batch, tokens, hidden]` → the same.
     pub fn attend(&self, x: Tensor<3>) -> Tensor<3> {
         let [query, key, value] = projections([&self.q_proj, &self.k_proj, &self.v_proj], x);
+        kernels::attention(query, key, value, self.heads)
+    }
+
+    /// What the heads find for the last position alone: `[batch, tokens, hidden]` → `[batch, 1, hidden]`.
+    pub fn attend_last(&self, x: Tensor<3>) -> Tensor<3> {
+        let query = self.q_proj.forward(last(x.clone()));
+        let (key, value) = (self.k_proj.forward(x.clone()), self.v_proj.forward(x));
         kernels::attention(query, key, value, self.heads)
     }
 

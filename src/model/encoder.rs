@@ -4,6 +4,7 @@ use burn::module::Module;
 use burn::tensor::Tensor;
 
 use super::{Activation, Attention, EncoderConfig, LayerNorm, Linear, Role, Scope, Weights};
+use crate::kernels;
 
 /// Two linear layers with the activation between (`SiglipMLP`).
 #[derive(Module, Debug)]
@@ -65,6 +66,15 @@ impl EncoderLayer {
         self.finish(self.attend(x.clone()), x)
     }
 
+    /// What [`forward`](Self::forward) gives at the last position, all that pooling takes of a text, with nothing computed for the others but their
+    /// keys and values: `[batch, tokens, hidden]` → `[batch, 1, hidden]`.
+    pub fn forward_last(&self, x: Tensor<3>) -> Tensor<3> {
+        let attended = self
+            .self_attn
+            .attend_last(self.layer_norm1.forward(x.clone()));
+        self.finish(attended, last(x))
+    }
+
     /// What the heads find in `x`; see [`Attention::attend`].
     pub fn attend(&self, x: Tensor<3>) -> Tensor<3> {
         self.self_attn.attend(self.layer_norm1.forward(x))
@@ -75,6 +85,14 @@ impl EncoderLayer {
         let x = self.self_attn.out_proj.forward_residual(attended, x);
         self.mlp.forward(self.layer_norm2.forward(x.clone()), x)
     }
+}
+
+/// The last position of `x [batch, tokens, hidden]`: `[batch, 1, hidden]`.
+pub(super) fn last(x: Tensor<3>) -> Tensor<3> {
+    let [batch, tokens, hidden] = x.dims();
+    let rows = kernels::reshape(x, [batch * tokens, hidden]);
+    let last = kernels::take_rows(rows, tokens - 1, tokens, batch);
+    kernels::reshape(last, [batch, 1, hidden])
 }
 
 /// The stack of layers (`SiglipEncoder`).

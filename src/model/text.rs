@@ -3,7 +3,7 @@
 use burn::module::{Module, Param};
 use burn::tensor::{Int, Tensor};
 
-use super::{Encoder, LayerNorm, Linear, Role, Scope, TextConfig, Weights};
+use super::{Encoder, EncoderLayer, LayerNorm, Linear, Role, Scope, TextConfig, Weights};
 use crate::kernels;
 
 /// A text transformer without a mask: padding is attended like any token, as in training.
@@ -59,17 +59,28 @@ impl TextTower {
         kernels::add_rows(rows, kernels::take_rows(positions, 0, 1, tokens))
     }
 
-    /// The encoder's result `[batch, tokens, hidden]` → one vector per text `[batch, projection]`, not normalised.
+    /// The layers that work on all positions, and the last one, of which [`pool`](Self::pool) needs a single position.
+    fn layers(&self) -> (&EncoderLayer, &[EncoderLayer]) {
+        let layers = self.encoder.layers.split_last();
+        layers.expect("a configuration has a layer at least")
+    }
+
+    /// The layers before the last.
+    pub fn body(&self) -> &[EncoderLayer] {
+        self.layers().1
+    }
+
+    /// The result of [`body`](Self::body), `[batch, tokens, hidden]` → one vector per text `[batch, projection]`, not normalised: the last layer's last
+    /// position through the head.
     pub fn pool(&self, x: Tensor<3>) -> Tensor<2> {
-        let [batch, tokens, hidden] = x.dims();
-        // Only the last position is used, and the norm works on each position by itself.
-        let rows = kernels::reshape(x, [batch * tokens, hidden]);
-        let last = kernels::take_rows(rows, tokens - 1, tokens, batch);
-        self.head.forward(self.final_layer_norm.forward(last))
+        let [batch, _, hidden] = x.dims();
+        let x = kernels::reshape(self.layers().0.forward_last(x), [batch, hidden]);
+        self.head.forward(self.final_layer_norm.forward(x))
     }
 
     /// `input_ids [batch, tokens]` → `[batch, projection]`, not normalised.
     pub fn forward(&self, input_ids: Tensor<2, Int>) -> Tensor<2> {
-        self.pool(self.encoder.forward(self.embed(input_ids)))
+        let layers = self.body().iter();
+        self.pool(layers.fold(self.embed(input_ids), |x, layer| layer.forward(x)))
     }
 }
