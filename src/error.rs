@@ -73,7 +73,7 @@ impl fmt::Display for Code {
 pub struct Error {
     code: Code,
     message: String,
-    cut_short: bool,
+    beyond_repair: bool,
 }
 
 impl Error {
@@ -82,21 +82,22 @@ impl Error {
         Self {
             code,
             message: message.into(),
-            cut_short: false,
+            beyond_repair: false,
         }
     }
 
-    /// This error, of a picture's file that ends before the picture does.
-    pub(crate) fn of_cut_short(self) -> Self {
+    /// This error, of a picture's file of which a part is lost.
+    pub(crate) fn beyond_repair(self) -> Self {
         Self {
-            cut_short: true,
+            beyond_repair: true,
             ..self
         }
     }
 
-    /// Whether a picture's file ends before the picture does. Another decoder may fill up what is missing, and should not be asked to.
-    pub fn is_cut_short(&self) -> bool {
-        self.cut_short
+    /// Whether a part of a picture's file is lost: it ends before the picture does, or is a damaged PNG or GIF. Another decoder may fill up what is
+    /// missing, and should not be asked to.
+    pub fn is_beyond_repair(&self) -> bool {
+        self.beyond_repair
     }
 
     /// The stable code.

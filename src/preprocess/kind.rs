@@ -37,14 +37,20 @@ impl Kind {
         Error::bad_image(format!(
             "the {self} picture is cut short; save or download it again"
         ))
-        .of_cut_short()
+        .beyond_repair()
     }
 
     /// The error of a file that its decoder can't make sense of.
     pub(super) fn damaged(self, why: impl fmt::Display) -> Error {
-        Error::bad_image(format!(
+        let error = Error::bad_image(format!(
             "the {self} picture is damaged ({why}); save or download it again"
-        ))
+        ));
+        match self {
+            // What comes behind the damage can't be told.
+            Self::Png | Self::Gif => error.beyond_repair(),
+            // Pillow's decoder of JPEG goes on behind it, as browsers' do.
+            _ => error,
+        }
     }
 }
 

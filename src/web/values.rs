@@ -114,14 +114,14 @@ pub fn write(value: &impl Serialize) -> Result<JsValue> {
     serde_wasm_bindgen::to_value(value).map_err(|error| from_js(error.into()))
 }
 
-/// A `SiglipError` as JavaScript throws it: an `Error` with a `code`, and with `cutShort` where [`Error::is_cut_short`].
+/// A `SiglipError` as JavaScript throws it: an `Error` with a `code`, and with `beyondRepair` where [`Error::is_beyond_repair`].
 pub fn to_js(error: Error) -> JsValue {
     let object = JsError::new(error.message());
     object.set_name("SiglipError");
     // Only fails on frozen objects, and this is our own.
     let _ = Reflect::set(&object, &"code".into(), &error.code().as_str().into());
-    if error.is_cut_short() {
-        let _ = Reflect::set(&object, &"cutShort".into(), &true.into());
+    if error.is_beyond_repair() {
+        let _ = Reflect::set(&object, &"beyondRepair".into(), &true.into());
     }
     object.into()
 }

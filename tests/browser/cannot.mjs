@@ -1,12 +1,9 @@
 // What a browser or its driver can't do of the tests that all of them run: the reason, and the tests' names.
 
-const TRUNCATED = "its own decoder shows what there is of a GIF or PNG that breaks off, where Chromium's and Pillow's refuse it";
-
 /** @type {Record<"chromium" | "firefox" | "webkit", [reason: string, names: string[]][]>} */
 export const CANNOT = {
   chromium: [],
   firefox: [
-    [TRUNCATED, ["a picture that can't be read says so, and the next one works", "odd files are read as Pillow reads them, by the library or the browser, or refused"]],
     ["WebGPU is behind a switch in Firefox for Linux; with it on, the reference's logits are a test of their own", [
       "in the worker, the browser's own software adapter is passed over unless WebGPU is asked for",
       "on WebGPU, in a worker, results are the same",
@@ -20,7 +17,6 @@ export const CANNOT = {
     ["only Chromium's driver drops files", ["by dropping it; a dropped picture finds more like it"]],
   ],
   webkit: [
-    [TRUNCATED, ["a picture that can't be read says so, and the next one works", "odd files are read as Pillow reads them, by the library or the browser, or refused"]],
     ["WebKitGTK has no WebGPU", [
       "in the worker, the browser's own software adapter is passed over unless WebGPU is asked for",
       "on WebGPU, in a worker, results are the same",

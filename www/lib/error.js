@@ -27,7 +27,7 @@ export class SiglipError extends Error {
 export function siglipError(error, otherwise = "device-lost") {
   if (error instanceof SiglipError) return error;
   const message = String(error?.message ?? error);
-  if (CODES.includes(error?.code)) return Object.assign(new SiglipError(error.code, message), error.cutShort && { cutShort: true });
+  if (CODES.includes(error?.code)) return Object.assign(new SiglipError(error.code, message), error.beyondRepair && { beyondRepair: true });
   if (error?.name === "AbortError") return aborted();
   if (error instanceof RangeError && /memory|allocat|array (buffer|length)|typed array/i.test(message)) {
     return new SiglipError("out-of-memory", `Memory ran out (${message}). Close other tabs, or use a smaller picture or model.`, { cause: error });

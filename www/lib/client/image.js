@@ -265,7 +265,7 @@ function fromImageData(image) {
  * @param {Blob} blob @param {Uint8Array} bytes @param {SiglipError} refusal @returns {Promise<Picture>}
  */
 async function decode(blob, bytes, refusal) {
-  if ("cutShort" in refusal) throw refusal;
+  if ("beyondRepair" in refusal) throw refusal;
   const drawing = svgText(bytes);
   if (drawing !== undefined) return rasterise(drawing);
   const [width, height] = sizeOf(bytes);

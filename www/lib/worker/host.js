@@ -1,6 +1,6 @@
 // Beside the computation, in the worker or on the main thread with `worker: false`: loads a model and answers messages.
 //   in   {id, method: "load" | "stats" | "dispose" | one of METHODS, …}   {cancel: id}
-//   out  {id, progress}   {id, result}   {id, error: {code, message, cutShort?, lost?, ran?}}   {startThreads} {endThreads}: see threads.js
+//   out  {id, progress}   {id, result}   {id, error: {code, message, beyondRepair?, lost?, ran?}}   {startThreads} {endThreads}: see threads.js
 import { aborted, siglipError } from "../error.js";
 import { load } from "./load.js";
 import { METHODS } from "./methods.js";
@@ -52,7 +52,7 @@ export class Host {
       const { code, message } = told;
       // Also where a call that was given up crashed: the next one must not meet what is left.
       const lost = error instanceof Crash || code === "device-lost";
-      this.#send({ id, error: { code, message, ...("cutShort" in told && { cutShort: true }), ...(lost && { lost, ran: error instanceof Crash ? error.ran : true }) } });
+      this.#send({ id, error: { code, message, ...("beyondRepair" in told && { beyondRepair: true }), ...(lost && { lost, ran: error instanceof Crash ? error.ran : true }) } });
     } finally {
       this.#running.delete(id);
     }
