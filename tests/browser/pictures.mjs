@@ -5,12 +5,14 @@
 import { fileURLToPath } from "node:url";
 import { resolve } from "node:path";
 import { serve } from "../../tools/serve.mjs";
-import { highest, importLibrary, launch, openSite } from "./harness.mjs";
+import { highest, importLibrary, launch } from "./harness.mjs";
+import { photographs } from "./photographs.mjs";
 
 const SIZES = { 12: [4000, 3000], 24: [6000, 4000], 50: [8192, 6144] };
+const TYPES = ["image/jpeg", "image/png"];
 const libraries = process.argv.slice(2).length ? process.argv.slice(2).map((path) => resolve(path)) : [fileURLToPath(new URL("../../www/lib", import.meta.url))];
 const model = await serve(fileURLToPath(new URL("../fixtures/model/tiny", import.meta.url)));
-const pictures = await draw();
+const pictures = await photographs(SIZES, TYPES);
 console.log("| megapixels | format | MB | library | s | wasm | process, highest |\n|---|---|---|---|---|---|---|");
 for (const { megapixels, type, bytes } of pictures) {
   for (const library of libraries) {
@@ -19,41 +21,6 @@ for (const { megapixels, type, bytes } of pictures) {
   }
 }
 await model.close();
-
-/** Pictures with the detail of a photograph: a drawing of the page with noise at several scales, as a camera's JPEG (quality 0.92, 4:2:0) and as PNG. */
-async function draw() {
-  let close;
-  const site = await openSite({ after: (hook) => { close = hook; } });
-  const page = await site.page();
-  page.setDefaultTimeout(0);
-  const list = [];
-  for (const [megapixels, [width, height]] of Object.entries(SIZES)) {
-    for (const type of ["image/jpeg", "image/png"]) {
-      const text = await page.evaluate(async ([width, height, type]) => {
-        const canvas = new OffscreenCanvas(width, height);
-        const context = canvas.getContext("2d");
-        const sample = await createImageBitmap(await (await fetch("/samples/ladybug.png")).blob());
-        context.drawImage(sample, 0, 0, width, height);
-        let state = 1;
-        const random = () => (state = (state * 48271) % 0x7fffffff) / 0x7fffffff;
-        for (const [side, alpha] of [[64, 0.5], [512, 0.25], [2048, 0.1]]) {
-          const noise = new ImageData(side, side);
-          for (let i = 0; i < noise.data.length; i++) noise.data[i] = i % 4 === 3 ? 255 : 256 * random();
-          context.globalAlpha = alpha;
-          context.drawImage(await createImageBitmap(noise), 0, 0, width, height);
-        }
-        const blob = await canvas.convertToBlob({ type, quality: 0.92 });
-        const bytes = new Uint8Array(await blob.arrayBuffer());
-        let text = "";
-        for (let i = 0; i < bytes.length; i += 0x8000) text += String.fromCharCode(...bytes.subarray(i, i + 0x8000));
-        return btoa(text);
-      }, [width, height, type]);
-      list.push({ megapixels, type, bytes: Buffer.from(text, "base64") });
-    }
-  }
-  await close();
-  return list;
-}
 
 /** A browser of its own for each, so that its memory is of this picture alone. */
 async function measure(library, bytes, type) {
