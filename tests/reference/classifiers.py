@@ -18,6 +18,7 @@ from transformers import Siglip2Config, Siglip2ForImageClassification, SiglipCon
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 from transformers.models.siglip2.image_processing_pil_siglip2 import Siglip2ImageProcessorPil
 
+from explain import kept
 from model import FIXTURES, HALF, PRESETS, draw_pictures, pixel_values, quiet, randomise, save_checkpoint, write_json
 
 FIXTURE_CLASSIFIERS = {
@@ -86,7 +87,7 @@ def answers(folder, pictures):
 
 
 def explained(folder, picture):
-    """What the first label's logit loses where the head doesn't see a patch and its neighbours."""
+    """What the first label's logit loses where the head looks away from a patch: see explain.py."""
     model = load(folder)
     config = model.config.vision_config
     if is_naflex(folder):
@@ -97,20 +98,15 @@ def explained(folder, picture):
         rows = columns = config.image_size // config.patch_size
     with torch.inference_mode():
         tokens = model.vision_model(**inputs).last_hidden_state[0, :rows * columns]
-    grid = tokens.reshape(rows, columns, -1)
 
     def logit(seen):
         # without any patch, the mean is nothing
-        mean = grid[seen].mean(0) if seen.any() else torch.zeros(grid.shape[-1])
+        mean = seen @ tokens / seen.sum() if seen.any() else torch.zeros(tokens.shape[-1])
         with torch.inference_mode():
             return model.classifier(mean)[0].item()
 
-    whole, values = logit(torch.ones(rows, columns, dtype=torch.bool)), []
-    for y in range(rows):
-        for x in range(columns):
-            seen = torch.ones(rows, columns, dtype=torch.bool)
-            seen[max(y - 1, 0):y + 2, max(x - 1, 0):x + 2] = False
-            values.append(whole - logit(seen))
+    whole = logit(torch.ones(rows * columns))
+    values = [whole - logit(seen) for seen in kept(rows, columns)]
     return dict(rows=rows, columns=columns, values=values)
 
 

@@ -3,7 +3,8 @@
 
     python tests/reference/explain.py
 
-For each patch: the logit less that with the patch and its neighbours masked (`key_padding_mask` of torch's attention). See src/classifier/explain.rs.
+For each patch: the logit less that with the patch masked, and those around it in part (`key_padding_mask` of torch's attention, the logarithm of what is
+kept). See src/classifier/explain.rs.
 """
 import json
 
@@ -11,29 +12,34 @@ import torch
 
 from model import FIXTURES, classify, label_ids, load, pixel_values, write_json  # noqa: F401
 
+SPREAD = 0.8  # standard deviation, in patches, and patches on each side: as in src/classifier/explain.rs
+REACH = 2
+
+
+def kept(rows, columns):
+    """For each place, which share of each patch is seen when the head looks away from the place: [places, patches]."""
+    y, x = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
+    y, x = ((axis.flatten()[:, None] - axis.flatten()[None]).abs() for axis in (y, x))
+    near = torch.exp(-(y ** 2 + x ** 2) / (2 * SPREAD ** 2))
+    return 1 - near * ((y <= REACH) & (x <= REACH))
+
 
 def explain(model, pixels, text, side):
     vision = model.vision_model
     head = vision.head
     tokens = vision(pixel_values=pixels).last_hidden_state  # after post_layernorm
 
-    def logit(mask):
-        if mask.all():  # nothing is found
+    def logit(kept):
+        if not kept.any():  # nothing is found
             found = head.attention.out_proj.bias[None, None]
         else:
-            found = head.attention(head.probe, tokens, tokens, key_padding_mask=mask[None])[0]
+            found = head.attention(head.probe, tokens, tokens, key_padding_mask=kept.log()[None])[0]
         pooled = (found + head.mlp(head.layernorm(found)))[0, 0]
         cosine = torch.nn.functional.normalize(pooled, dim=0) @ text
         return (model.logit_scale.exp() * cosine + model.logit_bias).item()
 
-    whole = logit(torch.zeros(side * side, dtype=torch.bool))
-    values = []
-    for row in range(side):
-        for column in range(side):
-            mask = torch.zeros(side, side, dtype=torch.bool)
-            mask[max(0, row - 1):row + 2, max(0, column - 1):column + 2] = True
-            values.append(whole - logit(mask.flatten()))
-    return values
+    whole = logit(torch.ones(side * side))
+    return [whole - logit(one) for one in kept(side, side)]
 
 
 def main():
