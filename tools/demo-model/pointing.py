@@ -2,10 +2,11 @@
 """Where in a picture a label's score comes from: forms of heat map, judged by the pointing game.
 
     apt-get install ruby-gemojione
-    python pointing.py --model ../../www/lib/models/demo [--pictures 1000] [--seed 2]
+    python pointing.py --model ../../www/lib/models/demo [--pictures 1000] [--seed 2] [--deeper]
 
 Each picture is composed of an EmojiOne drawing, which the demo model has never seen, a second one of another concept and a background. The map of the
-first one's label should have its highest place inside that drawing, whose box is a tenth of the picture. Constants were chosen on seeds 11 and 12.
+first one's label should have its highest place inside that drawing, whose box is a tenth of the picture. The width of the shipped
+form was chosen on seeds 11 and 12.
 
 attention   the pooling head's own, averaged over its heads: the same for every label
 gradient    LeGrad (Bousselham et al. 2024) for the head, last two layers. With f = o + MLP(LN(o)) and o = W_o concat_h(sum_j A_hj V_hj) + b,
@@ -13,13 +14,14 @@ gradient    LeGrad (Bousselham et al. 2024) for the head, last two layers. With 
 slope       the same of the last layer by the attention's logits, A_hj u_h . (V_hj - sum_i A_hi V_hi)
 alone       the head sees only 3 x 3 patches at a time: the logit that these give
 out, N x N  the head doesn't see N x N patches: what the logit loses without them
+out, plus   the same with a patch and its four neighbours
 out, soft   the head looks away from a patch: a Gaussian window (src/classifier/explain.rs, in whose tests' reference the window is defined)
 contrast    "out, soft" less what the mean of all names' texts loses
 random      the head sees random halves of the patches, 512 times: what each adds, by ridge regression
-last N      as "out, soft", with the patches masked in the attention of the encoder's last N layers, too, which then run again for each place: far too
-            dear, but what the whole model says
+last N      (--deeper) as "out, soft", with the patches masked in the attention of the encoder's last N layers, too, which then run again for each place:
+            far too dear to ship
 
-A last table has what no form can pass: how often the label loses more without the first drawing's whole box than without the second's.
+With --deeper a last table says how often the label loses more without the first drawing's whole box than without the second's.
 """
 import argparse
 import io
@@ -162,6 +164,7 @@ def main():
     parser.add_argument("--model", required=True)
     parser.add_argument("--pictures", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=2)
+    parser.add_argument("--deeper", action="store_true")
     a = parser.parse_args()
     torch.set_grad_enabled(False)
     model = AutoModel.from_pretrained(a.model, dtype=torch.float32).eval()
@@ -181,6 +184,8 @@ def main():
     texts = torch.nn.functional.normalize(model.get_text_features(input_ids=tokens["input_ids"]).pooler_output, dim=-1)
     depth = len(vision.encoder.layers)
     soft = kept(side, side)
+    y, x = torch.arange(side ** 2) // side, torch.arange(side ** 2) % side
+    plus = ((y[:, None] - y[None]).abs() + (x[:, None] - x[None]).abs() <= 1).float()
     halves = (torch.rand(512, side ** 2, generator=torch.Generator().manual_seed(0)) < 0.5).float()
     rng = random.Random(a.seed)
     inside, share, first, seen, chance, worst = {}, {}, {}, [], [], 0.0
@@ -196,8 +201,9 @@ def main():
         worst = max(worst, *((d - check).abs().max().item() for d, check in zip(derivatives, checks)))
         whole = pooled(head, weights, value)
         lost = {f"out, {2 * reach + 1} x {2 * reach + 1}": whole - masked(head, layers[0], 1 - window(side, reach)) for reach in range(3)}
+        lost["out, plus"] = whole - masked(head, layers[0], 1 - plus)
         lost["out, soft"] = whole - masked(head, layers[0], soft)
-        lost |= {f"last {n}": whole - deeper(vision, states, soft, n) for n in (1, 3)}
+        lost |= {f"last {n}": whole - deeper(vision, states, soft, n) for n in (1, 3) if a.deeper}
         maps = {
             "attention": weights.mean(0),
             "gradient": sum(d.relu().mean(0) for d in derivatives),
@@ -211,7 +217,7 @@ def main():
         for one, box in zip(drawn, boxes):
             left, top, right, bottom = (n * side / SIDE for n in box)
             one[int(top):int(np.ceil(bottom)), int(left):int(np.ceil(right))] = 0
-        for n in (0, 1, 3, depth):
+        for n in (0, 1, 3, depth) if a.deeper else ():
             loses = (whole - deeper(vision, states, drawn.flatten(1), n)) @ text
             first.setdefault(n, []).append((loses[0] > loses[1]).item())
         left, top, right, bottom = (n * side / SIDE for n in boxes[0])
@@ -229,7 +235,8 @@ def main():
     for form, hits in inside.items():
         hits = np.array(hits)
         print(f"| {form} | {100 * hits.mean():.1f} | {100 * hits[seen].mean():.1f} | {100 * np.mean(share[form]):.1f} |")
-    print("| masked | the first box loses more, % | of those with 12 % or more |\n|---|---|---|")
+    if a.deeper:
+        print("| masked | the first box loses more, % | of those with 12 % or more |\n|---|---|---|")
     for n, hits in first.items():
         hits = np.array(hits)
         print(f"| head and last {n} layers | {100 * hits.mean():.1f} | {100 * hits[seen].mean():.1f} |")
