@@ -36,7 +36,7 @@ impl HeatMap {
     }
 }
 
-/// How far it is looked away from: the standard deviation of a Gaussian, in patches. Chosen by `pointing.py` on pictures of other seeds than it reports.
+/// How far it is looked away from: the standard deviation of a Gaussian, in patches. From 0.5 to 1.1 it hardly matters: docs/decisions.md.
 const SPREAD: f32 = 0.8;
 
 /// Patches on each side of one beyond which less than a thousandth is left out.
