@@ -100,8 +100,9 @@ pub async fn run_text(
         first.check(&format!("input of the {name}'s layer"), &run.last)?;
     }
     check_layers(name, run.layers, first, pace).await?;
-    let last = host.encoder.layers.last().expect("copied");
-    let weights = weights(last).into_iter().chain([&host.head.weight]);
+    let weights = weights(host.last_layer())
+        .into_iter()
+        .chain([&host.head.weight]);
     let tolerance = tolerance(weights);
     let results = [run.last, run.pooled];
     check_pooled(name, results, hidden, |x| host.pool(x), tolerance).await
@@ -352,8 +353,7 @@ mod on_cpu {
         let positions = begin(tensor(&tower.position_embedding));
         let final_norm = begin(norm(&tower.final_layer_norm));
         let head = begin(linear(&tower.head));
-        let layers = &tower.encoder.layers[tower.body().len()..];
-        let last = begin(layer(&layers[0]));
+        let last = begin(layer(tower.last_layer()));
         Ok(TextTower {
             token_embedding: None,
             position_embedding: positions.await?,

@@ -59,22 +59,26 @@ impl TextTower {
         kernels::add_rows(rows, kernels::take_rows(positions, 0, 1, tokens))
     }
 
-    /// The layers that work on all positions, and the last one, of which [`pool`](Self::pool) needs a single position.
+    /// The layers that work on all positions.
+    pub fn body(&self) -> &[EncoderLayer] {
+        self.layers().1
+    }
+
+    /// The layer behind them, of which [`pool`](Self::pool) needs a single position.
+    pub fn last_layer(&self) -> &EncoderLayer {
+        self.layers().0
+    }
+
     fn layers(&self) -> (&EncoderLayer, &[EncoderLayer]) {
         let layers = self.encoder.layers.split_last();
         layers.expect("a configuration has a layer at least")
-    }
-
-    /// The layers before the last.
-    pub fn body(&self) -> &[EncoderLayer] {
-        self.layers().1
     }
 
     /// The result of [`body`](Self::body), `[batch, tokens, hidden]` → one vector per text `[batch, projection]`, not normalised: the last layer's last
     /// position through the head.
     pub fn pool(&self, x: Tensor<3>) -> Tensor<2> {
         let [batch, _, hidden] = x.dims();
-        let x = kernels::reshape(self.layers().0.forward_last(x), [batch, hidden]);
+        let x = kernels::reshape(self.last_layer().forward_last(x), [batch, hidden]);
         self.head.forward(self.final_layer_norm.forward(x))
     }
 

@@ -127,11 +127,16 @@ def slope(weights, value, derivatives):
     return weights * (derivatives - (weights * derivatives).sum(1, keepdim=True))
 
 
+def apart(side):
+    """Rows and columns between places, [places, patches] each."""
+    y, x = torch.arange(side ** 2) // side, torch.arange(side ** 2) % side
+    return [(axis[:, None] - axis[None]).abs() for axis in (y, x)]
+
+
 def window(side, reach):
     """For each place the patches around it, [places, patches]."""
-    y, x = torch.arange(side ** 2) // side, torch.arange(side ** 2) % side
-    near = [(axis[:, None] - axis[None]).abs() <= reach for axis in (y, x)]
-    return (near[0] & near[1]).float()
+    rows, columns = apart(side)
+    return ((rows <= reach) & (columns <= reach)).float()
 
 
 def masked(head, layer, seen):
@@ -184,8 +189,7 @@ def main():
     texts = torch.nn.functional.normalize(model.get_text_features(input_ids=tokens["input_ids"]).pooler_output, dim=-1)
     depth = len(vision.encoder.layers)
     soft = kept(side, side)
-    y, x = torch.arange(side ** 2) // side, torch.arange(side ** 2) % side
-    plus = ((y[:, None] - y[None]).abs() + (x[:, None] - x[None]).abs() <= 1).float()
+    plus = (sum(apart(side)) <= 1).float()
     halves = (torch.rand(512, side ** 2, generator=torch.Generator().manual_seed(0)) < 0.5).float()
     rng = random.Random(a.seed)
     inside, share, first, seen, chance, worst = {}, {}, {}, [], [], 0.0
@@ -213,14 +217,15 @@ def main():
             "random": ridge(halves, masked(head, layers[0], halves) @ text),
             **{form: vectors @ text for form, vectors in lost.items()},
         }
-        drawn = torch.ones(2, side, side)
-        for one, box in zip(drawn, boxes):
-            left, top, right, bottom = (n * side / SIDE for n in box)
-            one[int(top):int(np.ceil(bottom)), int(left):int(np.ceil(right))] = 0
-        for n in (0, 1, 3, depth) if a.deeper else ():
-            loses = (whole - deeper(vision, states, drawn.flatten(1), n)) @ text
-            first.setdefault(n, []).append((loses[0] > loses[1]).item())
-        left, top, right, bottom = (n * side / SIDE for n in boxes[0])
+        boxes = [[n * side / SIDE for n in box] for box in boxes]
+        if a.deeper:
+            undrawn = torch.ones(2, side, side)
+            for one, (left, top, right, bottom) in zip(undrawn, boxes):
+                one[int(top):int(np.ceil(bottom)), int(left):int(np.ceil(right))] = 0
+            for n in (0, 1, 3, depth):
+                loses = (whole - deeper(vision, states, undrawn.flatten(1), n)) @ text
+                first.setdefault(n, []).append((loses[0] > loses[1]).item())
+        left, top, right, bottom = boxes[0]
         places = torch.tensor([top <= r + 0.5 <= bottom and left <= c + 0.5 <= right for r in range(side) for c in range(side)])
         chance.append(places.float().mean().item())
         seen.append((model.logit_scale.exp() * whole @ text + model.logit_bias).item() > -2)
