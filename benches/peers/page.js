@@ -100,11 +100,7 @@ const contestants = {
     const file = `${tower === "image" ? "vision" : "text"}_model${dtype === "f32" ? "" : "_quantized"}`;
     const model = await loadAndCompile(`/litert/${file}.tflite`, { accelerator: "wasm", cpuOptions: { numThreads: threads } });
     return {
-      // the tower alone, as above
-      prepare: async (input) => {
-        const [{ data, dims }] = Object.values(await prepare(input));
-        return { values: data instanceof Float32Array ? data : Int32Array.from(data, Number), dims };
-      },
+      prepare: async (input) => plain(await prepare(input)), // the tower alone, as above
       embed: async ({ values, dims }) => {
         const input = new Tensor(values, dims);
         const [output] = await model.run(input);
@@ -114,6 +110,20 @@ const contestants = {
         return embedding;
       },
       close: () => model.delete(),
+    };
+  },
+
+  /** It has no 8 bits. */
+  async "jax-js"({ tower, backend, threads = 1 }) {
+    // It takes as many threads as there are processors.
+    if (threads > 1) Object.defineProperty(navigator, "hardwareConcurrency", { value: threads });
+    const { loadTower } = await import("/jax.js");
+    const prepare = await preparation(tower, threads);
+    const model = await loadTower({ folder: "/model/", tower, device: backend === "webgpu" ? "webgpu" : "wasm" });
+    return {
+      prepare: async (input) => plain(await prepare(input)), // the tower alone, as above
+      embed: async ({ values, dims }) => unit(await model.embed(values, dims)),
+      close: () => model.close(),
     };
   },
 };
@@ -145,6 +155,12 @@ async function preparation(tower, threads) {
     return { input_ids };
   };
 }
+
+/** The one input of a tower in numbers of 32 bits: {values, dims}. */
+const plain = (inputs) => {
+  const [{ data, dims }] = Object.values(inputs);
+  return { values: data instanceof Float32Array ? data : Int32Array.from(data, Number), dims };
+};
 
 const inputOf = (tower, round, side) => (tower === "image" ? picture(round + 1, side) : text(round + 11));
 
