@@ -1,9 +1,9 @@
 //! Functions of single numbers, four at a time.
 
 use super::lanes::{
-    Lanes, WIDTH, Words, add, and, at_least, divide, from_bits, greater, lesser, load, load_halves,
-    multiply, multiply_add, or, shift_left, splat, splat_word, store, subtract, sum_words,
-    to_array, to_bits,
+    Lanes, WIDTH, Words, add, and, at_least, constant, constant_word, divide, from_bits, greater,
+    lesser, load, load_halves, multiply, multiply_add, or, shift_left, splat, splat_word, store,
+    subtract, sum_words, to_array, to_bits,
 };
 use crate::kernels::plain::{GELU_CUBE, GELU_SCALE};
 
@@ -33,13 +33,13 @@ pub fn halves_to_f32(four: &[u16; WIDTH]) -> [f32; WIDTH] {
 pub fn halves(bits: Words) -> Lanes {
     // The exponent's bias differs by 112; multiplying by 2¹¹² also makes subnormal numbers right.
     const SCALE: f32 = f32::from_bits((127 + 112) << 23);
-    let shifted = shift_left(and(bits, splat_word(0x7fff)), 13);
-    let magnitude = multiply(from_bits(shifted), splat(SCALE));
+    let shifted = shift_left(and(bits, constant_word(&[0x7fff; WIDTH])), 13);
+    let magnitude = multiply(from_bits(shifted), constant(&[SCALE; WIDTH]));
     let infinite = and(
-        at_least(magnitude, splat(65536.0)),
-        splat_word(f32::INFINITY.to_bits()),
+        at_least(magnitude, constant(&[65536.0; WIDTH])),
+        constant_word(const { &[f32::INFINITY.to_bits(); WIDTH] }),
     );
-    let sign = shift_left(and(bits, splat_word(0x8000)), 16);
+    let sign = shift_left(and(bits, constant_word(&[0x8000; WIDTH])), 16);
     from_bits(or(or(to_bits(magnitude), infinite), sign))
 }
 
@@ -51,27 +51,42 @@ pub const MIDDLE: f32 = 12_582_912.0;
 pub fn exp(x: Lanes) -> Lanes {
     const LN_2_HIGH: f32 = 0.693_359_4;
     const LN_2_LOW: f32 = -2.121_944_4e-4;
-    const POLYNOMIAL: [f32; 6] = [
-        1.987_569_1e-4,
-        1.398_199_9e-3,
-        8.333_452e-3,
-        4.166_579_6e-2,
-        1.666_666_5e-1,
-        0.5,
+    static POLYNOMIAL: [[f32; WIDTH]; 6] = [
+        [1.987_569_1e-4; WIDTH],
+        [1.398_199_9e-3; WIDTH],
+        [8.333_452e-3; WIDTH],
+        [4.166_579_6e-2; WIDTH],
+        [1.666_666_5e-1; WIDTH],
+        [0.5; WIDTH],
     ];
-    let x = lesser(greater(x, splat(-87.0)), splat(88.0));
-    let rounded = multiply_add(x, splat(std::f32::consts::LOG2_E), splat(MIDDLE));
-    let n = subtract(rounded, splat(MIDDLE));
-    let r = multiply_add(n, splat(-LN_2_HIGH), x);
-    let r = multiply_add(n, splat(-LN_2_LOW), r);
-    let polynomial = POLYNOMIAL[1..]
-        .iter()
-        .fold(splat(POLYNOMIAL[0]), |sum, term| {
-            multiply_add(sum, r, splat(*term))
-        });
-    let exp_r = add(multiply_add(polynomial, multiply(r, r), r), splat(1.0));
-    let exponent = sum_words(shift_left(to_bits(rounded), 23), splat_word(127 << 23));
+    let x = lesser(
+        greater(x, constant(&[-87.0; WIDTH])),
+        constant(&[88.0; WIDTH]),
+    );
+    let middle = constant(&[MIDDLE; WIDTH]);
+    let rounded = multiply_add(x, constant(&[std::f32::consts::LOG2_E; WIDTH]), middle);
+    let n = subtract(rounded, middle);
+    let r = multiply_add(n, constant(&[-LN_2_HIGH; WIDTH]), x);
+    let r = multiply_add(n, constant(&[-LN_2_LOW; WIDTH]), r);
+    let polynomial = polynomial(&POLYNOMIAL, r);
+    let exp_r = add(
+        multiply_add(polynomial, multiply(r, r), r),
+        constant(&[1.0; WIDTH]),
+    );
+    let exponent = sum_words(
+        shift_left(to_bits(rounded), 23),
+        constant_word(&[127 << 23; WIDTH]),
+    );
     multiply(exp_r, from_bits(exponent))
+}
+
+/// A polynomial by its coefficients, the highest first.
+#[inline(always)]
+fn polynomial(coefficients: &'static [[f32; WIDTH]], x: Lanes) -> Lanes {
+    let (first, others) = coefficients.split_first().expect("a coefficient");
+    others.iter().fold(constant(first), |sum, coefficient| {
+        multiply_add(sum, x, constant(coefficient))
+    })
 }
 
 /// `x/2 · (1 + tanh(u))` with `u = √(2/π) · (x + 0.044715 x³)`, which is `x / (1 + exp(−2u))`; within 2 ulp of libm's.
@@ -79,47 +94,54 @@ pub fn exp(x: Lanes) -> Lanes {
 pub fn gelu_tanh(x: Lanes) -> Lanes {
     const SCALE: f32 = -GELU_SCALE as f32;
     const CUBE: f32 = -(GELU_SCALE * GELU_CUBE) as f32;
-    let factor = multiply_add(multiply(x, x), splat(CUBE), splat(SCALE));
-    divide(x, add(splat(1.0), exp(multiply(x, factor))))
+    let factor = multiply_add(
+        multiply(x, x),
+        constant(&[CUBE; WIDTH]),
+        constant(&[SCALE; WIDTH]),
+    );
+    divide(x, add(constant(&[1.0; WIDTH]), exp(multiply(x, factor))))
 }
 
 /// `x/2 · (1 + erf(x / √2))`
 #[inline(always)]
 pub fn gelu(x: Lanes) -> Lanes {
-    let erf = erf(multiply(x, splat(std::f32::consts::FRAC_1_SQRT_2)));
-    multiply(multiply(x, splat(0.5)), add(splat(1.0), erf))
+    let erf = erf(multiply(
+        x,
+        constant(&[std::f32::consts::FRAC_1_SQRT_2; WIDTH]),
+    ));
+    multiply(
+        multiply(x, constant(&[0.5; WIDTH])),
+        add(constant(&[1.0; WIDTH]), erf),
+    )
 }
 
 /// erf as Eigen has it: an odd polynomial by an even one, up to 4, where erf is 1 to the last bit.
 #[inline(always)]
 fn erf(x: Lanes) -> Lanes {
-    const NUMERATOR: [f32; 7] = [
-        -2.726_142_3e-10,
-        2.770_681_5e-8,
-        -2.101_024e-6,
-        -5.692_506_5e-5,
-        -7.349_906_4e-4,
-        -2.954_6e-3,
-        -1.609_603_3e-2,
+    static NUMERATOR: [[f32; WIDTH]; 7] = [
+        [-2.726_142_3e-10; WIDTH],
+        [2.770_681_5e-8; WIDTH],
+        [-2.101_024e-6; WIDTH],
+        [-5.692_506_5e-5; WIDTH],
+        [-7.349_906_4e-4; WIDTH],
+        [-2.954_6e-3; WIDTH],
+        [-1.609_603_3e-2; WIDTH],
     ];
-    const DENOMINATOR: [f32; 5] = [
-        -1.456_607_15e-5,
-        -2.133_740_5e-4,
-        -1.682_827e-3,
-        -7.373_329_3e-3,
-        -1.426_473_9e-2,
+    static DENOMINATOR: [[f32; WIDTH]; 5] = [
+        [-1.456_607_15e-5; WIDTH],
+        [-2.133_740_5e-4; WIDTH],
+        [-1.682_827e-3; WIDTH],
+        [-7.373_329_3e-3; WIDTH],
+        [-1.426_473_9e-2; WIDTH],
     ];
-    let x = lesser(greater(x, splat(-4.0)), splat(4.0));
+    let x = lesser(
+        greater(x, constant(&[-4.0; WIDTH])),
+        constant(&[4.0; WIDTH]),
+    );
     let square = multiply(x, x);
-    let of = |first: f32, rest: &[f32]| {
-        rest.iter().fold(splat(first), |sum, term| {
-            multiply_add(sum, square, splat(*term))
-        })
-    };
-    let numerator = of(NUMERATOR[0], &NUMERATOR[1..]);
     divide(
-        multiply(x, numerator),
-        of(DENOMINATOR[0], &DENOMINATOR[1..]),
+        multiply(x, polynomial(&NUMERATOR, square)),
+        polynomial(&DENOMINATOR, square),
     )
 }
 
@@ -202,7 +224,7 @@ pub fn sum(values: &[f32]) -> f32 {
 /// The sum of what `f` makes of them; of zero it makes zero.
 #[cfg(any(target_family = "wasm", test, feature = "train"))]
 #[inline(always)]
-fn sum_of(values: &[f32], f: impl Fn(Lanes) -> Lanes) -> f32 {
+pub fn sum_of(values: &[f32], f: impl Fn(Lanes) -> Lanes) -> f32 {
     let mut eights = values.chunks_exact(2 * WIDTH);
     let mut sums = [splat(0.0); 2];
     for eight in &mut eights {

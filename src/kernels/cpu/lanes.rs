@@ -66,6 +66,19 @@ mod wasm {
         unsafe { v128_store(slice.as_mut_ptr().add(i).cast(), lanes) }
     }
 
+    /// A constant, read from memory: browsers make one that they know anew at each use, also within loops, which takes three instructions on x86.
+    #[inline(always)]
+    pub fn constant(four: &'static [f32; 4]) -> Lanes {
+        // SAFETY: as in `load_anew`.
+        unsafe { load_anew(four, 0) }
+    }
+
+    #[inline(always)]
+    pub fn constant_word(four: &'static [u32; 4]) -> Words {
+        // SAFETY: as in `load_anew`.
+        unsafe { std::ptr::read_volatile(four.as_ptr().cast::<Unaligned>()).0 }
+    }
+
     #[inline(always)]
     pub fn store(slice: &mut [f32], i: usize, lanes: Lanes) {
         let four: &mut [f32; 4] = slice[i..].first_chunk_mut().expect("four numbers");
@@ -197,15 +210,16 @@ mod wasm {
     }
 
     /// Signed words as halves.
+    #[cfg(target_feature = "relaxed-simd")]
     #[inline(always)]
     pub fn narrow(low: Words, high: Words) -> Words {
         i16x8_narrow_i32x4(low, high)
     }
 
-    /// The four halves of each half of the vector in the order 0, 2, 1, 3.
+    /// The lower two words of each, and the upper two.
     #[inline(always)]
-    pub fn interleave_halves(a: Words) -> Words {
-        i16x8_shuffle::<0, 2, 1, 3, 4, 6, 5, 7>(a, a)
+    pub fn regroup(a: Words, b: Words) -> [Words; 2] {
+        [i64x2_shuffle::<0, 2>(a, b), i64x2_shuffle::<1, 3>(a, b)]
     }
 
     #[inline(always)]
@@ -222,6 +236,17 @@ mod wasm {
     #[inline(always)]
     pub fn sum_halves(a: Words, b: Words) -> Words {
         i16x8_add(a, b)
+    }
+
+    /// The sums of two neighbouring bytes.
+    #[inline(always)]
+    pub fn sum_byte_pairs(a: Words) -> Words {
+        u16x8_extadd_pairwise_u8x16(a)
+    }
+
+    #[inline(always)]
+    pub fn difference_halves(a: Words, b: Words) -> Words {
+        i16x8_sub(a, b)
     }
 
     /// Products of signed halves, divided by 2¹⁵ and rounded. No half of `b` may be −2¹⁵.
@@ -341,6 +366,14 @@ mod portable {
         store(slice, i, lanes)
     }
 
+    pub fn constant(four: &'static [f32; 4]) -> Lanes {
+        *four
+    }
+
+    pub fn constant_word(four: &'static [u32; 4]) -> Words {
+        *four
+    }
+
     pub fn store(slice: &mut [f32], i: usize, lanes: Lanes) {
         slice[i..i + 4].copy_from_slice(&lanes);
     }
@@ -445,10 +478,8 @@ mod portable {
         a.map(|word| of(word, 0) | of(word, 16))
     }
 
-    pub fn interleave_halves([a, b, c, d]: Words) -> Words {
-        let even = |low: u32, high: u32| low & 0xffff | high << 16;
-        let odd = |low: u32, high: u32| low >> 16 | high & 0xffff_0000;
-        [even(a, b), odd(a, b), even(c, d), odd(c, d)]
+    pub fn regroup([a, b, c, d]: Words, [e, f, g, h]: Words) -> [Words; 2] {
+        [[a, b, e, f], [c, d, g, h]]
     }
 
     pub fn shift_halves_left(a: Words, bits: u32) -> Words {
@@ -461,6 +492,18 @@ mod portable {
 
     pub fn sum_halves(a: Words, b: Words) -> Words {
         let of = |a: u32, b: u32| (a as u16).wrapping_add(b as u16);
+        std::array::from_fn(|i| {
+            let high = of(a[i] >> 16, b[i] >> 16);
+            u32::from(of(a[i], b[i])) | u32::from(high) << 16
+        })
+    }
+
+    pub fn sum_byte_pairs(a: Words) -> Words {
+        a.map(|word| (word & 0x00ff_00ff) + (word >> 8 & 0x00ff_00ff))
+    }
+
+    pub fn difference_halves(a: Words, b: Words) -> Words {
+        let of = |a: u32, b: u32| (a as u16).wrapping_sub(b as u16);
         std::array::from_fn(|i| {
             let high = of(a[i] >> 16, b[i] >> 16);
             u32::from(of(a[i], b[i])) | u32::from(high) << 16

@@ -30,6 +30,8 @@ mod panel;
 mod parallel;
 #[cfg(any(target_family = "wasm", test))]
 mod product;
+#[cfg(any(target_family = "wasm", test))]
+mod strassen;
 
 use burn::backend::Flex;
 use burn::backend::ops::FloatTensorOps;

@@ -2,16 +2,17 @@
 //!
 //! Rows of the weight, 24 at a time, are laid out as a *panel*, summed dimension first, so that a tile of 2 × 24 outputs
 //! grows by twelve vector multiply-adds for each number of the two rows of `x`: sums and operands fill the fifteen vector registers
-//! that browsers have for them on x86. Large products save an eighth of the multiplications with one step of Strassen's algorithm
-//! ("Gaussian elimination is not optimal", 1969), panel by panel, so that its sums of weights never leave the cache. Natively
-//! burn-flex's product, with wider vectors, is faster.
+//! that browsers have for them on x86. Large products save an eighth of the multiplications with one step of [Strassen's](strassen)
+//! algorithm, panel by panel, so that its sums of weights never leave the cache. Natively burn-flex's product, with wider vectors, is
+//! faster.
 
 use std::sync::Mutex;
 
 use super::epilogue::{LayerOutput, Sums, room};
 use super::lanes::{Lanes, WIDTH, load, load_unchecked, multiply_add, splat, store};
-use super::panel::{MatrixView, PANEL, VECTORS, columns, columns_of_halves, pack};
+use super::panel::{MatrixView, PANEL, VECTORS, columns, columns_of_halves, fetch, pack};
 use super::parallel::{for_chunks, for_parts, for_threads};
+use super::strassen::{self, Operand, PRODUCTS};
 use crate::kernels::packed::Dtype;
 
 /// Rows of a tile.
@@ -65,8 +66,14 @@ impl<'a> WeightView<'a> {
     /// Some rows, at most `PANEL`, as a panel.
     fn pack(self, first: usize, rows: usize, panel: &mut [f32]) {
         match self {
-            Self::F32(weight) => pack::<VECTORS, f32>(weight.rows(first, rows), panel),
-            Self::F16(weight) => pack::<VECTORS, u16>(weight.rows(first, rows), panel),
+            Self::F32(weight) => {
+                fetch(weight.rows(first, rows));
+                pack::<VECTORS, f32>(weight.rows(first, rows), panel);
+            }
+            Self::F16(weight) => {
+                fetch(weight.rows(first, rows));
+                pack::<VECTORS, u16>(weight.rows(first, rows), panel);
+            }
         }
     }
 }
@@ -147,17 +154,11 @@ fn add_plain(
         if afresh {
             sums.fill(0.0);
         }
-        add_product(x, panel, [(sums, 1.0)]);
+        add_product(x, panel, &mut [sums], &[(0, 1.0)]);
     });
 }
 
-/// One step of Strassen's algorithm. With `x` and `weightᵀ` in quarters `a` and `b`, the quarters of their product are sums of
-/// seven products:
-/// ```text
-/// m₁ = (a₁₁ + a₂₂)(b₁₁ + b₂₂)   m₂ = (a₂₁ + a₂₂) b₁₁   m₃ = a₁₁ (b₁₂ − b₂₂)   m₄ = a₂₂ (b₂₁ − b₁₁)
-/// m₅ = (a₁₁ + a₁₂) b₂₂   m₆ = (a₂₁ − a₁₁)(b₁₁ + b₁₂)   m₇ = (a₁₂ − a₂₂)(b₂₁ + b₂₂)
-/// c₁₁ = m₁ + m₄ − m₅ + m₇   c₁₂ = m₃ + m₅   c₂₁ = m₂ + m₄   c₂₂ = m₁ − m₂ + m₃ + m₆
-/// ```
+/// The product by one step of Strassen's algorithm.
 fn add_strassen(
     x: MatrixView,
     weight: WeightView,
@@ -167,46 +168,38 @@ fn add_strassen(
     panels: &mut [Vec<f32>],
 ) {
     let (rows, length, outputs) = (x.rows / 2, x.length / 2, weight.rows() / 2);
-    let (upper, lower) = (x.rows(0, rows), x.rows(rows, rows));
-    let (a11, a12) = (upper.columns(0, length), upper.columns(length, length));
-    let (a21, a22) = (lower.columns(0, length), lower.columns(length, length));
+    let quarters = [(0, 0), (0, length), (rows, 0), (rows, length)]
+        .map(|(row, column)| x.rows(row, rows).columns(column, length));
+    let added: Vec<_> = (PRODUCTS.iter())
+        .filter_map(|product| match product.left {
+            Operand::Sum(a, sign, b) => Some((quarters[a], sign, quarters[b])),
+            Operand::Quarter(_) => None,
+        })
+        .collect();
     let size = rows * length;
-    let operands = room(operands, 5 * size);
-    let combined = [
-        (a11, 1.0, a22),
-        (a21, 1.0, a22),
-        (a11, 1.0, a12),
-        (a21, -1.0, a11),
-        (a12, -1.0, a22),
-    ];
+    let operands = room(operands, added.len() * size);
     for_chunks(operands, SHARE * length, |i, part| {
         for (j, sums) in part.chunks_exact_mut(length).enumerate() {
             let row = i * SHARE + j;
-            let (a, sign, b) = combined[row / rows];
-            combine(a.row(row % rows), sign, b.row(row % rows), sums);
+            let (a, sign, b) = added[row / rows];
+            strassen::add(a.row(row % rows), sign, b.row(row % rows), sums);
         }
     });
-    let operand = |i: usize| MatrixView::of(&operands[i * size..][..size], length);
-    let lefts = [
-        operand(0),
-        operand(1),
-        a11,
-        a22,
-        operand(2),
-        operand(3),
-        operand(4),
-    ];
+    let mut operands = operands.chunks_exact(size);
+    let lefts = PRODUCTS.each_ref().map(|product| match product.left {
+        Operand::Quarter(quarter) => quarters[quarter],
+        Operand::Sum(..) => MatrixView::of(operands.next().expect("one for each sum"), length),
+    });
     // What halves leave over: a last row, and a last column.
     let last = x.rows(2 * rows, x.rows - 2 * rows);
     let panel_size = length * PANEL;
-    let block = rows * PANEL;
     let part = 2 * x.rows * PANEL;
     let pairs = outputs.div_ceil(PANEL);
     let (halves, rest) = sums.values.split_at_mut(pairs * part);
     for_parts(halves, part, panels, |panels, i, sums| {
         let panels = room(panels, 5 * panel_size);
-        let (low, rest) = panels.split_at_mut(2 * panel_size);
-        let (high, sum) = rest.split_at_mut(2 * panel_size);
+        let (low, others) = panels.split_at_mut(2 * panel_size);
+        let (high, sum) = others.split_at_mut(2 * panel_size);
         let first = i * PANEL;
         let columns = PANEL.min(outputs - first);
         // Whole rows at once, as they lie in memory: b₁₁ then b₂₁, b₁₂ then b₂₂.
@@ -214,52 +207,40 @@ fn add_strassen(
         weight.pack(outputs + first, columns, high);
         let (b11, b21) = low.split_at(panel_size);
         let (b12, b22) = high.split_at(panel_size);
+        let panels = [b11, b12, b21, b22];
         if afresh {
             sums.fill(0.0);
         }
-        let (left, right) = sums.split_at_mut(part / 2);
-        let (c11, left) = left.split_at_mut(block);
-        let (c21, left) = left.split_at_mut(block);
-        let (c12, right) = right.split_at_mut(block);
-        let (c22, right) = right.split_at_mut(block);
-        let p = combine(b11, 1.0, b22, sum);
-        add_product(lefts[0], p, [(c11, 1.0), (c22, 1.0)]);
-        add_product(lefts[1], b11, [(c21, 1.0), (c22, -1.0)]);
-        let p = combine(b12, -1.0, b22, sum);
-        add_product(lefts[2], p, [(c12, 1.0), (c22, 1.0)]);
-        let p = combine(b21, -1.0, b11, sum);
-        add_product(lefts[3], p, [(c11, 1.0), (c21, 1.0)]);
-        add_product(lefts[4], b22, [(c11, -1.0), (c12, 1.0)]);
-        let p = combine(b11, 1.0, b12, sum);
-        add_product(lefts[5], p, [(c22, 1.0)]);
-        let p = combine(b21, 1.0, b22, sum);
-        add_product(lefts[6], p, [(c11, 1.0)]);
+        let (mut blocks, [left, right]) = strassen::quarters(sums, rows);
+        for (product, x) in PRODUCTS.iter().zip(lefts) {
+            let panel = match product.right {
+                Operand::Quarter(quarter) => panels[quarter],
+                // One after the other in the same memory, which the cache then holds for the product.
+                Operand::Sum(a, sign, b) => {
+                    strassen::add(panels[a], sign, panels[b], sum);
+                    &*sum
+                }
+            };
+            add_product(x, panel, &mut blocks, product.outputs);
+        }
         for (first, low, high) in [(0, b11, b12), (length, b21, b22)] {
-            add_product(last.columns(first, length), low, [(left, 1.0)]);
-            add_product(last.columns(first, length), high, [(right, 1.0)]);
+            let x = last.columns(first, length);
+            add_product(x, low, &mut [&mut *left], &[(0, 1.0)]);
+            add_product(x, high, &mut [&mut *right], &[(0, 1.0)]);
         }
     });
     add_plain(x, weight, 2 * outputs, afresh, rest, panels);
 }
 
-/// `a + sign · b` in place of `sum`. Those of weights come one after the other in the same memory, which the cache then holds for
-/// the product.
-#[inline(always)]
-fn combine<'a>(a: &[f32], sign: f32, b: &[f32], sum: &'a mut [f32]) -> &'a [f32] {
-    for ((sum, a), b) in sum.iter_mut().zip(a).zip(b) {
-        *sum = a + sign * b;
-    }
-    sum
-}
-
-/// Adds a product to some blocks `[rows, PANEL]`, times 1 or −1 each.
+/// Adds a product to some of `blocks`, `[rows, PANEL]` each, times 1 or −1.
 ///
 /// By itself: within a larger function its loops would have to share the registers.
 #[inline(never)]
-fn add_product<const N: usize>(x: MatrixView, panel: &[f32], mut blocks: [(&mut [f32], f32); N]) {
+fn add_product(x: MatrixView, panel: &[f32], blocks: &mut [&mut [f32]], outputs: &[(usize, f32)]) {
     for_tiles::<ROWS, VECTORS>(x, panel, |row, vector, lanes| {
         let at = row * PANEL + vector * WIDTH;
-        for (block, sign) in &mut blocks {
+        for (block, sign) in outputs {
+            let block = &mut blocks[*block];
             let sum = multiply_add(splat(*sign), lanes, load(block, at));
             store(block, at, sum);
         }

@@ -1,0 +1,373 @@
+//! `x · weightᵀ` with a packed weight, in products of 16-bit integers, which every browser has an instruction for.
+//!
+//! Both sides are rounded in segments of 128 numbers along the input ([`rounded`], [`weight`]): `x`, less the mean `m` of its row, to `p · t`, a row of the
+//! weight to `q · s`. A segment adds `t · s · Σ p·q` to an output ([`tile`]), whose sum of integers is exact, and `m` times the sum of the weights
+//! themselves is added in the end. `t` and `s` are such that no sum overflows 32 bits, whatever the numbers are. That leaves steps some 30 times finer
+//! than those of `q8`: what is lost is far below what packing the weight lost.
+//!
+//! Large products with `q8` or `q4` save an eighth of the multiplications with one step of [Strassen's](strassen) algorithm. The weight's quarters have
+//! their scales in common, so that sums of them are sums of integers; those of `x` are rounded after adding.
+
+mod rounded;
+mod tile;
+mod weight;
+
+use std::ops::Range;
+use std::sync::Mutex;
+
+use super::epilogue::{LayerOutput, Sums};
+use super::panel::{MatrixView, PANEL, columns, columns_of_halves};
+use super::parallel::{for_parts, for_threads};
+use super::strassen::{self, Operand, PRODUCTS};
+use crate::kernels::packed::Dtype;
+use rounded::{Memory, Rounded};
+use tile::{Piece, add_product};
+use weight::{Packed, Panels};
+
+/// Numbers that share a scale.
+const SEGMENT: usize = 128;
+/// Words of a segment, with two numbers each.
+const STEPS: usize = SEGMENT / 2;
+/// A block's numbers in `q8` and `q4`, and its words.
+const BLOCK: usize = Dtype::Q8.block();
+const BLOCK_STEPS: usize = BLOCK / 2;
+/// Blocks of a segment.
+const BLOCKS: usize = SEGMENT / BLOCK;
+/// The largest roots of the sums of a segment's squared integers, for `x` and for a weight. By Cauchy and Schwarz no sum of products is above the
+/// product of the two, which with an integer of rounding for each number is still less than 2³¹.
+const NORM: f32 = 32_700.0;
+const WEIGHT_NORM: f32 = 65_500.0;
+/// Scales below this count as zero: inverses and squares must be finite.
+const LEAST: f32 = 1e-18;
+/// Segments of the longest panel: 24 KiB, which leaves the first-level cache room for the rows of `x`.
+const LONGEST: usize = (6 << 10) / (STEPS * PANEL);
+/// Rows of `x` that pass by a panel.
+const CHUNK: usize = 256;
+
+/// Memory that one layer after the other uses.
+struct Workspace {
+    sums: Vec<f32>,
+    rounded: Memory,
+    /// Of what halves leave over.
+    last: Memory,
+}
+
+static WORKSPACE: Mutex<Workspace> = Mutex::new(Workspace {
+    sums: Vec::new(),
+    rounded: Memory::new(),
+    last: Memory::new(),
+});
+
+/// A linear layer with a weight packed as `f16`, `q8` or `q4`.
+pub fn linear(x: MatrixView, words: &[u32], dtype: Dtype, y: &mut LayerOutput) {
+    let weight = Packed::new(words, dtype, x.length);
+    // f16 is so fine that the sums' rounding would show.
+    let strassen = dtype != Dtype::F16
+        && x.rows >= 96
+        && x.length >= 256
+        && x.length.is_multiple_of(4)
+        && weight.rows() >= 4 * PANEL
+        && weight.rows().is_multiple_of(2);
+    let mut workspace = WORKSPACE.lock().expect("no product panics");
+    let Workspace {
+        sums,
+        rounded,
+        last,
+    } = &mut *workspace;
+    let chunks = x.rows.div_ceil(CHUNK);
+    let chunk = x.rows.div_ceil(chunks.max(1)).next_multiple_of(2);
+    for first in (0..x.rows).step_by(chunk) {
+        let x = x.rows(first, chunk.min(x.rows - first));
+        let columns = match strassen {
+            true => columns_of_halves(weight.rows()),
+            false => columns(0..weight.rows()).collect(),
+        };
+        let mut sums = Sums::new(sums, x.rows, columns);
+        match strassen {
+            true => by_strassen(x, &weight, &mut sums, rounded, last),
+            false => plainly(x, &weight, &mut sums, rounded),
+        }
+        y.write(first, &sums);
+    }
+}
+
+fn plainly(x: MatrixView, weight: &Packed, sums: &mut Sums, memory: &mut Memory) {
+    let (rows, blocks) = (x.rows, x.length.div_ceil(BLOCK));
+    let ([x], middles) = Rounded::all(x, rows, blocks, [Operand::Quarter(0)], memory);
+    let mut panels = for_threads(|| Panels::<1>::new(x.segments().min(LONGEST)));
+    for_parts(sums.values, rows * PANEL, &mut panels, |panels, i, sums| {
+        panels.totals = [[0.0; PANEL]];
+        sums.fill(0.0);
+        for segments in pieces(x.segments()) {
+            panels.pack(weight, [[i * PANEL, 0]], blocks, segments.clone());
+            let piece = Piece::new(&panels.numbers[0], &panels.scales, &segments);
+            add_product(&x, &piece, &mut [&mut *sums], &[(0, 1.0)]);
+        }
+        add_middles(
+            middles.iter().map(|[middle, _]| middle),
+            &panels.totals,
+            sums,
+        );
+    });
+}
+
+fn by_strassen(
+    x: MatrixView,
+    weight: &Packed,
+    sums: &mut Sums,
+    memory: &mut Memory,
+    last_memory: &mut Memory,
+) {
+    let (rows, outputs) = (x.rows / 2, weight.rows() / 2);
+    let blocks = x.length.div_ceil(BLOCK).div_ceil(2);
+    let lefts = PRODUCTS.each_ref().map(|product| product.left);
+    let (lefts, middles) = Rounded::all(x.rows(0, 2 * rows), rows, blocks, lefts, memory);
+    // What halves leave over.
+    let last = x.rows(2 * rows, x.rows - 2 * rows);
+    let halves = [Operand::Quarter(0), Operand::Quarter(1)];
+    let (last, last_middles) = Rounded::all(last, last.rows, blocks, halves, last_memory);
+    let segments = blocks.div_ceil(BLOCKS);
+    let mut panels = for_threads(|| (Panels::<4>::new(segments.min(LONGEST)), Vec::new()));
+    for_parts(
+        sums.values,
+        2 * x.rows * PANEL,
+        &mut panels,
+        |(panels, sum), i, sums| {
+            panels.totals = [[0.0; PANEL]; 4];
+            sums.fill(0.0);
+            let (mut sums, mut last_sums) = strassen::quarters(sums, rows);
+            for segments in pieces(segments) {
+                let (left, right) = (i * PANEL, outputs + i * PANEL);
+                let quarters = [[left, 0], [right, 0], [left, blocks], [right, blocks]];
+                panels.pack(weight, quarters, blocks, segments.clone());
+                let (quarters, scales) = (&panels.numbers, &panels.scales);
+                for (product, x) in PRODUCTS.iter().zip(&lefts) {
+                    let numbers = match product.right {
+                        Operand::Quarter(quarter) => &quarters[quarter],
+                        // One after the other in the same memory, which the cache then holds for the product.
+                        Operand::Sum(a, sign, b) => {
+                            weight::add_halves(&quarters[a], sign, &quarters[b], sum);
+                            &*sum
+                        }
+                    };
+                    let piece = Piece::new(numbers, scales, &segments);
+                    add_product(x, &piece, &mut sums, product.outputs);
+                }
+                for (x, quarters) in last.iter().zip(quarters.chunks_exact(2)) {
+                    for (column, numbers) in quarters.iter().enumerate() {
+                        let piece = Piece::new(numbers, scales, &segments);
+                        add_product(x, &piece, &mut last_sums, &[(column, 1.0)]);
+                    }
+                }
+            }
+            let [left, right, lower_left, lower_right] = panels.totals;
+            let totals = [[left, lower_left], [right, lower_right]];
+            for (q, sums) in sums.into_iter().enumerate() {
+                add_middles(middles.iter().map(|row| &row[q / 2]), &totals[q % 2], sums);
+            }
+            for (sums, totals) in last_sums.into_iter().zip(&totals) {
+                add_middles(last_middles.iter().map(|[middle, _]| middle), totals, sums);
+            }
+        },
+    );
+}
+
+/// Adds what was taken from the rows of `x`, times the sums of a weight's numbers, to `sums [rows, PANEL]`.
+fn add_middles<'a>(
+    middles: impl Iterator<Item = &'a f32>,
+    totals: &[[f32; PANEL]],
+    sums: &mut [f32],
+) {
+    for (sums, middle) in sums.chunks_exact_mut(PANEL).zip(middles) {
+        for totals in totals {
+            for (sum, total) in sums.iter_mut().zip(totals) {
+                *sum += middle * total;
+            }
+        }
+    }
+}
+
+/// Segments whose panel fits the cache.
+fn pieces(segments: usize) -> impl Iterator<Item = Range<usize>> {
+    let piece = segments.div_ceil(segments.div_ceil(LONGEST));
+    (0..segments)
+        .step_by(piece)
+        .map(move |start| start..segments.min(start + piece))
+}
+
+#[cfg(all(test, not(target_family = "wasm")))]
+mod tests {
+    use super::*;
+    use crate::kernels::cpu::epilogue::{self, EpilogueRef};
+    use crate::kernels::{Numbers, PackedMatrix};
+
+    const PACKED: [Dtype; 3] = [Dtype::F16, Dtype::Q8, Dtype::Q4];
+
+    fn outputs(x: &[f32], weight: &PackedMatrix) -> Vec<f32> {
+        let x = MatrixView::of(x, weight.input());
+        let bias = vec![0.0; weight.rows()];
+        epilogue::output(x.rows, &bias, EpilogueRef::None, |y| {
+            linear(x, weight.words(), weight.dtype(), y);
+        })
+    }
+
+    /// The largest error of a product in units of a number's typical contribution.
+    fn error(x: &[f32], weight: &PackedMatrix, unit: f64) -> f64 {
+        let (input, count) = (weight.input(), weight.rows());
+        let values = weight.unpack();
+        let mut worst = 0.0_f64;
+        for (i, y) in outputs(x, weight).into_iter().enumerate() {
+            let x = &x[i / count * input..][..input];
+            let weight = &values[i % count * input..][..input];
+            let products = x.iter().zip(weight);
+            let expected: f64 = products.map(|(x, w)| f64::from(*x) * f64::from(*w)).sum();
+            worst = worst.max((f64::from(y) - expected).abs());
+        }
+        worst / unit / (input as f64).sqrt()
+    }
+
+    #[test]
+    fn equals_the_definition_as_far_as_rounding_allows() {
+        for dtype in PACKED {
+            for (rows, input, outputs) in [
+                (1, 4, 1),
+                (3, 36, 13),
+                (4, 2080, 24),
+                (7, 64, 12),
+                (5, 37, 7),
+                (2, 3, 5),
+                (259, 32, 25),
+            ] {
+                let number = |i: usize| ((i * 7919) % 1009) as f32 / 504.5 - 1.0;
+                // On one side of zero, mostly.
+                let x: Vec<f32> = (0..rows * input).map(|i| number(i) * 3.0 + 2.0).collect();
+                let weight: Vec<f32> = (0..outputs * input).map(|i| number(i + 31)).collect();
+                let worst = error(&x, &PackedMatrix::pack(dtype, input, &weight), 1.0);
+                assert!(
+                    worst < 4e-4,
+                    "{dtype:?} {rows}×{input}→{outputs}: {worst:e}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn large_products_equal_the_definition_where_halves_leave_something_over() {
+        let mut numbers = Numbers(47);
+        // An odd row, a block that one half lacks, a block of 4 numbers, more than a chunk, and segments in more than one piece.
+        for (rows, input, outputs) in [
+            (96, 256, 96),
+            (97, 288, 100),
+            (99, 292, 190),
+            (259, 320, 98),
+            (98, 2180, 96),
+        ] {
+            for dtype in [Dtype::Q8, Dtype::Q4] {
+                let x: Vec<f32> = (numbers.values(rows * input).iter())
+                    .map(|v| v * 3.0 + 2.0)
+                    .collect();
+                let weight = PackedMatrix::pack(dtype, input, &numbers.values(outputs * input));
+                let worst = error(&x, &weight, 1.0);
+                assert!(
+                    worst < 1.5e-3,
+                    "{dtype:?} {rows}×{input}→{outputs}: {worst:e}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn products_of_random_shapes_and_sizes_of_numbers() {
+        let mut numbers = Numbers(31);
+        for case in 0..80 {
+            let dtype = numbers.one_of(&PACKED);
+            let rows = numbers.within(1..=9);
+            let input = match case {
+                0..4 => [1, 63, 64, 1100][case],
+                _ => numbers.within(1..=300),
+            };
+            let outputs = numbers.within(1..=60);
+            let size = numbers.one_of(&[1.0, 1e-3, 300.0]);
+            let x: Vec<f32> = (numbers.values(rows * input).iter())
+                .map(|v| v * size)
+                .collect();
+            // A segment may have weights that are much larger than the others'.
+            let large = numbers.within(0..=input - 1);
+            let mut weight = numbers.values(outputs * input);
+            for row in weight.chunks_exact_mut(input) {
+                row[large] *= 8.0;
+            }
+            let packed = PackedMatrix::pack(dtype, input, &weight);
+            let worst = error(&x, &packed, f64::from(size));
+            assert!(
+                worst < 1.5e-3,
+                "{dtype:?} {rows}×{input}→{outputs}, {size}: {worst:e}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_largest_integers_of_all_numbers_overflow_nothing() {
+        for input in [1, 7, 64, 640] {
+            for sign in [1.0, -1.0] {
+                // Half of a row on each side of its mean.
+                let x: Vec<f32> = (0..2 * input)
+                    .map(|i| if i % 2 == 0 { 1e10 } else { -1e10 })
+                    .collect();
+                let weight: Vec<f32> = (0..5 * input)
+                    .map(|i| if i % 2 == 0 { sign } else { -sign })
+                    .collect();
+                for dtype in PACKED {
+                    let packed = PackedMatrix::pack(dtype, input, &weight);
+                    let worst = error(&x[..input], &packed, 1e10 * (input as f64).sqrt());
+                    assert!(worst < 1e-2, "{dtype:?} {input}: {worst:e}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn numbers_that_are_not_finite_show_in_their_rows_and_nowhere_else() {
+        for input in [64, 130, 37] {
+            for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+                let weight = PackedMatrix::pack(Dtype::Q8, input, &vec![0.25; input * 12]);
+                let mut x = vec![1.0; 5 * input];
+                x[3 * input + input / 2] = bad;
+                let expected = input as f32 / 4.0;
+                for (i, y) in outputs(&x, &weight).into_iter().enumerate() {
+                    match i / 12 {
+                        3 => assert!(!y.is_finite(), "{bad} of {input}: {y}"),
+                        _ => assert!((y - expected).abs() < 1e-3, "{bad} of {input}: {y}"),
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn damaged_weights_show_in_their_columns_and_nowhere_else() {
+        let input = 128;
+        for (dtype, at, bits) in [
+            (Dtype::F16, 17, 0x7c00_0000),
+            (Dtype::F16, 63, 0x0000_fe00),
+            (Dtype::F16, 5, 0x7fff_7fff),
+            (Dtype::Q8, 33, 0x3f80_7f80),
+            (Dtype::Q8, 34, 0xff80_3f80),
+            (Dtype::Q4, 18, 0x7fc0_3f80),
+            (Dtype::Q4, 19, 0x3f80_7fff),
+        ] {
+            let packed = PackedMatrix::pack(dtype, input, &vec![0.25; input * 30]);
+            let length = dtype.row_words(input);
+            let mut words = packed.words().to_vec();
+            words[13 * length + at] = bits;
+            let damaged = PackedMatrix::from_words(dtype, input, words);
+            let x = [1.0; 4 * 128];
+            for (i, y) in outputs(&x, &damaged).into_iter().enumerate() {
+                match i % 30 {
+                    13 => assert!(!y.is_finite(), "{dtype:?} {at}: {y}"),
+                    _ => assert!((y - 32.0).abs() < 0.05, "{dtype:?} {at}: {y}"),
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,428 @@
+//! Rows of a packed weight, rounded to 16-bit integers in panels.
+//!
+//! Panels are those of [`product`](crate::kernels::cpu::product) in two parts, because a tile of 3 × 12 outputs is what fits a browser's fifteen vector
+//! registers where products can't be added in one instruction.
+
+use std::ops::Range;
+
+use super::{BLOCK, BLOCK_STEPS, BLOCKS, LEAST, SEGMENT, STEPS, WEIGHT_NORM};
+use crate::kernels::cpu::functions::MIDDLE;
+use crate::kernels::cpu::lanes::*;
+use crate::kernels::cpu::panel::{MatrixView, PANEL, fetch};
+use crate::kernels::packed::Dtype;
+
+/// Vectors of a tile's row.
+pub const VECTORS: usize = 3;
+/// Columns of a tile.
+pub const COLUMNS: usize = VECTORS * WIDTH;
+/// Tiles beside each other in a panel.
+pub const PARTS: usize = PANEL / COLUMNS;
+/// What the bits of an f16, in the place of those of an f32, are to be multiplied with: the exponent's bias differs by 112.
+const HALF: f32 = f32::from_bits((127 + 112) << 23);
+
+/// Rows of a packed weight.
+pub struct Packed<'a> {
+    words: &'a [u32],
+    dtype: Dtype,
+    input: usize,
+    row_words: usize,
+    number_words: usize,
+}
+
+/// [`PANEL`] rows of a weight for some segments, or as many of each quarter of it, rounded to integers with scales in common.
+pub struct Panels<const N: usize> {
+    /// `[N, PARTS, segments, STEPS, COLUMNS]`
+    pub numbers: [Vec<u32>; N],
+    /// What an integer stands for, `[PARTS, segments, COLUMNS]`.
+    pub scales: Vec<f32>,
+    /// Sums of the numbers themselves, of all that was packed since they were zero.
+    pub totals: [[f32; PANEL]; N],
+}
+
+impl<const N: usize> Panels<N> {
+    /// With room for so many segments.
+    pub fn new(segments: usize) -> Self {
+        Self {
+            numbers: std::array::from_fn(|_| vec![0; segments * STEPS * PANEL]),
+            scales: vec![0.0; segments * PANEL],
+            totals: [[0.0; PANEL]; N],
+        }
+    }
+
+    /// Takes the weight's rows and blocks from these on, of which there are so many: the segments that are asked for. Rows that are missing repeat the
+    /// last one; blocks that are missing are zero.
+    pub fn pack<const Q: usize>(
+        &mut self,
+        weight: &Packed,
+        quarters: [[usize; 2]; Q],
+        blocks: usize,
+        segments: Range<usize>,
+    ) {
+        let count = segments.len();
+        for [row, block] in quarters {
+            let end = blocks.min(segments.end * BLOCKS);
+            weight.fetch(row, block + segments.start * BLOCKS..block + end);
+        }
+        // A segment of all of a tile's columns at a time: their numbers share lines of the cache.
+        for part in 0..PARTS {
+            for (i, segment) in segments.clone().enumerate() {
+                let end = blocks.min((segment + 1) * BLOCKS);
+                for vector in 0..VECTORS {
+                    let within = vector * WIDTH;
+                    let quarters: [Segment; Q] = quarters.map(|[row, block]| Segment {
+                        rows: weight.four_rows(row + part * COLUMNS + within),
+                        blocks: weight.present(block + segment * BLOCKS..block + end),
+                    });
+                    let at = part * count + i;
+                    let numbers = at * STEPS * COLUMNS + within;
+                    let (scale, totals) = weight.round(quarters, &mut self.numbers, numbers);
+                    store(&mut self.scales, at * COLUMNS + within, scale);
+                    for (all, total) in self.totals.iter_mut().zip(totals) {
+                        let column = part * COLUMNS + within;
+                        let total = add(load(all, column), total);
+                        store(all, column, total);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Some neighbouring blocks of four rows, at most a segment's.
+struct Segment<'a> {
+    rows: [&'a [u32]; WIDTH],
+    blocks: Range<usize>,
+}
+
+impl<'a> Packed<'a> {
+    /// `[rows, words]`, with so many numbers in a row.
+    pub fn new(words: &'a [u32], dtype: Dtype, input: usize) -> Self {
+        Self {
+            words,
+            dtype,
+            input,
+            row_words: dtype.row_words(input),
+            number_words: dtype.number_words(input),
+        }
+    }
+
+    pub fn rows(&self) -> usize {
+        self.words.len() / self.row_words
+    }
+
+    fn four_rows(&self, first: usize) -> [&'a [u32]; WIDTH] {
+        let last = self.rows() - 1;
+        std::array::from_fn(|i| {
+            &self.words[(first + i).min(last) * self.row_words..][..self.row_words]
+        })
+    }
+
+    /// Has these rows' blocks in the cache.
+    fn fetch(&self, first: usize, blocks: Range<usize>) {
+        let word = |block: usize| (block * self.dtype.number_words(BLOCK)).min(self.number_words);
+        let (start, end) = (word(blocks.start), word(blocks.end));
+        let all = MatrixView {
+            values: self.words,
+            stride: self.row_words,
+            rows: self.rows(),
+            length: self.number_words,
+        };
+        let first = first.min(all.rows);
+        fetch(
+            all.rows(first, PANEL.min(all.rows - first))
+                .columns(start, end - start),
+        );
+    }
+
+    /// Of these blocks those that there are.
+    fn present(&self, blocks: Range<usize>) -> Range<usize> {
+        let all = self.input.div_ceil(BLOCK);
+        blocks.start.min(all)..blocks.end.min(all)
+    }
+
+    /// Rounds segments to integers, a vector in each `COLUMNS` of each one's numbers from `at` on. → what an integer stands for in each row; not finite where one of its
+    /// numbers isn't; and the sums of the numbers themselves.
+    #[inline(always)]
+    fn round<const N: usize>(
+        &self,
+        segments: [Segment; N],
+        numbers: &mut [Vec<u32>],
+        at: usize,
+    ) -> (Lanes, [Lanes; N]) {
+        if self.dtype == Dtype::F16 {
+            let segment = &segments[0];
+            let words = segment.blocks.start * BLOCK / 2
+                ..self.number_words.min(segment.blocks.end * BLOCK / 2);
+            let scale = self.scale_of_halves(segment.rows, words.clone());
+            let numbers = &mut numbers[0][at..];
+            let total = self.round_halves(segment.rows, words, inverse(scale), numbers);
+            return (scale, [total; N]);
+        }
+        let levels = if self.dtype == Dtype::Q8 { 255.0 } else { 15.0 };
+        let affine = segments.each_ref().map(|segment| self.affine(segment));
+        let mut largest = splat(0.0);
+        for [scale, offset] in affine.into_iter().flatten() {
+            let end = multiply_add(scale, splat(levels), offset);
+            largest = greater(greater(largest, magnitude(offset)), magnitude(end));
+            // NaN where one of them is not finite.
+            largest = multiply_add(add(offset, end), splat(0.0), largest);
+        }
+        // The norm if all numbers are the largest. Of the shortest rows there are 32 at most: no fewer, as twice an integer is a half, and so is the
+        // factor that makes it of a number; where there are 128, four times an integer. Quarters are added.
+        let is_short = self.input < SEGMENT;
+        let count = self.input.clamp(BLOCK, SEGMENT) as f32 * 1.01;
+        let norm = if N == 1 {
+            WEIGHT_NORM
+        } else {
+            WEIGHT_NORM / 2.0
+        };
+        let scale = multiply(largest, splat(count.sqrt() / norm));
+        let mut totals = [splat(0.0); N];
+        for (i, (segment, affine)) in segments.into_iter().zip(affine).enumerate() {
+            let (numbers, inverse) = (&mut numbers[i][at..], inverse(scale));
+            totals[i] = match self.dtype {
+                Dtype::Q4 => {
+                    let pairs = |words| {
+                        let words = xor(words, constant_word(&[0x8888_8888; WIDTH]));
+                        let high = constant_word(&[0xf000_f000; WIDTH]);
+                        [
+                            shift_halves_left(words, 12),
+                            and(shift_halves_left(words, 4), high),
+                            and(shift_halves_left(words, 8), high),
+                            and(words, high),
+                        ]
+                    };
+                    let bytes = |words| {
+                        let low = constant_word(&[0x0f0f_0f0f; WIDTH]);
+                        sum_words(and(words, low), and(shift_right(words, 4), low))
+                    };
+                    let unit = 4096.0;
+                    match is_short {
+                        true => self.round_blocks::<4, 1>(
+                            segment, affine, inverse, numbers, unit, pairs, bytes,
+                        ),
+                        false => self.round_blocks::<4, 2>(
+                            segment, affine, inverse, numbers, unit, pairs, bytes,
+                        ),
+                    }
+                }
+                _ => {
+                    let pairs = |words| {
+                        let words = xor(words, constant_word(&[0x8080_8080; WIDTH]));
+                        let high = constant_word(&[0xff00_ff00; WIDTH]);
+                        [shift_halves_left(words, 8), and(words, high)]
+                    };
+                    let (bytes, unit) = (|words| words, 256.0);
+                    match is_short {
+                        true => self.round_blocks::<2, 1>(
+                            segment, affine, inverse, numbers, unit, pairs, bytes,
+                        ),
+                        false => self.round_blocks::<2, 2>(
+                            segment, affine, inverse, numbers, unit, pairs, bytes,
+                        ),
+                    }
+                }
+            };
+        }
+        (scale, totals)
+    }
+
+    /// Numbers with a scale and an offset for each block: of a word `pairs` makes its numbers, less the middle of what they can be, times `unit`, two by
+    /// two in the order of [`rounded`](super::rounded), and `bytes` bytes with the same sum as its numbers. → the sums of the numbers themselves.
+    #[inline(always)]
+    #[allow(unsafe_code)]
+    fn round_blocks<const PAIRS: usize, const BITS: u32>(
+        &self,
+        segment: Segment,
+        affine: [[Lanes; 2]; BLOCKS],
+        inverse: Lanes,
+        numbers: &mut [u32],
+        unit: f32,
+        pairs: impl Fn(Words) -> [Words; PAIRS],
+        bytes: impl Fn(Words) -> Words,
+    ) -> Lanes {
+        // The products are rounded to such parts of an integer, as the offset is, and their sum once more: down, which half an integer makes up for, and
+        // half a part, as that rounds up on the average.
+        let whole = (1 << BITS) as f32;
+        assert!(numbers.len() >= (STEPS - 1) * COLUMNS + WIDTH);
+        let both = |v: Lanes| {
+            // The lowest bits are the nearest integer.
+            let half = to_bits(add(v, constant(&[MIDDLE; WIDTH])));
+            or(
+                and(half, constant_word(&[0xffff; WIDTH])),
+                shift_left(half, 16),
+            )
+        };
+        let parts = multiply(inverse, splat(whole));
+        let block_words = BLOCK_STEPS / PAIRS;
+        let count = segment.blocks.len();
+        let mut total = splat(0.0);
+        for (i, [scale, offset]) in affine.into_iter().enumerate().take(count) {
+            let middle = multiply_add(scale, splat(32768.0 / unit), offset);
+            let factor = both(multiply(multiply(scale, parts), splat(32768.0 / unit)));
+            let added = both(multiply_add(middle, parts, splat((whole - 1.0) / 2.0)));
+            let first = (segment.blocks.start + i) * block_words;
+            let mut sums = splat_word(0);
+            for word in (0..block_words).step_by(WIDTH) {
+                // SAFETY: a row's words are filled up to whole blocks.
+                let columns = segment
+                    .rows
+                    .map(|row| unsafe { load_words(&row[..self.number_words], first + word) });
+                for (j, words) in transpose_words(columns).into_iter().enumerate() {
+                    sums = sum_halves(sums, sum_byte_pairs(bytes(words)));
+                    for (k, two) in pairs(words).into_iter().enumerate() {
+                        let sum = sum_halves(multiply_halves(two, factor), added);
+                        let step = i * BLOCK_STEPS + (word + j) * PAIRS + k;
+                        // SAFETY: there are `STEPS`, as was checked.
+                        unsafe {
+                            store_words(numbers, step * COLUMNS, shift_halves_right(sum, BITS))
+                        };
+                    }
+                }
+            }
+            let integers = dot_halves(sums, constant_word(&[0x0001_0001; WIDTH]), splat_word(0));
+            // What fills the last block up is 0.
+            let present = BLOCK.min(self.input - (segment.blocks.start + i) * BLOCK) as f32;
+            total = multiply_add(to_f32(integers), scale, total);
+            total = multiply_add(splat(present), offset, total);
+        }
+        // What is added to another quarter's numbers must be zero where this one has none. Four share two words.
+        let end = self.input.min(segment.blocks.end * BLOCK);
+        let present = end.saturating_sub(segment.blocks.start * BLOCK).div_ceil(4) * 2;
+        for step in present..STEPS {
+            // SAFETY: as above.
+            unsafe { store_words(numbers, step * COLUMNS, splat_word(0)) };
+        }
+        total
+    }
+
+    /// Numbers in f16. → their sums.
+    #[inline(always)]
+    #[allow(unsafe_code)]
+    fn round_halves(
+        &self,
+        rows: [&[u32]; WIDTH],
+        words: Range<usize>,
+        inverse: Lanes,
+        numbers: &mut [u32],
+    ) -> Lanes {
+        assert!(numbers.len() >= (STEPS - 1) * COLUMNS + WIDTH && words.len() <= STEPS);
+        let low_half = constant_word(&[0xffff; WIDTH]);
+        let mut total = splat(0.0);
+        let mut integer = |high_half: Words| {
+            let bits = and(
+                shift_right_signed(high_half, 3),
+                constant_word(&[0x8fff_e000; WIDTH]),
+            );
+            let value = multiply(from_bits(bits), constant(&[HALF; WIDTH]));
+            total = add(total, value);
+            to_bits(multiply_add(value, inverse, constant(&[MIDDLE; WIDTH])))
+        };
+        for word in words.clone().step_by(WIDTH) {
+            // SAFETY: a row's words are filled up to whole vectors.
+            let columns = rows.map(|row| unsafe { load_words(&row[..self.number_words], word) });
+            let [a, b, c, d] = transpose_words(columns);
+            for (i, two) in [[a, b], [c, d]].into_iter().enumerate() {
+                let evens = two.map(|words| integer(shift_left(words, 16)));
+                let odds = two.map(&mut integer);
+                for (j, [low, high]) in [evens, odds].into_iter().enumerate() {
+                    let step = word - words.start + 2 * i + j;
+                    // SAFETY: there are `STEPS`, as many as words, as was checked.
+                    unsafe {
+                        store_words(
+                            numbers,
+                            step * COLUMNS,
+                            or(and(low, low_half), shift_left(high, 16)),
+                        )
+                    };
+                }
+            }
+        }
+        total
+    }
+
+    #[allow(unsafe_code)]
+    fn scale_of_halves(&self, rows: [&[u32]; WIDTH], words: Range<usize>) -> Lanes {
+        let sums = rows.map(|row| {
+            let row = &row[..self.number_words];
+            let (mut squares, mut largest) = (splat(0.0), splat(0.0));
+            for word in words.clone().step_by(WIDTH) {
+                // SAFETY: a row's words are filled up to whole vectors.
+                let words = unsafe { load_words(row, word) };
+                for bits in [shift_left(words, 13), shift_right(words, 3)] {
+                    let bits = and(bits, constant_word(&[0x0fff_e000; WIDTH]));
+                    let v = multiply(from_bits(bits), constant(&[HALF; WIDTH]));
+                    squares = multiply_add(v, v, squares);
+                    largest = greater(largest, v);
+                }
+            }
+            [squares, largest]
+        });
+        let [a, b, c, d] = transpose(sums.map(|[squares, _]| squares));
+        let squares = to_array(add(add(a, b), add(c, d))).map(f32::sqrt);
+        let norm = multiply(load(&squares, 0), splat(1.0 / WEIGHT_NORM));
+        let [a, b, c, d] = transpose(sums.map(|[_, largest]| largest));
+        let largest = greater(greater(a, b), greater(c, d));
+        // From here on halves are infinite or none.
+        let infinite = and(
+            at_least(largest, splat(65536.0)),
+            splat_word(f32::INFINITY.to_bits()),
+        );
+        let scale = greater(norm, multiply(largest, splat(1.0 / 32767.0)));
+        from_bits(or(to_bits(scale), infinite))
+    }
+
+    /// Scale and offset of each block in each row; zeros of blocks that are missing.
+    #[inline(always)]
+    #[allow(unsafe_code)]
+    fn affine(&self, segment: &Segment) -> [[Lanes; 2]; BLOCKS] {
+        let (first, count) = (
+            self.number_words + segment.blocks.start,
+            segment.blocks.len(),
+        );
+        let pairs = segment.rows.map(|row| {
+            let mut four = [0; BLOCKS];
+            match row[first..].first_chunk::<BLOCKS>() {
+                Some(whole) if count == BLOCKS => four = *whole,
+                _ => four[..count].copy_from_slice(&row[first..][..count]),
+            }
+            // SAFETY: four words.
+            unsafe { load_words(&four, 0) }
+        });
+        transpose_words(pairs).map(|pairs| {
+            let scale = from_bits(shift_left(pairs, 16));
+            let offset = from_bits(and(pairs, splat_word(0xffff_0000)));
+            [scale, offset]
+        })
+    }
+}
+
+#[inline(always)]
+fn magnitude(v: Lanes) -> Lanes {
+    from_bits(and(to_bits(v), constant_word(&[0x7fff_ffff; WIDTH])))
+}
+
+/// 1 by scales, 0 by those that count as zero.
+#[inline(always)]
+fn inverse(scale: Lanes) -> Lanes {
+    let is_some = at_least(scale, splat(LEAST));
+    from_bits(and(to_bits(divide(splat(1.0), scale)), is_some))
+}
+
+/// `a + sign · b` in place of `sum`, all of them two halves in a word.
+#[allow(unsafe_code)]
+pub fn add_halves(a: &[u32], sign: f32, b: &[u32], sum: &mut Vec<u32>) {
+    sum.resize(a.len(), 0);
+    assert!(a.len() == b.len() && a.len().is_multiple_of(WIDTH));
+    for i in (0..a.len()).step_by(WIDTH) {
+        // SAFETY: the lengths are the same multiple of four.
+        unsafe {
+            let (a, b) = (load_words(a, i), load_words(b, i));
+            let both = match sign < 0.0 {
+                true => difference_halves(a, b),
+                false => sum_halves(a, b),
+            };
+            store_words(sum, i, both);
+        }
+    }
+}
