@@ -2,8 +2,8 @@
 
 use super::lanes::{
     Lanes, WIDTH, Words, add, and, at_least, constant, constant_word, divide, from_bits, greater,
-    lesser, load, load_halves, multiply, multiply_add, or, shift_left, splat, splat_word, store,
-    subtract, sum_words, to_array, to_bits,
+    lesser, load, load_halves, multiply, multiply_add, or, shift_left, splat, store, subtract,
+    sum_words, to_array, to_bits,
 };
 use crate::kernels::plain::{GELU_CUBE, GELU_SCALE};
 
@@ -240,6 +240,7 @@ pub fn sum_of(values: &[f32], f: impl Fn(Lanes) -> Lanes) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::cpu::lanes::splat_word;
 
     #[test]
     fn every_half_is_what_it_stands_for() {

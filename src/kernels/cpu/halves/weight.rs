@@ -88,6 +88,60 @@ impl<const N: usize> Panels<N> {
     }
 }
 
+/// How words hold numbers that are integers with a scale and an offset.
+trait Unpack<const PAIRS: usize> {
+    const UNIT: f32;
+
+    /// A word's integers, less the middle of what they can be, times `UNIT`: two by two in the order of [`rounded`](super::rounded).
+    fn pairs(words: Words) -> [Words; PAIRS];
+
+    /// Bytes with the same sum as the integers.
+    fn bytes(words: Words) -> Words;
+}
+
+/// `q8`
+struct Bytes;
+/// `q4`
+struct Nibbles;
+
+impl Unpack<2> for Bytes {
+    const UNIT: f32 = 256.0;
+
+    #[inline(always)]
+    fn pairs(words: Words) -> [Words; 2] {
+        let words = xor(words, constant_word(&[0x8080_8080; WIDTH]));
+        let high = constant_word(&[0xff00_ff00; WIDTH]);
+        [shift_halves_left(words, 8), and(words, high)]
+    }
+
+    #[inline(always)]
+    fn bytes(words: Words) -> Words {
+        words
+    }
+}
+
+impl Unpack<4> for Nibbles {
+    const UNIT: f32 = 4096.0;
+
+    #[inline(always)]
+    fn pairs(words: Words) -> [Words; 4] {
+        let words = xor(words, constant_word(&[0x8888_8888; WIDTH]));
+        let high = constant_word(&[0xf000_f000; WIDTH]);
+        [
+            shift_halves_left(words, 12),
+            and(shift_halves_left(words, 4), high),
+            and(shift_halves_left(words, 8), high),
+            and(words, high),
+        ]
+    }
+
+    #[inline(always)]
+    fn bytes(words: Words) -> Words {
+        let low = constant_word(&[0x0f0f_0f0f; WIDTH]);
+        sum_words(and(words, low), and(shift_right(words, 4), low))
+    }
+}
+
 /// Some neighbouring blocks of four rows, at most a segment's.
 struct Segment<'a> {
     rows: [&'a [u32]; WIDTH],
@@ -169,7 +223,6 @@ impl<'a> Packed<'a> {
         }
         // The norm if all numbers are the largest. Of the shortest rows there are 32 at most: no fewer, as twice an integer is a half, and so is the
         // factor that makes it of a number; where there are 128, four times an integer. Quarters are added.
-        let is_short = self.input < SEGMENT;
         let count = self.input.clamp(BLOCK, SEGMENT) as f32 * 1.01;
         let norm = if N == 1 {
             WEIGHT_NORM
@@ -180,66 +233,29 @@ impl<'a> Packed<'a> {
         let mut totals = [splat(0.0); N];
         for (i, (segment, affine)) in segments.into_iter().zip(affine).enumerate() {
             let (numbers, inverse) = (&mut numbers[i][at..], inverse(scale));
-            totals[i] = match self.dtype {
-                Dtype::Q4 => {
-                    let pairs = |words| {
-                        let words = xor(words, constant_word(&[0x8888_8888; WIDTH]));
-                        let high = constant_word(&[0xf000_f000; WIDTH]);
-                        [
-                            shift_halves_left(words, 12),
-                            and(shift_halves_left(words, 4), high),
-                            and(shift_halves_left(words, 8), high),
-                            and(words, high),
-                        ]
-                    };
-                    let bytes = |words| {
-                        let low = constant_word(&[0x0f0f_0f0f; WIDTH]);
-                        sum_words(and(words, low), and(shift_right(words, 4), low))
-                    };
-                    let unit = 4096.0;
-                    match is_short {
-                        true => self.round_blocks::<4, 1>(
-                            segment, affine, inverse, numbers, unit, pairs, bytes,
-                        ),
-                        false => self.round_blocks::<4, 2>(
-                            segment, affine, inverse, numbers, unit, pairs, bytes,
-                        ),
-                    }
+            totals[i] = match (self.dtype, self.input < SEGMENT) {
+                (Dtype::Q4, true) => {
+                    self.round_blocks::<Nibbles, 4, 1>(segment, affine, inverse, numbers)
                 }
-                _ => {
-                    let pairs = |words| {
-                        let words = xor(words, constant_word(&[0x8080_8080; WIDTH]));
-                        let high = constant_word(&[0xff00_ff00; WIDTH]);
-                        [shift_halves_left(words, 8), and(words, high)]
-                    };
-                    let (bytes, unit) = (|words| words, 256.0);
-                    match is_short {
-                        true => self.round_blocks::<2, 1>(
-                            segment, affine, inverse, numbers, unit, pairs, bytes,
-                        ),
-                        false => self.round_blocks::<2, 2>(
-                            segment, affine, inverse, numbers, unit, pairs, bytes,
-                        ),
-                    }
+                (Dtype::Q4, false) => {
+                    self.round_blocks::<Nibbles, 4, 2>(segment, affine, inverse, numbers)
                 }
+                (_, true) => self.round_blocks::<Bytes, 2, 1>(segment, affine, inverse, numbers),
+                (_, false) => self.round_blocks::<Bytes, 2, 2>(segment, affine, inverse, numbers),
             };
         }
         (scale, totals)
     }
 
-    /// Numbers with a scale and an offset for each block: of a word `pairs` makes its numbers, less the middle of what they can be, times `unit`, two by
-    /// two in the order of [`rounded`](super::rounded), and `bytes` bytes with the same sum as its numbers. → the sums of the numbers themselves.
+    /// Numbers with a scale and an offset for each block. → the sums of the numbers themselves.
     #[inline(always)]
     #[allow(unsafe_code)]
-    fn round_blocks<const PAIRS: usize, const BITS: u32>(
+    fn round_blocks<U: Unpack<PAIRS>, const PAIRS: usize, const BITS: u32>(
         &self,
         segment: Segment,
         affine: [[Lanes; 2]; BLOCKS],
         inverse: Lanes,
         numbers: &mut [u32],
-        unit: f32,
-        pairs: impl Fn(Words) -> [Words; PAIRS],
-        bytes: impl Fn(Words) -> Words,
     ) -> Lanes {
         // The products are rounded to such parts of an integer, as the offset is, and their sum once more: down, which half an integer makes up for, and
         // half a part, as that rounds up on the average.
@@ -258,8 +274,8 @@ impl<'a> Packed<'a> {
         let count = segment.blocks.len();
         let mut total = splat(0.0);
         for (i, [scale, offset]) in affine.into_iter().enumerate().take(count) {
-            let middle = multiply_add(scale, splat(32768.0 / unit), offset);
-            let factor = both(multiply(multiply(scale, parts), splat(32768.0 / unit)));
+            let middle = multiply_add(scale, splat(32768.0 / U::UNIT), offset);
+            let factor = both(multiply(multiply(scale, parts), splat(32768.0 / U::UNIT)));
             let added = both(multiply_add(middle, parts, splat((whole - 1.0) / 2.0)));
             let first = (segment.blocks.start + i) * block_words;
             let mut sums = splat_word(0);
@@ -269,8 +285,8 @@ impl<'a> Packed<'a> {
                     .rows
                     .map(|row| unsafe { load_words(&row[..self.number_words], first + word) });
                 for (j, words) in transpose_words(columns).into_iter().enumerate() {
-                    sums = sum_halves(sums, sum_byte_pairs(bytes(words)));
-                    for (k, two) in pairs(words).into_iter().enumerate() {
+                    sums = sum_halves(sums, sum_byte_pairs(U::bytes(words)));
+                    for (k, two) in U::pairs(words).into_iter().enumerate() {
                         let sum = sum_halves(multiply_halves(two, factor), added);
                         let step = i * BLOCK_STEPS + (word + j) * PAIRS + k;
                         // SAFETY: there are `STEPS`, as was checked.
