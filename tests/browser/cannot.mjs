@@ -8,13 +8,14 @@ export const CANNOT = {
       "in the worker, the browser's own software adapter is passed over unless WebGPU is asked for",
       "on WebGPU, in a worker, results are the same",
       "the GPU's pipelines are made side by side while a model loads, none when it is used, and none twice",
+      "whose largest matrix this device’s GPU can’t hold in a buffer are refused by name, and nothing is fetched",
     ]],
-    ["a paste that a script makes carries no files", ["a pasted picture is taken"]],
     ["its driver puts no folder into an <input>", [
+      "from a folder on this computer",
       "of 200 pictures: looked at, listed, sorted, saved; only what is in sight is there",
       "without handles they are told apart by what they hold, though some of it has changed",
     ]],
-    ["only Chromium's driver drops files", ["by dropping it; a dropped picture finds more like it"]],
+    ["only Chromium's driver drops files", ["by dropping a folder, or its files", "by dropping it; a dropped picture finds more like it"]],
   ],
   webkit: [
     ["WebKitGTK has no WebGPU", [

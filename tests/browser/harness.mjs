@@ -8,7 +8,7 @@
 // `t` is a node:test context (or anything with `after`): all is closed when it ends.
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
-import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { mkdir, mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test as run } from "node:test";
@@ -62,12 +62,16 @@ export function test(name, options, body = options) {
 export async function launch({ browser = BROWSER, args = [], preferences, serviceWorkers = "block", extension } = {}) {
   if (browser === "webkit") return launchWebKit({ args });
   const profile = await mkdtemp(join(tmpdir(), "siglip-web-"));
+  const downloads = join(profile, "downloads");
+  await mkdir(downloads);
   const extending = extension ? { args: [`--load-extension=${extension}`], ignoreDefaultArgs: ["--disable-extensions"] } : { args: [] };
   const context = browser === "chromium"
     ? await chromium.launchPersistentContext(profile, { executablePath: process.env.CHROME_BIN ?? "/usr/bin/chromium", headless: true, ...extending, args: [...ARGUMENTS, ...args, ...extending.args], serviceWorkers })
-    : await firefox.launchPersistentContext(profile, { channel: "moz-firefox", executablePath: process.env.FIREFOX_BIN ?? "/usr/bin/firefox-esr", headless: true, args, firefoxUserPrefs: preferences });
+    : await firefox.launchPersistentContext(profile, { channel: "moz-firefox", executablePath: process.env.FIREFOX_BIN ?? "/usr/bin/firefox-esr", headless: true, args, firefoxUserPrefs: preferences, downloadsPath: downloads });
   return {
     context,
+    /** Where Firefox puts what pages save. */
+    downloads,
     newPage: () => context.newPage(),
     async close() {
       await context.close();

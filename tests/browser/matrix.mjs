@@ -8,8 +8,8 @@ import { realpathSync } from "node:fs";
 import { basename, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
-/** Where tests are made that are of a browser, and not of Node.js or of the page in Chromium. */
-const SHARED = ["harness.mjs", "browsers.test.mjs"];
+/** Where tests are made that are of a browser, and not of Node.js. */
+const SHARED = ["harness.mjs", "browsers.test.mjs", "visit.mjs"];
 const BROWSERS = ["chromium", "firefox", "webkit"];
 const TITLES = { chromium: "Chromium", firefox: "Firefox", webkit: "WebKit (Safari’s engine)" };
 const DOCUMENT = new URL("../../docs/browsers.md", import.meta.url);
@@ -36,7 +36,7 @@ async function gather(folder) {
       if (!SHARED.includes(maker)) continue;
       // A suite of a browser's name is of that browser, whichever run it was part of.
       const browser = BROWSERS.includes(suite[0]) ? suite[0] : file.replace(".json", "");
-      const title = BROWSERS.includes(suite[0]) ? "what every browser must do" : suite.join(", ");
+      const title = BROWSERS.includes(suite[0]) ? "what every browser must do" : `${maker === "visit.mjs" ? "the page: " : ""}${suite.join(", ")}`;
       if (!suites.has(title)) suites.set(title, new Map());
       const tests = suites.get(title);
       if (!tests.has(name)) tests.set(name, new Map());
@@ -82,8 +82,9 @@ ${sections.join("\n")}
 
 - The search page as people use it (\`search\`): its tests run in Firefox too (\`BROWSER=firefox node --test tests/browser/search.test.mjs\`), and take
   minutes. That it opens and finds is tested in every browser.
-- The page as people use it (\`page\`, \`accessibility\`, \`languages\`, \`offline\`): each test sets up a visitor, with a phone, forced colours, a language, a camera or
-  pretended answers of other sites, as Chromium's driver does it. That the page opens and answers is tested in every browser.
+- The page for everybody, in other languages and without its server (\`accessibility\`, \`languages\`, \`offline\`), and the page that measures (\`speed\`): a visitor with
+  forced colours, a language, a service worker, as Chromium's driver pretends one. In WebKit the first page too, whose driver pretends nothing.
+  That the page opens and answers is tested in every browser.
 - Downloads, faults and threads (\`download\`, \`faults\`, \`threads\`): most would run in Firefox (\`BROWSER=firefox node --test tests/browser/download.test.mjs\`), but
   take minutes each time; filling the disk needs Chromium's developer tools. That a model is kept, and that loads get their threads, is tested in every browser that can.
 - GPUs with silent faults (\`gpu\`): of the browsers tested here only Chromium has WebGPU without a switch.

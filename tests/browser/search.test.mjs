@@ -1,12 +1,12 @@
 // The search page, as people use it: the drawings that it opens with, a folder of theirs, words, pictures, what is selected.
 import assert from 'node:assert/strict';
 import axe from 'axe-core';
-import { mkdir, mkdtemp, readFile, rm, utimes, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, rm, utimes, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe } from 'node:test';
 import { crc32, deflateSync } from 'node:zlib';
-import { onPage, png, sample, status } from './visit.mjs';
+import { onPage, png, sample, saved, status } from './visit.mjs';
 
 const DRAWINGS = 144;
 const FOLDER = 200;
@@ -67,11 +67,7 @@ const choose = async (page) => {
   await (await chooser).setFiles(folder);
   await says(page, new RegExp(`^${FOLDER} pictures\\. `));
 };
-const saved = async (page, name) => {
-  const file = page.waitForEvent('download');
-  await button(page, name).click();
-  return readFile(await (await file).path());
-};
+const save = (page, name) => saved(page, () => button(page, name).click());
 
 describe('searching the drawings that the page opens with', () => {
   visit('answers as one types, best first, and says when nothing fits', async (page, requests) => {
@@ -204,9 +200,9 @@ describe('searching a folder', () => {
     await option(page, 'Holidays/old/penguin.png').click();
     await page.getByText('2 pictures selected').waitFor();
 
-    assert.equal((await saved(page, 'Names as CSV')).toString(), 'image,score,cosine\r\nHolidays/strawberry.png,,\r\nHolidays/old/penguin.png,,\r\n');
-    assert.deepEqual(JSON.parse(await saved(page, 'Names as JSON')).pictures.map(({ id }) => id), ['Holidays/strawberry.png', 'Holidays/old/penguin.png']);
-    const zip = await saved(page, 'Copies as a zip');
+    assert.equal((await save(page, 'Names as CSV')).toString(), 'image,score,cosine\r\nHolidays/strawberry.png,,\r\nHolidays/old/penguin.png,,\r\n');
+    assert.deepEqual(JSON.parse(await save(page, 'Names as JSON')).pictures.map(({ id }) => id), ['Holidays/strawberry.png', 'Holidays/old/penguin.png']);
+    const zip = await save(page, 'Copies as a zip');
     await says(page, /^2 copies saved/);
     // The end of the directory, then its entries, then what they point at.
     const end = zip.length - 22;

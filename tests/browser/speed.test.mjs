@@ -1,9 +1,8 @@
 // The page that measures this device.
 import assert from 'node:assert/strict';
-import { readFile } from 'node:fs/promises';
 import { describe } from 'node:test';
 import axe from 'axe-core';
-import { keepBack, onPage, status } from './visit.mjs';
+import { keepBack, onPage, saved, status } from './visit.mjs';
 
 const says = (page, text) => page.locator('#status').filter({ hasText: text }).waitFor();
 const measure = (page) => page.getByRole('button', { name: /^(Measure|Messen)$/ });
@@ -26,9 +25,7 @@ describe('the page that measures', () => {
       for (const cell of cells.slice(1)) assert.match(cell, /^\d+(\.\d)? ms \(\d+(\.\d)?\)$/);
       assert.deepEqual(await violations(page), []);
       assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth));
-      const saved = page.waitForEvent('download');
-      await page.getByRole('button', { name: 'Save as JSON' }).click();
-      const { model, unit, rows } = JSON.parse(await readFile(await (await saved).path(), 'utf8'));
+      const { model, unit, rows } = JSON.parse(await saved(page, () => page.getByRole('button', { name: 'Save as JSON' }).click()));
       assert.deepEqual([model, unit, rows.length], ['demo', 'ms', 1]);
       assert.equal(rows[0].pictures.length, rows[0].labels.length);
       assert.ok(rows[0].pictures.every((time) => time > 0));

@@ -195,7 +195,7 @@ export class Live {
       const stream = await open($.liveVideo, this.#facing, () => mine === this.#opening);
       if (!stream) return;
       this.#stream = stream;
-      stream.getVideoTracks()[0]?.addEventListener('ended', () => mine === this.#opening && this.#page.lost('gone'));
+      for (const track of stream.getVideoTracks()) track.onended = () => mine === this.#opening && this.#page.lost('gone');
       this.update();
       const awake = await navigator.wakeLock?.request('screen').catch(() => undefined); // it is refused when the battery is low
       if (mine !== this.#opening) return void awake?.release();
