@@ -2,6 +2,7 @@
 # shellcheck shell=bash disable=SC2154
 
 declare -A jobs=() # name: process
+broken=()          # names of those that failed
 
 # start_job NAME COMMAND...: runs it beside what follows. What it says goes to a log, and is shown if it fails.
 start_job() {
@@ -30,10 +31,23 @@ crates() { tail -c 1000 "$(job_log "$1")" | tr '\r' '\n' | sed -n 's|.*\] \([0-9
 
 # finish_jobs: waits for all that run, and says now and then what is being waited for. Dies if one failed.
 finish_jobs() {
-  local name count line began=$SECONDS last=-60 failed=()
+  local name
+  broken=()
+  await_jobs "${!jobs[@]}"
+  for name in "${broken[@]}"; do
+    say "$name failed; the end of $(job_log "$name"):"
+    tr '\r' '\n' <"$(job_log "$name")" | grep -v '^ *\(Building\|Downloading\) \[' | tail -n 60
+  done >&2
+  ((${#broken[@]} == 0)) || die "${broken[*]} failed: see the messages above"
+}
+
+# await_jobs NAME...: waits for these, and adds those that failed to `broken`.
+await_jobs() {
+  local name count line began=$SECONDS last=-60
   while :; do
     line=
-    for name in "${!jobs[@]}"; do
+    for name; do
+      [[ ${jobs[$name]:-} ]] || continue
       kill -0 "${jobs[$name]}" 2>/dev/null || continue
       count=$(crates "$name")
       line+="${line:+; }$name${count:+: $count crates}"
@@ -50,15 +64,11 @@ finish_jobs() {
     sleep 1
   done
   [[ ! -t 1 ]] || printf '\r\e[K'
-  for name in "${!jobs[@]}"; do
-    wait "${jobs[$name]}" || failed+=("$name")
+  for name; do
+    [[ ${jobs[$name]:-} ]] || continue
+    wait "${jobs[$name]}" || broken+=("$name")
     unset "jobs[$name]"
   done
-  for name in "${failed[@]}"; do
-    say "$name failed; the end of $(job_log "$name"):"
-    tr '\r' '\n' <"$(job_log "$name")" | grep -v '^ *\(Building\|Downloading\) \[' | tail -n 60
-  done >&2
-  ((${#failed[@]} == 0)) || die "${failed[*]} failed: see the messages above"
 }
 
 end_jobs() {

@@ -56,8 +56,8 @@ check_wasm_lints() {
   wasm_cargo "${command[@]}" --locked --profile web --target $wasm --lib --no-default-features -- -D warnings
 }
 # Every link of the documentation leads somewhere, in the browser's half too.
-check_docs() {
-  RUSTDOCFLAGS="-D warnings" cargo doc --release --locked --no-deps --lib --features train
+check_docs() { RUSTDOCFLAGS="-D warnings" cargo doc --release --locked --no-deps --lib --features train; }
+check_wasm_docs() {
   RUSTDOCFLAGS="-D warnings" wasm_cargo doc --locked --profile web --target "$wasm" --no-deps --lib --no-default-features
 }
 # What is linked in may be, and has no known hole. Both lists of holes are on servers that not every machine reaches.
@@ -85,7 +85,7 @@ check_dependencies() {
       fi
   done
 }
-native_tests() { cargo test --release --locked --features train; }
+native_tests() { cargo test --release --locked --features train "$@"; }
 wasm_tests() {
   local capabilities=$target/webdriver.json
   node -e '
@@ -131,7 +131,7 @@ browser_tests() {
 }
 # What the drivers of the other browsers can do of these tests, and docs/browsers.md, which is printed from what all of them said.
 other_browsers() {
-  tests_in firefox tests/browser/{labels,library,element,index}.test.mjs
+  tests_in firefox tests/browser/{labels,library,element,index,page}.test.mjs
   tests_in webkit tests/browser/{labels,library,index}.test.mjs
   node tests/browser/matrix.mjs "$target/browsers"
 }
@@ -156,23 +156,34 @@ run_tests() {
   have rustfmt && have cargo-clippy || {
     have rustup && rustup component add rustfmt clippy
   } || die "rustfmt or clippy is missing: type rustup component add rustfmt clippy"
+  # Linking and downloads leave a core idle, so three things are built beside each other, each in a folder of its own, which cargo locks: programs
+  # for this machine, wasm, and wasm with threads. What fails there is built again, and shown, by the step that needs it.
+  start_job cargo-test native_tests --no-run
+  need_wasm_std
+  need_threads_std
+  has_wasm_bindgen || start_job wasm-bindgen need_wasm_bindgen
+  start_missing siglip_web_cpu_relaxed_threads siglip_web_cpu_threads
   need_vulkan
   need_browser
   need_firefox
   need_webkit
-  need_wasm_std
-  need_wasm_bindgen
   need_npm_tools tests/places
 
   step "Formatting" check_format
-  step "Lints" check_lints
   step "Lints of the wasm side" check_wasm_lints
+  step "Documentation of the wasm side" check_wasm_docs
+  start_missing siglip_web_cpu_relaxed siglip_web_cpu siglip_web_webgpu siglip_web_tokenizers
+  await_jobs wasm-bindgen
+  need_wasm_bindgen
+  # Its module takes its turn in that folder; the others are built while it is tried.
+  step "Wasm tests in Chromium" wasm_tests
+  step "Lints" check_lints
   step "Documentation" check_docs
   step "Dependencies" check_dependencies
   step "Native tests" native_tests
-  step "Wasm tests in Chromium" wasm_tests
-  step "wasm-pack" wasm_pack
   step "Types" check_types
+  await_jobs "${!jobs[@]}"
+  step "wasm-pack" wasm_pack
   # Before build.sh's own tests, which serve and pack what is built.
   step "Release wasm" build
   step "Tests of build.sh" script_tests
