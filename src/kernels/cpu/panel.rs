@@ -94,19 +94,6 @@ impl Number for u16 {
     }
 }
 
-/// Reads a number of each line of the cache that these rows lie in, one after the other, so that memory is waited for many times at once: what
-/// packs them would wait for each by itself.
-#[allow(unsafe_code)]
-pub fn fetch<T: Copy>(rows: MatrixView<T>) {
-    let line = 64 / size_of::<T>();
-    for row in 0..rows.rows {
-        for number in rows.row(row).iter().step_by(line) {
-            // SAFETY: a reference. Compilers would see that the number is of no use yet.
-            unsafe { std::ptr::read_volatile(number) };
-        }
-    }
-}
-
 /// Some weight rows as panels.
 pub fn columns(rows: Range<usize>) -> impl Iterator<Item = Range<usize>> {
     let panels = rows.clone().step_by(PANEL);

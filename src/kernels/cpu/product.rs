@@ -10,7 +10,7 @@ use std::sync::Mutex;
 
 use super::epilogue::{LayerOutput, Sums, room};
 use super::lanes::{Lanes, WIDTH, load, load_unchecked, multiply_add, splat, store};
-use super::panel::{MatrixView, PANEL, VECTORS, columns, columns_of_halves, fetch, pack};
+use super::panel::{MatrixView, PANEL, VECTORS, columns, columns_of_halves, pack};
 use super::parallel::{for_chunks, for_parts, for_threads};
 use super::strassen::{self, Operand, PRODUCTS};
 use crate::kernels::packed::Dtype;
@@ -66,14 +66,8 @@ impl<'a> WeightView<'a> {
     /// Some rows, at most `PANEL`, as a panel.
     fn pack(self, first: usize, rows: usize, panel: &mut [f32]) {
         match self {
-            Self::F32(weight) => {
-                fetch(weight.rows(first, rows));
-                pack::<VECTORS, f32>(weight.rows(first, rows), panel);
-            }
-            Self::F16(weight) => {
-                fetch(weight.rows(first, rows));
-                pack::<VECTORS, u16>(weight.rows(first, rows), panel);
-            }
+            Self::F32(weight) => pack::<VECTORS, f32>(weight.rows(first, rows), panel),
+            Self::F16(weight) => pack::<VECTORS, u16>(weight.rows(first, rows), panel),
         }
     }
 }

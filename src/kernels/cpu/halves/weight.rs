@@ -8,7 +8,7 @@ use std::ops::Range;
 use super::{BLOCK, BLOCK_STEPS, BLOCKS, LEAST, SEGMENT, STEPS, WEIGHT_NORM};
 use crate::kernels::cpu::functions::MIDDLE;
 use crate::kernels::cpu::lanes::*;
-use crate::kernels::cpu::panel::{MatrixView, PANEL, fetch};
+use crate::kernels::cpu::panel::PANEL;
 use crate::kernels::packed::Dtype;
 
 /// Vectors of a tile's row.
@@ -51,10 +51,10 @@ impl<const N: usize> Panels<N> {
 
     /// Takes the weight's rows and blocks from these on, of which there are so many: the segments that are asked for. Rows that are missing repeat the
     /// last one; blocks that are missing are zero.
-    pub fn pack<const Q: usize>(
+    pub fn pack(
         &mut self,
         weight: &Packed,
-        quarters: [[usize; 2]; Q],
+        quarters: [[usize; 2]; N],
         blocks: usize,
         segments: Range<usize>,
     ) {
@@ -69,7 +69,7 @@ impl<const N: usize> Panels<N> {
                 let end = blocks.min((segment + 1) * BLOCKS);
                 for vector in 0..VECTORS {
                     let within = vector * WIDTH;
-                    let quarters: [Segment; Q] = quarters.map(|[row, block]| Segment {
+                    let quarters = quarters.map(|[row, block]| Segment {
                         rows: weight.four_rows(row + part * COLUMNS + within),
                         blocks: weight.present(block + segment * BLOCKS..block + end),
                     });
@@ -171,21 +171,24 @@ impl<'a> Packed<'a> {
         })
     }
 
-    /// Has these rows' blocks in the cache.
+    /// Reads a word of each line of the cache that these rows' blocks lie in, one after the other, so that memory is waited for many times at once:
+    /// packing them would wait for each by itself, which took twice as long.
+    #[allow(unsafe_code)]
     fn fetch(&self, first: usize, blocks: Range<usize>) {
+        const LINE: usize = 16;
         let word = |block: usize| (block * self.dtype.number_words(BLOCK)).min(self.number_words);
-        let (start, end) = (word(blocks.start), word(blocks.end));
-        let all = MatrixView {
-            values: self.words,
-            stride: self.row_words,
-            rows: self.rows(),
-            length: self.number_words,
-        };
-        let first = first.min(all.rows);
-        fetch(
-            all.rows(first, PANEL.min(all.rows - first))
-                .columns(start, end - start),
-        );
+        let words = word(blocks.start)..word(blocks.end);
+        for row in self
+            .words
+            .chunks_exact(self.row_words)
+            .skip(first)
+            .take(PANEL)
+        {
+            for word in row[words.clone()].iter().step_by(LINE) {
+                // SAFETY: a reference. Compilers would see that the word is of no use yet.
+                unsafe { std::ptr::read_volatile(word) };
+            }
+        }
     }
 
     /// Of these blocks those that there are.
