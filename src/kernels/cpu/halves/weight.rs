@@ -216,7 +216,10 @@ impl<'a> Packed<'a> {
             return (scale, [total; N]);
         }
         let levels = if self.dtype == Dtype::Q8 { 255.0 } else { 15.0 };
-        let affine = segments.each_ref().map(|segment| self.affine(segment));
+        let mut affine = [[[splat(0.0); 2]; BLOCKS]; N];
+        for (affine, segment) in affine.iter_mut().zip(&segments) {
+            *affine = self.affine(segment);
+        }
         let mut largest = splat(0.0);
         for [scale, offset] in affine.into_iter().flatten() {
             let end = multiply_add(scale, splat(levels), offset);
@@ -284,9 +287,7 @@ impl<'a> Packed<'a> {
             let mut sums = splat_word(0);
             for word in (0..block_words).step_by(WIDTH) {
                 // SAFETY: a row's words are filled up to whole blocks.
-                let columns = segment
-                    .rows
-                    .map(|row| unsafe { load_words(&row[..self.number_words], first + word) });
+                let columns = unsafe { load_rows(segment.rows, first + word) };
                 for (j, words) in transpose_words(columns).into_iter().enumerate() {
                     sums = sum_halves(sums, sum_byte_pairs(U::bytes(words)));
                     for (k, two) in U::pairs(words).into_iter().enumerate() {
@@ -339,7 +340,7 @@ impl<'a> Packed<'a> {
         };
         for word in words.clone().step_by(WIDTH) {
             // SAFETY: a row's words are filled up to whole vectors.
-            let columns = rows.map(|row| unsafe { load_words(&row[..self.number_words], word) });
+            let columns = unsafe { load_rows(rows, word) };
             let [a, b, c, d] = transpose_words(columns);
             for (i, two) in [[a, b], [c, d]].into_iter().enumerate() {
                 let evens = two.map(|words| integer(shift_left(words, 16)));
@@ -395,24 +396,44 @@ impl<'a> Packed<'a> {
     #[inline(always)]
     #[allow(unsafe_code)]
     fn affine(&self, segment: &Segment) -> [[Lanes; 2]; BLOCKS] {
+        let both = |pairs: Words| {
+            let scale = from_bits(shift_left(pairs, 16));
+            let offset = from_bits(and(pairs, constant_word(&[0xffff_0000; WIDTH])));
+            [scale, offset]
+        };
         let (first, count) = (
             self.number_words + segment.blocks.start,
             segment.blocks.len(),
         );
-        let pairs = segment.rows.map(|row| {
-            let mut four = [0; BLOCKS];
-            match row[first..].first_chunk::<BLOCKS>() {
-                Some(whole) if count == BLOCKS => four = *whole,
-                _ => four[..count].copy_from_slice(&row[first..][..count]),
-            }
-            // SAFETY: four words.
-            unsafe { load_words(&four, 0) }
-        });
-        transpose_words(pairs).map(|pairs| {
-            let scale = from_bits(shift_left(pairs, 16));
-            let offset = from_bits(and(pairs, splat_word(0xffff_0000)));
-            [scale, offset]
-        })
+        let pairs = match count {
+            // SAFETY: there are as many in each row.
+            BLOCKS => unsafe { load_rows(segment.rows, first) },
+            _ => segment.rows.map(|row| {
+                let mut four = [0; BLOCKS];
+                four[..count].copy_from_slice(&row[first..][..count]);
+                // SAFETY: four words.
+                unsafe { load_words(&four, 0) }
+            }),
+        };
+        let [a, b, c, d] = transpose_words(pairs);
+        [both(a), both(b), both(c), both(d)]
+    }
+}
+
+/// Four words of each row, from one on. (Not by `map`, which compilers leave as a call.)
+///
+/// # Safety
+/// Each row must have them.
+#[inline(always)]
+#[allow(unsafe_code)]
+unsafe fn load_rows([a, b, c, d]: [&[u32]; WIDTH], at: usize) -> [Words; WIDTH] {
+    unsafe {
+        [
+            load_words(a, at),
+            load_words(b, at),
+            load_words(c, at),
+            load_words(d, at),
+        ]
     }
 }
 
