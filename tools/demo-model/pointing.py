@@ -60,16 +60,21 @@ def scene(drawings, rng):
     picture = Image.fromarray(np.clip(light + ramp, 0, 255).astype(np.uint8))
     first = rng.choice(drawings)
     second = rng.choice([d for d in drawings if not d["near"] & first["near"]])
+    images = [drawing(one["svg"], round(SIDE * 0.1 ** 0.5 * 1.1)) for one in (first, second)]
     boxes = []
-    for one in (first, second):
-        image = drawing(one["svg"], round(SIDE * 0.1 ** 0.5 * 1.1))
-        while True:
+    while len(boxes) < len(images):
+        image = images[len(boxes)]
+        for _ in range(1000):
             x, y = rng.randint(0, SIDE - image.width), rng.randint(0, SIDE - image.height)
             box = (x, y, x + image.width, y + image.height)
             if not any(box[0] < b[2] and b[0] < box[2] and box[1] < b[3] and b[1] < box[3] for b in boxes):
+                boxes.append(box)
                 break
-        picture.paste(image, (x, y), image)
-        boxes.append(box)
+        else:
+            # One in the middle leaves the other no room.
+            boxes.clear()
+    for image, box in zip(images, boxes):
+        picture.paste(image, box[:2], image)
     return picture, boxes, first["name"]
 
 
