@@ -444,6 +444,7 @@ fn tile<const SIGNED: bool, const R: usize>(
 mod tests {
     use super::*;
     use crate::kernels::PackedMatrix;
+    use crate::kernels::cpu::definition;
     use crate::kernels::cpu::epilogue::{self, EpilogueRef};
 
     /// Adds the products of bytes, as machines do it in one instruction.
@@ -460,42 +461,19 @@ mod tests {
         })
     }
 
-    /// The largest error of a product in units of a block's typical contribution.
     fn error<const SIGNED: bool>(dtype: Dtype, rows: usize, input: usize, outputs: usize) -> f64 {
-        let number = |i: usize| ((i * 7919) % 1009) as f32 / 504.5 - 1.0;
-        // On one side of zero, mostly.
-        let x: Vec<f32> = (0..rows * input).map(|i| number(i) * 3.0 + 2.0).collect();
-        let weight: Vec<f32> = (0..outputs * input).map(|i| number(i + 31)).collect();
+        let [x, weight] = definition::operands(rows, input, outputs);
         let packed = PackedMatrix::pack(dtype, input, &weight);
-        let weight = packed.unpack();
         let y = epilogue::output(rows, &vec![0.5; outputs], EpilogueRef::None, |y| {
             linear::<SIGNED>(MatrixView::of(&x, input), packed.words(), dtype, y);
         });
-        let mut worst = 0.0_f64;
-        for row in 0..rows {
-            for column in 0..outputs {
-                let pairs = x[row * input..][..input]
-                    .iter()
-                    .zip(&weight[column * input..]);
-                let expected: f64 = pairs.map(|(x, w)| f64::from(*x) * f64::from(*w)).sum();
-                worst = worst.max((f64::from(y[row * outputs + column]) - 0.5 - expected).abs());
-            }
-        }
-        worst / (input as f64).sqrt()
+        definition::error(&x, &packed, y.into_iter().map(|y| f64::from(y) - 0.5))
     }
 
     #[test]
     fn equals_the_definition_as_far_as_the_rounding_of_x_allows() {
         for dtype in [Dtype::Q8, Dtype::Q4] {
-            for (rows, input, outputs) in [
-                (1, 4, 1),
-                (3, 36, 13),
-                (4, 2080, 24),
-                (7, 64, 12),
-                (5, 37, 7),
-                (2, 3, 5),
-                (259, 32, 25),
-            ] {
+            for (rows, input, outputs) in definition::SHAPES {
                 let unsigned = error::<false>(dtype, rows, input, outputs);
                 assert!(
                     unsigned < 4e-2,

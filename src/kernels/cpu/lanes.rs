@@ -490,32 +490,27 @@ mod portable {
         for_halves(a, |half| half >> bits)
     }
 
+    /// What `f` makes of each two halves.
+    fn for_pairs(a: Words, b: Words, f: impl Fn(i16, i16) -> i16) -> Words {
+        let of = |a: u32, b: u32| u32::from(f(a as i16, b as i16) as u16);
+        std::array::from_fn(|i| of(a[i], b[i]) | of(a[i] >> 16, b[i] >> 16) << 16)
+    }
+
     pub fn sum_halves(a: Words, b: Words) -> Words {
-        let of = |a: u32, b: u32| (a as u16).wrapping_add(b as u16);
-        std::array::from_fn(|i| {
-            let high = of(a[i] >> 16, b[i] >> 16);
-            u32::from(of(a[i], b[i])) | u32::from(high) << 16
-        })
+        for_pairs(a, b, i16::wrapping_add)
+    }
+
+    pub fn difference_halves(a: Words, b: Words) -> Words {
+        for_pairs(a, b, i16::wrapping_sub)
+    }
+
+    pub fn multiply_halves(a: Words, b: Words) -> Words {
+        let of = |a, b| ((i32::from(a) * i32::from(b) + 0x4000) >> 15) as i16;
+        for_pairs(a, b, of)
     }
 
     pub fn sum_byte_pairs(a: Words) -> Words {
         a.map(|word| (word & 0x00ff_00ff) + (word >> 8 & 0x00ff_00ff))
-    }
-
-    pub fn difference_halves(a: Words, b: Words) -> Words {
-        let of = |a: u32, b: u32| (a as u16).wrapping_sub(b as u16);
-        std::array::from_fn(|i| {
-            let high = of(a[i] >> 16, b[i] >> 16);
-            u32::from(of(a[i], b[i])) | u32::from(high) << 16
-        })
-    }
-
-    pub fn multiply_halves(a: Words, b: Words) -> Words {
-        let of = |a: u32, b: u32| {
-            let product = i32::from(a as i16) * i32::from(b as i16);
-            ((product + 0x4000) >> 15) as u32 & 0xffff
-        };
-        std::array::from_fn(|i| of(a[i], b[i]) | of(a[i] >> 16, b[i] >> 16) << 16)
     }
 
     pub fn narrow_halves(low: Words, high: Words) -> Words {

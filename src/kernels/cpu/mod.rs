@@ -81,6 +81,47 @@ impl Kernels for Flex {
     }
 }
 
+/// What products with packed weights are tested against.
+#[cfg(all(test, not(target_family = "wasm")))]
+mod definition {
+    use crate::kernels::PackedMatrix;
+
+    /// Rows, input and outputs that no tile, panel or segment divides.
+    pub const SHAPES: [(usize, usize, usize); 7] = [
+        (1, 4, 1),
+        (3, 36, 13),
+        (4, 2080, 24),
+        (7, 64, 12),
+        (5, 37, 7),
+        (2, 3, 5),
+        (259, 32, 25),
+    ];
+
+    /// Numbers for a product of such a shape, `[rows, input]` mostly on one side of zero and `[outputs, input]`.
+    pub fn operands(rows: usize, input: usize, outputs: usize) -> [Vec<f32>; 2] {
+        let number = |i: usize| ((i * 7919) % 1009) as f32 / 504.5 - 1.0;
+        [
+            (0..rows * input).map(|i| number(i) * 3.0 + 2.0).collect(),
+            (0..outputs * input).map(|i| number(i + 31)).collect(),
+        ]
+    }
+
+    /// The largest error of `x · weightᵀ` in units of a number's typical contribution.
+    pub fn error(x: &[f32], weight: &PackedMatrix, y: impl Iterator<Item = f64>) -> f64 {
+        let (input, count) = (weight.input(), weight.rows());
+        let values = weight.unpack();
+        let mut worst = 0.0_f64;
+        for (i, y) in y.enumerate() {
+            let x = &x[i / count * input..][..input];
+            let weight = &values[i % count * input..][..input];
+            let products = x.iter().zip(weight);
+            let expected: f64 = products.map(|(x, w)| f64::from(*x) * f64::from(*w)).sum();
+            worst = worst.max((y - expected).abs());
+        }
+        worst / (input as f64).sqrt()
+    }
+}
+
 /// A contiguous tensor of these values.
 fn tensor<const D: usize>(values: Vec<f32>, shape: [usize; D]) -> FloatTensor<Flex> {
     Flex::float_from_data(TensorData::new(values, shape), &Default::default())

@@ -199,6 +199,7 @@ fn pieces(segments: usize) -> impl Iterator<Item = Range<usize>> {
 #[cfg(all(test, not(target_family = "wasm")))]
 mod tests {
     use super::*;
+    use crate::kernels::cpu::definition;
     use crate::kernels::cpu::epilogue::{self, EpilogueRef};
     use crate::kernels::{Numbers, PackedMatrix};
 
@@ -212,38 +213,16 @@ mod tests {
         })
     }
 
-    /// The largest error of a product in units of a number's typical contribution.
-    fn error(x: &[f32], weight: &PackedMatrix, unit: f64) -> f64 {
-        let (input, count) = (weight.input(), weight.rows());
-        let values = weight.unpack();
-        let mut worst = 0.0_f64;
-        for (i, y) in outputs(x, weight).into_iter().enumerate() {
-            let x = &x[i / count * input..][..input];
-            let weight = &values[i % count * input..][..input];
-            let products = x.iter().zip(weight);
-            let expected: f64 = products.map(|(x, w)| f64::from(*x) * f64::from(*w)).sum();
-            worst = worst.max((f64::from(y) - expected).abs());
-        }
-        worst / unit / (input as f64).sqrt()
+    fn error(x: &[f32], weight: &PackedMatrix) -> f64 {
+        definition::error(x, weight, outputs(x, weight).into_iter().map(f64::from))
     }
 
     #[test]
     fn equals_the_definition_as_far_as_rounding_allows() {
         for dtype in PACKED {
-            for (rows, input, outputs) in [
-                (1, 4, 1),
-                (3, 36, 13),
-                (4, 2080, 24),
-                (7, 64, 12),
-                (5, 37, 7),
-                (2, 3, 5),
-                (259, 32, 25),
-            ] {
-                let number = |i: usize| ((i * 7919) % 1009) as f32 / 504.5 - 1.0;
-                // On one side of zero, mostly.
-                let x: Vec<f32> = (0..rows * input).map(|i| number(i) * 3.0 + 2.0).collect();
-                let weight: Vec<f32> = (0..outputs * input).map(|i| number(i + 31)).collect();
-                let worst = error(&x, &PackedMatrix::pack(dtype, input, &weight), 1.0);
+            for (rows, input, outputs) in definition::SHAPES {
+                let [x, weight] = definition::operands(rows, input, outputs);
+                let worst = error(&x, &PackedMatrix::pack(dtype, input, &weight));
                 assert!(
                     worst < 4e-4,
                     "{dtype:?} {rows}×{input}→{outputs}: {worst:e}"
@@ -268,7 +247,7 @@ mod tests {
                     .map(|v| v * 3.0 + 2.0)
                     .collect();
                 let weight = PackedMatrix::pack(dtype, input, &numbers.values(outputs * input));
-                let worst = error(&x, &weight, 1.0);
+                let worst = error(&x, &weight);
                 assert!(
                     worst < 1.5e-3,
                     "{dtype:?} {rows}×{input}→{outputs}: {worst:e}"
@@ -299,7 +278,7 @@ mod tests {
                 row[large] *= 8.0;
             }
             let packed = PackedMatrix::pack(dtype, input, &weight);
-            let worst = error(&x, &packed, f64::from(size));
+            let worst = error(&x, &packed) / f64::from(size);
             assert!(
                 worst < 1.5e-3,
                 "{dtype:?} {rows}×{input}→{outputs}, {size}: {worst:e}"
@@ -320,7 +299,7 @@ mod tests {
                     .collect();
                 for dtype in PACKED {
                     let packed = PackedMatrix::pack(dtype, input, &weight);
-                    let worst = error(&x[..input], &packed, 1e10 * (input as f64).sqrt());
+                    let worst = error(&x[..input], &packed) / (1e10 * (input as f64).sqrt());
                     assert!(worst < 1e-2, "{dtype:?} {input}: {worst:e}");
                 }
             }

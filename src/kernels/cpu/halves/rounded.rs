@@ -170,14 +170,10 @@ fn put((numbers, middle): (&[f32], f32), sum: &mut [f32]) {
     rest.fill(0.0);
 }
 
-fn put_sum((a, a_middle): (&[f32], f32), sign: f32, (b, b_middle): (&[f32], f32), sum: &mut [f32]) {
-    let both = a.len().min(b.len());
-    put((a, a_middle), sum);
-    for (sum, b) in sum.iter_mut().zip(&b[..both]) {
-        *sum += sign * (b - b_middle);
-    }
-    for (sum, b) in sum[both..].iter_mut().zip(&b[both..]) {
-        *sum = sign * (b - b_middle);
+fn put_sum(a: (&[f32], f32), sign: f32, (numbers, middle): (&[f32], f32), sum: &mut [f32]) {
+    put(a, sum);
+    for (sum, number) in sum.iter_mut().zip(numbers) {
+        *sum += sign * (number - middle);
     }
 }
 

@@ -197,8 +197,8 @@ impl<'a> Packed<'a> {
         blocks.start.min(all)..blocks.end.min(all)
     }
 
-    /// Rounds segments to integers, a vector in each `COLUMNS` of each one's numbers from `at` on. → what an integer stands for in each row; not finite where one of its
-    /// numbers isn't; and the sums of the numbers themselves.
+    /// Rounds segments to integers, a vector in each `COLUMNS` of each one's numbers from `at` on. → what an integer stands for in each row, which is
+    /// not finite where one of its numbers isn't; and the sums of the numbers themselves.
     #[inline(always)]
     fn round<const N: usize>(
         &self,
