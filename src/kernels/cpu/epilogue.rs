@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use super::functions::{gelu, gelu_tanh};
 use super::lanes::{Lanes, WIDTH, add, load, to_array};
+use super::memory::room;
 use super::panel::PANEL;
 use super::parallel::for_chunks;
 use crate::kernels::Activation;
@@ -31,18 +32,6 @@ impl<'a> Sums<'a> {
             columns,
         }
     }
-}
-
-/// `length` numbers of a memory that grows as needed, whatever they are. They begin with a line of the cache, so that no vector
-/// lies in two.
-pub fn room(memory: &mut Vec<f32>, length: usize) -> &mut [f32] {
-    const LINE: usize = 64;
-    let enough = length + LINE / size_of::<f32>();
-    if memory.len() < enough {
-        memory.resize(enough, 0.0);
-    }
-    let start = memory.as_ptr().align_offset(LINE);
-    &mut memory[start..][..length]
 }
 
 /// What is done to each output, see [`Epilogue`](crate::kernels::Epilogue).

@@ -22,6 +22,8 @@ mod halves;
 // Natively only a part of it is called.
 #[cfg_attr(not(any(target_family = "wasm", test)), allow(dead_code))]
 mod lanes;
+#[cfg(any(target_family = "wasm", test))]
+mod memory;
 #[cfg(not(target_family = "wasm"))]
 mod native;
 #[cfg(any(target_family = "wasm", test))]

@@ -8,8 +8,9 @@
 
 use std::sync::Mutex;
 
-use super::epilogue::{LayerOutput, Sums, room};
+use super::epilogue::{LayerOutput, Sums};
 use super::lanes::{Lanes, WIDTH, load, load_unchecked, multiply_add, splat, store};
+use super::memory::room;
 use super::panel::{MatrixView, PANEL, VECTORS, columns, columns_of_halves, pack};
 use super::parallel::{for_chunks, for_parts, for_threads};
 use super::strassen::{self, Operand, PRODUCTS};

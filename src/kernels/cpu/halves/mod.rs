@@ -16,6 +16,7 @@ use std::ops::Range;
 use std::sync::Mutex;
 
 use super::epilogue::{LayerOutput, Sums};
+use super::memory::room;
 use super::panel::{MatrixView, PANEL, columns, columns_of_halves};
 use super::parallel::{for_parts, for_threads};
 use super::strassen::{self, Operand, PRODUCTS};
@@ -95,18 +96,19 @@ pub fn linear(x: MatrixView, words: &[u32], dtype: Dtype, y: &mut LayerOutput) {
 fn plainly(x: MatrixView, weight: &Packed, sums: &mut Sums, memory: &mut Memory) {
     let (rows, blocks) = (x.rows, x.length.div_ceil(BLOCK));
     let ([x], middles) = Rounded::all(x, rows, blocks, [Operand::Quarter(0)], memory);
-    let mut panels = for_threads(|| Panels::<1>::new(x.segments().min(LONGEST)));
+    let mut panels = for_threads(Panels::<1>::new);
     for_parts(sums.values, rows * PANEL, &mut panels, |panels, i, sums| {
         panels.totals = [[0.0; PANEL]];
         sums.fill(0.0);
         for segments in pieces(x.segments()) {
-            panels.pack(weight, [[i * PANEL, 0]], blocks, segments.clone());
-            let piece = Piece::new(&panels.numbers[0], &panels.scales, &segments);
+            let ([numbers], scales) =
+                panels.pack(weight, [[i * PANEL, 0]], blocks, segments.clone());
+            let piece = Piece::new(numbers, scales, &segments);
             add_product(&x, &piece, &mut [&mut *sums], &[(0, 1.0)]);
         }
         add_middles(
             middles.iter().map(|[middle, _]| middle),
-            &panels.totals,
+            &panels.totals[0],
             sums,
         );
     });
@@ -128,7 +130,7 @@ fn by_strassen(
     let halves = [Operand::Quarter(0), Operand::Quarter(1)];
     let (last, last_middles) = Rounded::all(last, last.rows, blocks, halves, last_memory);
     let segments = blocks.div_ceil(BLOCKS);
-    let mut panels = for_threads(|| (Panels::<4>::new(segments.min(LONGEST)), Vec::new()));
+    let mut panels = for_threads(|| (Panels::<4>::new(), Vec::new()));
     for_parts(
         sums.values,
         2 * x.rows * PANEL,
@@ -140,14 +142,15 @@ fn by_strassen(
             for segments in pieces(segments) {
                 let (left, right) = (i * PANEL, outputs + i * PANEL);
                 let quarters = [[left, 0], [right, 0], [left, blocks], [right, blocks]];
-                panels.pack(weight, quarters, blocks, segments.clone());
-                let (quarters, scales) = (&panels.numbers, &panels.scales);
+                let (quarters, scales) =
+                    panels.pack(weight, quarters, blocks, segments.clone());
+                let sum = room(sum, quarters[0].len());
                 for (product, x) in PRODUCTS.iter().zip(&lefts) {
                     let numbers = match product.right {
-                        Operand::Quarter(quarter) => &quarters[quarter],
+                        Operand::Quarter(quarter) => quarters[quarter],
                         // One after the other in the same memory, which the cache then holds for the product.
                         Operand::Sum(a, sign, b) => {
-                            weight::add_halves(&quarters[a], sign, &quarters[b], sum);
+                            weight::add_halves(quarters[a], sign, quarters[b], sum);
                             &*sum
                         }
                     };
@@ -162,7 +165,8 @@ fn by_strassen(
                 }
             }
             let [left, right, lower_left, lower_right] = panels.totals;
-            let totals = [[left, lower_left], [right, lower_right]];
+            let totals = [[left, lower_left], [right, lower_right]]
+                .map(|[a, b]| std::array::from_fn(|column| a[column] + b[column]));
             for (q, sums) in sums.into_iter().enumerate() {
                 add_middles(middles.iter().map(|row| &row[q / 2]), &totals[q % 2], sums);
             }
@@ -176,14 +180,12 @@ fn by_strassen(
 /// Adds what was taken from the rows of `x`, times the sums of a weight's numbers, to `sums [rows, PANEL]`.
 fn add_middles<'a>(
     middles: impl Iterator<Item = &'a f32>,
-    totals: &[[f32; PANEL]],
+    totals: &[f32; PANEL],
     sums: &mut [f32],
 ) {
     for (sums, middle) in sums.chunks_exact_mut(PANEL).zip(middles) {
-        for totals in totals {
-            for (sum, total) in sums.iter_mut().zip(totals) {
-                *sum += middle * total;
-            }
+        for (sum, total) in sums.iter_mut().zip(totals) {
+            *sum += middle * total;
         }
     }
 }

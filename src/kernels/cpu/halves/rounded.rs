@@ -3,6 +3,7 @@
 use super::{BLOCK, BLOCK_STEPS, BLOCKS, LEAST, NORM, SEGMENT, STEPS};
 use crate::kernels::cpu::functions::{MIDDLE, sum, sum_of};
 use crate::kernels::cpu::lanes::*;
+use crate::kernels::cpu::memory::room;
 use crate::kernels::cpu::panel::MatrixView;
 use crate::kernels::cpu::parallel::{for_parts, for_threads};
 use crate::kernels::cpu::strassen::Operand;
@@ -144,14 +145,6 @@ impl<'a> Rounded<'a> {
         let at = first * segments + segment * rows;
         (&self.words[at * STEPS..], &self.scales[at..], rows)
     }
-}
-
-/// So many of them, whatever they are.
-fn room<T: Clone + Default>(memory: &mut Vec<T>, length: usize) -> &mut [T] {
-    if memory.len() < length {
-        memory.resize(length, T::default());
-    }
-    &mut memory[..length]
 }
 
 /// What is taken from a row's numbers before they are rounded: their mean, as for most of them it is what they have in common.

@@ -8,6 +8,7 @@ use std::ops::Range;
 use super::{BLOCK, BLOCK_STEPS, BLOCKS, LEAST, SEGMENT, STEPS, WEIGHT_NORM};
 use crate::kernels::cpu::functions::MIDDLE;
 use crate::kernels::cpu::lanes::*;
+use crate::kernels::cpu::memory::room;
 use crate::kernels::cpu::panel::PANEL;
 use crate::kernels::packed::Dtype;
 
@@ -31,34 +32,34 @@ pub struct Packed<'a> {
 
 /// [`PANEL`] rows of a weight for some segments, or as many of each quarter of it, rounded to integers with scales in common.
 pub struct Panels<const N: usize> {
-    /// `[N, PARTS, segments, STEPS, COLUMNS]`
-    pub numbers: [Vec<u32>; N],
-    /// What an integer stands for, `[PARTS, segments, COLUMNS]`.
-    pub scales: Vec<f32>,
+    numbers: [Vec<u32>; N],
+    scales: Vec<f32>,
     /// Sums of the numbers themselves, of all that was packed since they were zero.
     pub totals: [[f32; PANEL]; N],
 }
 
 impl<const N: usize> Panels<N> {
-    /// With room for so many segments.
-    pub fn new(segments: usize) -> Self {
+    pub fn new() -> Self {
         Self {
-            numbers: std::array::from_fn(|_| vec![0; segments * STEPS * PANEL]),
-            scales: vec![0.0; segments * PANEL],
+            numbers: std::array::from_fn(|_| Vec::new()),
+            scales: Vec::new(),
             totals: [[0.0; PANEL]; N],
         }
     }
 
     /// Takes the weight's rows and blocks from these on, of which there are so many: the segments that are asked for. Rows that are missing repeat the
-    /// last one; blocks that are missing are zero.
+    /// last one; blocks that are missing are zero. → `N` times `[PARTS, segments, STEPS, COLUMNS]`, and what an integer stands for,
+    /// `[PARTS, segments, COLUMNS]`.
     pub fn pack(
         &mut self,
         weight: &Packed,
         quarters: [[usize; 2]; N],
         blocks: usize,
         segments: Range<usize>,
-    ) {
+    ) -> ([&[u32]; N], &[f32]) {
         let count = segments.len();
+        let mut panels = (self.numbers.each_mut()).map(|memory| room(memory, count * STEPS * PANEL));
+        let scales = room(&mut self.scales, count * PANEL);
         for [row, block] in quarters {
             let end = blocks.min(segments.end * BLOCKS);
             weight.fetch(row, block + segments.start * BLOCKS..block + end);
@@ -75,8 +76,8 @@ impl<const N: usize> Panels<N> {
                     });
                     let at = part * count + i;
                     let numbers = at * STEPS * COLUMNS + within;
-                    let (scale, totals) = weight.round(quarters, &mut self.numbers, numbers);
-                    store(&mut self.scales, at * COLUMNS + within, scale);
+                    let (scale, totals) = weight.round(quarters, &mut panels, numbers);
+                    store(scales, at * COLUMNS + within, scale);
                     for (all, total) in self.totals.iter_mut().zip(totals) {
                         let column = part * COLUMNS + within;
                         let total = add(load(all, column), total);
@@ -85,6 +86,7 @@ impl<const N: usize> Panels<N> {
                 }
             }
         }
+        (panels.map(|panel| &*panel), scales)
     }
 }
 
@@ -203,7 +205,7 @@ impl<'a> Packed<'a> {
     fn round<const N: usize>(
         &self,
         segments: [Segment; N],
-        numbers: &mut [Vec<u32>],
+        numbers: &mut [&mut [u32]; N],
         at: usize,
     ) -> (Lanes, [Lanes; N]) {
         if self.dtype == Dtype::F16 {
@@ -451,9 +453,8 @@ fn inverse(scale: Lanes) -> Lanes {
 
 /// `a + sign · b` in place of `sum`, all of them two halves in a word.
 #[allow(unsafe_code)]
-pub fn add_halves(a: &[u32], sign: f32, b: &[u32], sum: &mut Vec<u32>) {
-    sum.resize(a.len(), 0);
-    assert!(a.len() == b.len() && a.len().is_multiple_of(WIDTH));
+pub fn add_halves(a: &[u32], sign: f32, b: &[u32], sum: &mut [u32]) {
+    assert!(a.len() == b.len() && a.len() == sum.len() && a.len().is_multiple_of(WIDTH));
     for i in (0..a.len()).step_by(WIDTH) {
         // SAFETY: the lengths are the same multiple of four.
         unsafe {
