@@ -1,7 +1,8 @@
 //! The first run of a model on a GPU.
 //!
-//! Both towers run once on fixed numbers, so that shaders are compiled before the first picture. Of a layer of each kind, and of what
-//! comes before and behind the layers, the results are read back and compared with what the CPU's kernels make of the same weights and
+//! Both towers run once on fixed numbers, with one layer of each kind, so that shaders are compiled before the first picture. Others of a kind
+//! would run the same shaders on the same sizes; where a program imitates a GPU they would take most of the time of loading. The results of each
+//! layer, and of what comes before and behind them, are read back and compared with what the CPU's kernels make of the same weights and
 //! the same input. [`check`](crate::kernels::check) has tried every kernel on small cases before; here they are those of the model, with
 //! its sizes.
 //!
@@ -112,7 +113,7 @@ pub async fn run_text(
 struct Run<'a> {
     /// The first layer of each kind.
     layers: Vec<Observed<'a>>,
-    /// What was pooled.
+    /// What was pooled: the last of these layers' output.
     last: Vec<f32>,
     pooled: Vec<f32>,
 }
@@ -134,13 +135,12 @@ async fn run<'a>(
 ) -> Result<Run<'a>> {
     let mut first_of: Vec<([Dtype; 6], usize, [Tensor<3>; 3])> = Vec::new();
     for (index, layer) in layers.iter().enumerate() {
-        receipt.count();
-        pace.step().await?;
         let kind = weights(layer).map(dtype);
         if first_of.iter().any(|(known, ..)| *known == kind) {
-            x = layer.forward(x);
             continue;
         }
+        receipt.count();
+        pace.step().await?;
         let attended = layer.attend(x.clone());
         let y = layer.finish(attended.clone(), x.clone());
         first_of.push((kind, index, [x, attended, y.clone()]));

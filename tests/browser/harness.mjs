@@ -185,6 +185,22 @@ export async function importLibrary(page, address) {
 }
 
 /**
+ * For programs that measure: `work` gets a page with the library, whose calls may take as long as they like, and its site.
+ * @template T @param {Parameters<typeof openSite>[1]} options @param {(page: import("playwright-core").Page, site: Awaited<ReturnType<typeof openSite>>) => Promise<T>} work
+ */
+export async function measureIn(options, work) {
+  const hooks = [];
+  try {
+    const site = await openSite({ after: (hook) => hooks.push(hook) }, options);
+    const page = await importLibrary(await site.page(), site.library);
+    page.setDefaultTimeout(0);
+    return await work(page, site);
+  } finally {
+    for (const hook of hooks) await hook();
+  }
+}
+
+/**
  * A page with the library, and with `load(source, options)` on its window and here: loads on the CPU and ends the classifier again, unless `keep`
  * asks for it as `window.kept`. It gives `outcome`, the classifier's information beside it, and all `events` of progress. `policy` is of retries,
  * which are made at once.

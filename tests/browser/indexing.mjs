@@ -1,7 +1,7 @@
 // How many pictures a second SiglipIndex takes in, decoding included:
 //   node indexing.mjs FOLDER [DTYPE]     FOLDER: a checkpoint; after ./build.sh
 // Prints a row for JPEGs of 0.3 and of 12 megapixels, with one thread and with all that the machine has, and what the parts cost by themselves.
-import { importLibrary, openSite } from "./harness.mjs";
+import { measureIn } from "./harness.mjs";
 import { photographs } from "./photographs.mjs";
 import { serve } from "../../tools/serve.mjs";
 
@@ -15,12 +15,8 @@ const drawn = (await photographs(SIZES, ["image/jpeg"])).map(({ megapixels, byte
 const files = await serve(folder);
 console.log("| megapixels | threads | pictures a second | the tower alone, ms | decoding and resizing alone, ms |\n|---|---|---|---|---|");
 for (const isolated of [false, true]) {
-  const close = [];
-  const site = await openSite({ after: (hook) => close.push(hook) }, { browser: "chromium", isolated });
-  const page = await importLibrary(await site.page(), site.library);
-  page.setDefaultTimeout(0);
-  for (const row of await page.evaluate(rates, [files.url, dtype, drawn])) console.log(`| ${row.join(" | ")} |`);
-  for (const hook of close) await hook();
+  const rows = await measureIn({ browser: "chromium", isolated }, (page) => page.evaluate(rates, [files.url, dtype, drawn]));
+  for (const row of rows) console.log(`| ${row.join(" | ")} |`);
 }
 await files.close();
 

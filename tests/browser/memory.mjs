@@ -6,7 +6,7 @@
 // and two texts, of the renderer process at its highest (Linux), and the requests.
 import { stat } from "node:fs/promises";
 import { join, resolve } from "node:path";
-import { highest, html, importLibrary, launch, openSite } from "./harness.mjs";
+import { highest, html, launch, measureIn } from "./harness.mjs";
 import { sendFile, serve } from "../../tools/serve.mjs";
 
 const words = process.argv.slice(2);
@@ -27,26 +27,23 @@ function row(dtype, from, { seconds, weights, loaded, used }, process, requests)
 
 async function ours(dtype) {
   const files = await serve(folder);
-  let close;
-  const site = await openSite({ after: (hook) => { close = hook; } });
-  const page = await importLibrary(await site.page(), site.library);
-  page.setDefaultTimeout(0);
-  for (const from of ["network", "storage"]) {
-    files.requests.length = 0;
-    const { value, ...error } = await page.evaluate(([address, dtype]) => outcome(async () => {
-      const start = performance.now();
-      const classifier = window.kept = await SiglipClassifier.load(address, { backend: "cpu", dtype });
-      const seconds = (performance.now() - start) / 1000;
-      const memory = async () => (await classifier[Symbol.for("siglip-web.stats")]()).memory;
-      const loaded = await memory();
-      await classifier.classify(new ImageData(384, 384), ["a cat", "a dog"]);
-      return { seconds, weights: classifier.info.bytes, loaded, used: await memory() };
-    }), [files.url, dtype]);
-    if (!value) throw new Error(error.message);
-    row(dtype, from, value, await highest(site.context), files.requests.length);
-    await page.evaluate(() => window.kept.dispose());
-  }
-  await close();
+  await measureIn({}, async (page, site) => {
+    for (const from of ["network", "storage"]) {
+      files.requests.length = 0;
+      const { value, ...error } = await page.evaluate(([address, dtype]) => outcome(async () => {
+        const start = performance.now();
+        const classifier = window.kept = await SiglipClassifier.load(address, { backend: "cpu", dtype });
+        const seconds = (performance.now() - start) / 1000;
+        const memory = async () => (await classifier[Symbol.for("siglip-web.stats")]()).memory;
+        const loaded = await memory();
+        await classifier.classify(new ImageData(384, 384), ["a cat", "a dog"]);
+        return { seconds, weights: classifier.info.bytes, loaded, used: await memory() };
+      }), [files.url, dtype]);
+      if (!value) throw new Error(error.message);
+      row(dtype, from, value, await highest(site.context), files.requests.length);
+      await page.evaluate(() => window.kept.dispose());
+    }
+  });
   await files.close();
 }
 

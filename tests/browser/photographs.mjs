@@ -1,15 +1,11 @@
 // Photographs of any size, for measuring.
-import { openSite } from "./harness.mjs";
+import { measureIn } from "./harness.mjs";
 
 /**
  * Pictures with the detail of a photograph: a drawing of the page with noise at several scales, as a camera's JPEG (quality 0.92, 4:2:0) or as PNG.
  * @param {Record<string, [width: number, height: number]>} sizes by megapixels @param {string[]} types
  */
-export async function photographs(sizes, types) {
-  let close;
-  const site = await openSite({ after: (hook) => { close = hook; } });
-  const page = await site.page();
-  page.setDefaultTimeout(0);
+export const photographs = (sizes, types) => measureIn({ browser: "chromium" }, async (page) => {
   const list = [];
   for (const [megapixels, [width, height]] of Object.entries(sizes)) {
     for (const type of types) {
@@ -35,6 +31,5 @@ export async function photographs(sizes, types) {
       list.push({ megapixels, type, bytes: Buffer.from(text, "base64") });
     }
   }
-  await close();
   return list;
-}
+});

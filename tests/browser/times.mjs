@@ -2,7 +2,7 @@
 //   node times.mjs [FOLDER [DTYPE]]     FOLDER: a checkpoint (the demo's unless given); after ./build.sh
 // Prints a row of a table for each browser, with one thread and with all that the machine has (where the browser shares memory between threads).
 import { fileURLToPath } from "node:url";
-import { BROWSERS, LACKS, importLibrary, openSite } from "./harness.mjs";
+import { BROWSERS, LACKS, measureIn } from "./harness.mjs";
 import { serve } from "../../tools/serve.mjs";
 import { summary } from "../../www/page/speed/measure.js";
 
@@ -14,14 +14,10 @@ const files = await serve(folder);
 console.log("| browser | threads | from the network, s | from storage, s | picture, ms | label, ms |\n|---|---|---|---|---|---|");
 for (const browser of BROWSERS) {
   for (const isolated of LACKS[browser].sharedMemory ? [false] : [false, true]) {
-    const close = [];
-    const site = await openSite({ after: (hook) => close.push(hook) }, { browser, isolated });
-    const page = await importLibrary(await site.page(), site.library);
-    page.setDefaultTimeout(0);
-    const { threads, network, storage, pictures, labels } = await page.evaluate(timed, [files.url, dtype, CALLS]);
+    const times = await measureIn({ browser, isolated }, (page) => page.evaluate(timed, [files.url, dtype, CALLS]));
+    const { threads, network, storage, pictures, labels } = times;
     const seconds = [network, storage].map((time) => time?.toFixed(2) ?? "not kept");
     console.log(`| ${[browser, threads, ...seconds, least(pictures), least(labels)].join(" | ")} |`);
-    for (const hook of close) await hook();
   }
 }
 await files.close();
