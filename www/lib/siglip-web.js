@@ -10,6 +10,20 @@ import { groups, iterate, ofPicture } from "./client/many.js";
 import { Model } from "./client/model.js";
 import { sigmoid } from "./client/scores.js";
 import { clearCaches, listCaches } from "./store/stored.js";
+// Each is a part of one of those. Named here, all are asked for at once: browsers would learn of them level by level, and wait for the server each time.
+import "./client/avif.js";
+import "./client/link.js";
+import "./client/threads.js";
+import "./data-address.js";
+import "./files/node.js";
+import "./files/pins.js";
+import "./files/watch.js";
+import "./hash.js";
+import "./platform.js";
+import "./store/disks.js";
+import "./store/packs.js";
+import "./trusted.js";
+import "./worker/spawn.js";
 
 export { LabelSet, SiglipError };
 

@@ -457,10 +457,11 @@ export class Download {
    * The whole of a small file.
    * @param {(count: number) => void} arrived
    * @param {number} [limit] of bytes; what has more is not read
+   * @param {Promise<Response | undefined>} [first] the answer to a request that was made already
    * @returns {Promise<Uint8Array<ArrayBuffer> | undefined>}
    */
-  async all(arrived, limit = Infinity) {
-    const response = await this.first();
+  async all(arrived, limit = Infinity, first = this.first()) {
+    const response = await first;
     if (!response) return undefined;
     if (this.size !== undefined && this.size > limit) {
       response.body?.cancel().catch(() => {});

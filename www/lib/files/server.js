@@ -7,6 +7,8 @@ import { Ranges } from "./ranges.js";
 /** @typedef {import("../ports.d.ts").Context} Context */
 /** @typedef {import("../ports.d.ts").Hub} Hub */
 /** @typedef {{size?: number, sha256?: string, git?: string}} Listed */
+/** @typedef {{download: Download, first: Promise<Response | undefined>}} Asked */
+/** @typedef {{download: Download, reader: Ranges | undefined}} Opened */
 /** @typedef {import("../ports.d.ts").Loaded} Loaded */
 /** @typedef {import("../ports.d.ts").Progress} Progress */
 /** @typedef {import("../ports.d.ts").Reader} Reader */
@@ -15,12 +17,14 @@ import { Ranges } from "./ranges.js";
 /** @typedef {import("../ports.d.ts").WeightsVersion} WeightsVersion */
 /** @typedef {import("../store/stored.js").Stored} Stored */
 
-/** Files that a model needn't have: some servers answer with a web page where there is none. */
-const OPTIONAL = [
-  "model.safetensors", "tokenizer_config.json", "processor_config.json", "spiece.model", "tokenizer.model", "open_clip_config.json", "open_clip_model.safetensors",
-];
+/** Of weights in one file. */
+const WEIGHTS = "model.safetensors";
 /** Of weights in several files. */
 const INDEX = "model.safetensors.index.json";
+/** Files that a model needn't have: some servers answer with a web page where there is none. */
+const OPTIONAL = [
+  WEIGHTS, "tokenizer_config.json", "processor_config.json", "spiece.model", "tokenizer.model", "open_clip_config.json", "open_clip_model.safetensors",
+];
 
 /** A folder of a server, or a model of the Hub; with what is kept of it. */
 export class RemoteFiles {
@@ -28,6 +32,10 @@ export class RemoteFiles {
   #context;
   #stored;
   #report;
+  /** Requests that were made before the engine asked. @type {Map<string, Asked>} */
+  #asked = new Map();
+  /** The weights' file, opened before the engine asked. @type {Promise<Opened> | undefined} */
+  #opened;
   /** @type {Promise<void> | undefined} the look at whether what is kept still holds */
   #checked;
   /** Whether small files are fetched although they are kept. */
@@ -51,10 +59,33 @@ export class RemoteFiles {
     this.#report = report;
   }
 
-  /** Looks at whether what is kept still holds. */
+  /** Looks at whether what is kept still holds; where nothing is, asks for what the engine will ask for. */
   begin() {
     this.#checked ??= this.#check();
-    this.#checked.catch(() => {}); // whoever asks for a file is told
+    this.#goAhead().catch(() => {}); // whoever asks for a file is told
+  }
+
+  /** What else a model has is known once its configuration was read. */
+  async #goAhead() {
+    await this.#checked;
+    if (this.#stored && !this.#stored.empty) return;
+    const config = this.#ask("config.json");
+    if (config && !(await config.first)) return;
+    if (config) this.#pin(config.download);
+    this.#ask("preprocessor_config.json");
+    if (this.#absent(WEIGHTS)) return;
+    this.#opened = this.#openFile(WEIGHTS);
+    this.#opened.catch(() => {}); // as above
+  }
+
+  /** Makes the request for a small file, unless that is somewhere else. @param {string} file */
+  #ask(file) {
+    if (this.#absent(file)) return undefined;
+    const download = this.#download(file);
+    const asked = { download, first: download.first() };
+    asked.first.catch(() => {}); // as above
+    this.#asked.set(file, asked);
+    return asked;
   }
 
   /** @param {string} file @param {number} limit */
@@ -91,10 +122,13 @@ export class RemoteFiles {
 
   /** A small file, as the Hub lists it. @param {string} file @param {number} limit */
   async #fetch(file, limit) {
-    const download = this.#download(file);
+    const { download, first } = this.#asked.get(file) ?? { download: this.#download(file) };
+    this.#asked.delete(file);
+    // Both are read, whatever the first one says.
+    if (file === "tokenizer.json") this.#ask("tokenizer_config.json");
     const told = this.#teller(file);
     let loaded = 0;
-    const bytes = await download.all((count) => told((loaded += count), download.size ?? 0), limit);
+    const bytes = await download.all((count) => told((loaded += count), download.size ?? 0), limit, first);
     if (bytes) told(bytes.length, bytes.length);
     else await this.#refusePage(download);
     this.#pin(download);
@@ -112,18 +146,14 @@ export class RemoteFiles {
   async open(file) {
     if (this.#absent(file)) return undefined;
     await (this.#checked ??= this.#check());
-    const download = this.#download(file);
     const known = this.#stored?.complete ? this.#stored.about.weights[file] : undefined;
     if (known?.ranges) {
       // Only a few rows will be asked for, if any.
-      download.size = known.size;
-      download.sha256 = known.sha256;
-      return new Ranges(download);
+      return new Ranges(this.#sized(file, known));
     }
-    const listed = await this.#listed(file);
-    download.size = listed?.size;
-    download.sha256 = listed?.sha256;
-    const reader = await Ranges.open(download);
+    const opened = file === WEIGHTS ? this.#opened : undefined;
+    if (opened) this.#opened = undefined;
+    const { download, reader } = await (opened ?? this.#openFile(file));
     if (!reader) {
       await this.#refusePage(download);
       this.#page = download.page;
@@ -138,6 +168,20 @@ export class RemoteFiles {
       if (state.total > 0) tell((state.told = Math.max(state.told, Math.min(state.loaded + ahead, state.total))), state.total);
     };
     return reader;
+  }
+
+  /** @param {string} file @returns {Promise<Opened>} */
+  async #openFile(file) {
+    const download = this.#sized(file, await this.#listed(file));
+    return { download, reader: await Ranges.open(download) };
+  }
+
+  /** A file of which something is known. @param {string} file @param {Listed} [known] */
+  #sized(file, known) {
+    const download = this.#download(file);
+    download.size = known?.size;
+    download.sha256 = known?.sha256;
+    return download;
   }
 
   /** @type {Loaded} */

@@ -86,9 +86,11 @@ async function startModule(name, backend, report, context) {
   if (signal.aborted) throw aborted();
   const threads = name.endsWith("_threads") ? new Threads(report.ask) : undefined;
   try {
+    const compiling = compile(name, report, context);
+    compiling.catch(() => {}); // told below
     /** @type {Glue} */
     const glue = await importGlue(name);
-    const module = await compile(name, report, context);
+    const module = await compiling;
     const exports = await glue({ module_or_path: module });
     await threads?.share(name, module, exports.memory, glue, signal);
     return { backend, glue, memory: exports?.memory, threads };
