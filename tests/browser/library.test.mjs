@@ -398,14 +398,14 @@ describe("the library over an engine that fails on command", { timeout: 1_200_00
     assert.deepEqual(await load("google/siglip-base-patch16-224"), { value: "google/siglip-base-patch16-224" });
     assert.deepEqual(await load("google/siglip2@refs/pr/3"), { value: "google/siglip2@refs/pr/3" });
     assert.deepEqual(await load("https://huggingface.co/google/siglip/tree/v1"), { value: "google/siglip@v1" });
-    assert.deepEqual(asked, [
-      "https://huggingface.co/google/siglip-base-patch16-224/resolve/main/config.json",
-      "https://huggingface.co/api/models/google/siglip-base-patch16-224/tree/main",
-      "https://huggingface.co/google/siglip2/resolve/refs%2Fpr%2F3/config.json",
-      "https://huggingface.co/api/models/google/siglip2/tree/refs%2Fpr%2F3",
-      "https://huggingface.co/google/siglip/resolve/v1/config.json",
-      "https://huggingface.co/api/models/google/siglip/tree/v1",
-    ]);
+    // The first files; the weights may be on their way when this engine, which reads nothing else, is done.
+    assert.deepEqual(asked.filter((address) => !address.endsWith(".safetensors")).sort(), [
+      ["google/siglip-base-patch16-224", "main"], ["google/siglip2", "refs%2Fpr%2F3"], ["google/siglip", "v1"],
+    ].flatMap(([model, revision]) => [
+      `https://huggingface.co/${model}/resolve/${revision}/config.json`,
+      `https://huggingface.co/${model}/resolve/${revision}/preprocessor_config.json`,
+      `https://huggingface.co/api/models/${model}/tree/${revision}`,
+    ]).sort());
     reply = { status: 401, body: "" };
     assertError(await load("google/secret"), "network", /google\/secret \(HTTP 401\).*private/);
     reply = { status: 404, body: "", headers: { "X-Error-Code": "RevisionNotFound" } };
