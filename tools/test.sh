@@ -129,12 +129,11 @@ browser_tests() {
   compgen -G "tests/browser/*.test.mjs" >/dev/null || die "tests/browser holds no *.test.mjs: restore it with git checkout tests"
   tests_in chromium tests/browser/*.test.mjs
 }
-# What the drivers of the other browsers can do of these tests, and docs/browsers.md, which is printed from what all of them said.
-other_browsers() {
-  tests_in firefox tests/browser/{labels,library,element,index,page}.test.mjs
-  tests_in webkit tests/browser/{labels,library,index}.test.mjs
-  node tests/browser/matrix.mjs "$target/browsers"
-}
+# What the drivers of the other browsers can do of these tests.
+firefox_tests() { tests_in firefox tests/browser/{labels,library,element,index,page}.test.mjs; }
+webkit_tests() { tests_in webkit tests/browser/{labels,library,index}.test.mjs; }
+# docs/browsers.md is printed from what all of them said.
+check_matrix() { node tests/browser/matrix.mjs "$target/browsers"; }
 # tests_in BROWSER FILE...: one file at a time, as each drives a browser that wants every core.
 tests_in() {
   local browser=$1
@@ -146,6 +145,13 @@ tests_in() {
 
 # The packed package wherever people put it; docs/places.md must say what was found.
 places_tests() { node tests/places/run.mjs; }
+
+webkit_and_places() {
+  local status=0
+  webkit_tests || status=1
+  places_tests || status=1
+  return $status
+}
 
 # said_by JOB: what a job that has ended said, and whether it failed.
 said_by() {
@@ -194,11 +200,12 @@ run_tests() {
   step "Release wasm" build
   step "Tests of build.sh" script_tests
   step "Library and page in browsers" browser_tests
-  # Bundlers keep one core busy, a browser that is driven the other.
-  start_job places places_tests
-  step "Library in Firefox and WebKit" other_browsers
-  await_jobs places
-  step "Other places" said_by places
+  # A browser that is driven keeps one core busy, and so do bundlers.
+  start_job webkit-and-places webkit_and_places
+  step "Library and page in Firefox" firefox_tests
+  await_jobs webkit-and-places
+  step "Library in WebKit, and other places" said_by webkit-and-places
+  step "What each browser can do" check_matrix
 
   say "Summary after $(((SECONDS - began) / 60)) min $(((SECONDS - began) % 60)) s"
   ((${#failures[@]} == 0)) || printf 'failed: %s\n' "${failures[@]}"
