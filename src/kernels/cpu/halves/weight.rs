@@ -58,7 +58,8 @@ impl<const N: usize> Panels<N> {
         segments: Range<usize>,
     ) -> ([&[u32]; N], &[f32]) {
         let count = segments.len();
-        let mut panels = (self.numbers.each_mut()).map(|memory| room(memory, count * STEPS * PANEL));
+        let mut panels =
+            (self.numbers.each_mut()).map(|memory| room(memory, count * STEPS * PANEL));
         let scales = room(&mut self.scales, count * PANEL);
         for [row, block] in quarters {
             let end = blocks.min(segments.end * BLOCKS);
