@@ -5,6 +5,7 @@ import net from "node:net";
 import { resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { launch, www } from "./harness.mjs";
+import { offlineList } from "../../tools/offline.mjs";
 import { serve } from "../../tools/serve.mjs";
 import { summary } from "../../www/page/speed/measure.js";
 
@@ -53,9 +54,11 @@ async function line(port) {
 
 /** One visit, in ms. @param {string} url */
 async function visit(url) {
-  const browser = await launch();
+  const browser = await launch({ serviceWorkers: "allow" });
   const page = await browser.newPage();
   page.setDefaultTimeout(0);
+  // The browser has started by then.
+  await page.evaluate(() => new Promise((done) => setTimeout(done, 1000)));
   await page.goto(url, { waitUntil: "commit" });
   const time = await page.evaluate(() => new Promise((done) => {
     const look = () => {
@@ -69,7 +72,8 @@ async function visit(url) {
 }
 
 const sites = await Promise.all([...positionals, www].map(async (root) => {
-  const files = await serve(resolve(root));
+  const list = offlineList(resolve(root));
+  const files = await serve(resolve(root), { handle: (request, response) => request.url === "/offline.js" && Boolean(response.writeHead(200, { "Content-Type": "text/javascript" }).end(list)) });
   return { root, files, line: await line(Number(new URL(files.url).port)), times: /** @type {number[]} */ ([]), requests: 0 };
 }));
 for (let round = 0; round < rounds; round++) {

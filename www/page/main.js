@@ -871,7 +871,6 @@ async function load(choice) {
     if (!isTuned(classifier)) takeFixedLabels(classifier.info);
     describe();
     showCaches();
-    run(choice.notice);
   } catch (error) {
     if (model.loading !== job) return;
     model.loading = undefined;
@@ -905,7 +904,9 @@ async function load(choice) {
       mark();
       fail(text, { retry, cause });
     }
+    return;
   }
+  await run(choice.notice);
 }
 
 /** The models in the dialog. */
@@ -1038,8 +1039,8 @@ onLanguage(() => {
 recall();
 describe();
 readLabels();
-load(first);
-const sharing = connectApp((shared) => takeAll([shared]));
+const begun = load(first);
+const sharing = connectApp((shared) => takeAll([shared]), begun);
 showSamples(takeAll).then(
   async (all) => {
     samples.push(...all);

@@ -5,16 +5,20 @@ import { texts } from './language.js';
 /** @type {Set<string>} names of modules */
 const taken = new Set();
 
+/** What a first visit waits for at most, in ms, before the page is kept. */
+const LONGEST = 20_000;
+
 /**
  * @param {(picture: import('./page.d.ts').Picture) => void} take
+ * @param {Promise<void>} begun as `keepPage` takes it
  * @returns {Promise<boolean>} whether a picture is on its way
  */
-export async function connectApp(take) {
+export async function connectApp(take, begun) {
   window.launchQueue?.setConsumer(async ({ files }) => {
     const [file] = await Promise.all((files ?? []).map((handle) => handle.getFile()));
     if (file) take({ blob: file, name: file.name });
   });
-  if (!keepPage()) return false;
+  if (!keepPage(begun)) return false;
   if (!new URLSearchParams(location.search).has('shared')) return false;
   history.replaceState(null, '', location.pathname + location.hash);
   const response = await fetch('shared-picture');
@@ -23,11 +27,17 @@ export async function connectApp(take) {
   return true;
 }
 
-/** Keeps the page for when there is no network. @returns {boolean} whether this browser can */
-export function keepPage() {
+/**
+ * Keeps the page for when there is no network.
+ * @param {Promise<void>} [begun] what a first visit is for; all of the page's files are fetched again after it, not beside it
+ * @returns {boolean} whether this browser can
+ */
+export function keepPage(begun) {
   if (!('serviceWorker' in navigator)) return false;
+  const first = !navigator.serviceWorker.controller;
+  const turn = first ? Promise.race([begun, new Promise((done) => { setTimeout(done, LONGEST); })]) : Promise.resolve();
   // A page without it works as long as there is a network.
-  navigator.serviceWorker.register('service-worker.js').then(renew).catch(() => {});
+  turn.then(() => navigator.serviceWorker.register('service-worker.js')).then(renew).catch(() => {});
   return true;
 }
 

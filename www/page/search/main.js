@@ -690,5 +690,4 @@ onLanguage(() => {
 tell();
 showGrid();
 showFolders();
-keepPage();
-load(model.id);
+keepPage(load(model.id));
