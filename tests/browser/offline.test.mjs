@@ -48,6 +48,8 @@ describe("the page offline", { timeout: 600_000 }, () => {
     const page = await firstVisit(browser, server);
     const modules = await page.evaluate(async () => (await (await caches.open((await caches.keys())[0])).keys()).map(({ url }) => url).filter((url) => /_bg\.wasm$/.test(url)).length);
     assert.equal(modules, 1, "only the module that this browser takes is kept");
+    const [weights, keeper] = ["GET /lib/models/demo/model.safetensors", "GET /service-worker.js"].map((request) => server.requests.indexOf(request));
+    assert.ok(weights >= 0 && weights < keeper, "nothing is kept beside what the visit is for");
     // The search page needs a module more, for its index.
     const searching = (one) => one.waitForFunction(() => /^\d+ pictures\. /.test(document.querySelector("#status").textContent));
     await page.goto(`${server.url}search.html`);
