@@ -11,6 +11,7 @@ from captions import COLOURS
 from lexicon import Lexicon
 
 YES, UNSURE, NO = 1, 0, -1
+PATCH = 8
 PARTS = {  # what a drawing of a group may well show besides: never counted as absent
     "person": ["body part", "clothing"], "animal": ["body part", "paw print"], "smiley": ["body part", "person", "man", "woman", "child", "heart"],
     "vehicle": ["wheel", "window", "door"], "building": ["door", "window", "city", "tower", "flag"], "body part": ["person", "man", "woman"],
@@ -127,13 +128,13 @@ def hue_turn(rgb, degrees, saturation, brightness, contrast):
 
 
 class Scenes:
-    def __init__(self, data: Path, encode, side=64, seed=0, backgrounds=1500, easy=0.0):
+    def __init__(self, data: Path, encode, side=64, seed=0, backgrounds=1500, easy=0.0, small=0.0):
         every = json.loads((data / "drawings.json").read_text())
         keep = [i for i, d in enumerate(every) if d["split"] == "train"]
         self.drawings = [every[i] for i in keep]
         self.rows = np.array(keep)
         self.pixels = np.load(data / "drawings.npy", mmap_mode="r")       # shared between processes, read as needed
-        self.lex, self.side, self.seed, self.easy = Lexicon(), side, seed, easy
+        self.lex, self.side, self.seed, self.easy, self.small = Lexicon(), side, seed, easy, small
         self.encode, self.known_ids = encode, {}
         self.labels = torch.from_numpy(labels_of(self.lex, self.drawings))
         self.background = textures(np.random.default_rng(seed), backgrounds, side)
@@ -146,6 +147,8 @@ class Scenes:
         self.cumulative = np.cumsum(weights / weights.sum())
         mild = weights * np.where(self.line.numpy(), 0.3, 1)
         self.cumulative_easy = np.cumsum(mild / mild.sum())
+        coloured = weights * ~self.line.numpy()
+        self.cumulative_small = np.cumsum(coloured / coloured.sum())
         self.trained = sorted(count)
         self.common = list(np.cumsum([count[c] ** 0.35 for c in self.trained]))
         box, opaque = [], []
@@ -158,8 +161,9 @@ class Scenes:
         self.opaque = torch.from_numpy(np.concatenate(opaque))
         self.several = torch.tensor([d["source"] == "openclipart" for d in self.drawings])
 
-    def pick(self, r, n, easy=False):
-        at = np.searchsorted(self.cumulative_easy if easy else self.cumulative, [r.random() for _ in range(n)])
+    def pick(self, r, n, easy=False, cumulative=None):
+        cumulative = cumulative if cumulative is not None else self.cumulative_easy if easy else self.cumulative
+        at = np.searchsorted(cumulative, [r.random() for _ in range(n)])
         return torch.from_numpy(at.clip(0, len(self.drawings) - 1))
 
     def concept(self, r):
@@ -231,12 +235,96 @@ class Scenes:
         pre = torch.cat([fg[:, :3] * fg[:, 3:], fg[:, 3:]], 1)
         return F.grid_sample(pre, F.affine_grid(theta, (n, 4, side, side), align_corners=False), align_corners=False)
 
+    def apart(self, r, n):
+        """Indices [n, 3] of drawings of which none shows, or may show, what another one of its row is."""
+        rows = self.pick(r, n * 3, cumulative=self.cumulative_small).view(n, 3)
+        concepts = [[[self.lex.index[c] for c in self.drawings[i]["concepts"]] for i in row] for row in rows.tolist()]
+        for k in range(n):
+            for slot in (1, 2):
+                for _ in range(20):
+                    before = range(slot)
+                    if all((self.labels[rows[k, b]][concepts[k][slot]] == NO).all() and (self.labels[rows[k, slot]][concepts[k][b]] == NO).all() for b in before):
+                        break
+                    rows[k, slot] = self.pick(r, 1, cumulative=self.cumulative_small)[0]
+                    concepts[k][slot] = [self.lex.index[c] for c in self.drawings[rows[k, slot]]["concepts"]]
+        return rows
+
+    def small_backgrounds(self, n, side):
+        """Plain, lit from one side, or softly varied, [n, 3, side, side]: mostly light."""
+        light = torch.where(torch.rand(n, 1, 1, 1) < 0.7, torch.rand(n, 3, 1, 1) / 3 + 2 / 3, torch.rand(n, 3, 1, 1))
+        ramp = torch.linspace(0, 1, side) * (torch.rand(n, 1, 1, 1) - 0.5) * 0.4
+        bg = light + torch.where(torch.rand(n, 1, 1, 1) < 0.5, ramp, ramp.mT)
+        bg = torch.where(torch.rand(n, 1, 1, 1) < 0.2, 1.0, bg)
+        soft = (torch.rand(n) < 0.15).nonzero().flatten()
+        if len(soft):
+            tex = self.background[torch.randint(len(self.background), (len(soft),))].float() / 255
+            bg[soft] = F.interpolate(F.avg_pool2d(tex, 4), (side, side), mode="bicubic").clamp(0, 1)
+        return bg.clamp(0, 1)
+
+    def small_batch(self, r, size, numbers):
+        """As `batch`: each picture of two or three small drawings of different concepts, none over another, a fourteenth to a fifth of it each.
+
+        After training on whole drawings alone, heat maps pointed at the wrong one of two drawings of 20 pixels in more than a fifth of the pictures (pointing.py).
+        Here it is known where each drawing is. So the rows of `target` are three times as many as pictures: what each shows, and what remains of it for
+        a head that doesn't see the patches of its first drawing, or of its second. `seen` [3 size, patches] says which patches it sees."""
+        main = self.apart(r, size)
+        number = [2 if r.random() < 0.6 else 3 for _ in range(size)]
+        scale, n = 2, self.side // PATCH                   # drawn twice as large, then shrunk as a picture is: places between pixels
+        side = self.side * scale
+        bg = self.small_backgrounds(size, side)
+        slots = [(k, slot) for k in range(size) for slot in range(number[k])]
+        idx = torch.stack([main[k, slot] for k, slot in slots])
+        fg, _ = self.foreground(idx, r, easy=True)
+        fg = torch.cat([fg[:, :3] * fg[:, 3:], fg[:, 3:]], 1)
+        seen = torch.ones(3, size, n, n, dtype=torch.bool)
+        whole = fg.shape[-1]
+        boxes, at = [], 0
+        for k in range(size):
+            mine = range(at, at + number[k])
+            at += number[k]
+            sizes = []
+            for j in mine:
+                longer = side * r.uniform(0.26, 0.46 if number[k] == 2 else 0.38)
+                stretch = 2 ** r.gauss(0, 0.1)
+                w, h = (self.box[idx[j]] / self.box[idx[j]].max()).tolist()
+                sizes.append((max(8, min(round(w * longer * stretch), side // 2)), max(8, min(round(h * longer / stretch), side // 2))))
+            placed, tries = [], 0
+            while len(placed) < len(sizes):
+                w, h = sizes[len(placed)]
+                x, y = r.randint(0, side - w), r.randint(0, side - h)
+                if not any(x < b[2] and b[0] < x + w and y < b[3] and b[1] < y + h for b in placed):
+                    placed.append((x, y, x + w, y + h))
+                tries += 1
+                if tries % 200 == 0:                       # one in the middle leaves the others no room
+                    placed.clear()
+                    sizes = [(w * 9 // 10, h * 9 // 10) for w, h in sizes]
+            for slot, (j, (x0, y0, x1, y1)) in enumerate(zip(mine, placed)):
+                w, h = (self.box[idx[j]] * whole).round().long().clamp(1, whole).tolist()
+                left, top = (whole - w) // 2, (whole - h) // 2
+                one = fg[j:j + 1, :, top:top + h, left:left + w]
+                one = F.interpolate(one.flip(-1) if r.random() < 0.5 else one, (y1 - y0, x1 - x0), mode="bilinear", antialias=True)[0]
+                bg[k, :, y0:y1, x0:x1] = bg[k, :, y0:y1, x0:x1] * (1 - one[3:]) + one[:3]
+                if slot < 2:
+                    p = PATCH * scale
+                    seen[1 + slot, k, y0 // p:-(-y1 // p), x0 // p:-(-x1 // p)] = False
+        x = F.interpolate(bg, (self.side, self.side), mode="bicubic", antialias=True)
+        pixels = (x.clamp(0, 1) * 255).round().to(torch.uint8)
+        labels = self.labels[main]                         # [size, 3, concepts]
+        labels[torch.tensor(number) == 2, 2] = NO
+        truth = torch.cat([labels.amax(1), labels[:, 1:].amax(1), labels[:, ::2].amax(1)])
+        known = torch.full((3 * size, len(COLOURS)), UNSURE, dtype=torch.int8)
+        count, kind = torch.ones(3 * size, dtype=torch.long), torch.full((3 * size,), 3)
+        ids, target = self.captions(r, truth, known, count, kind, main[:, 0].repeat(3), main[:, 1], numbers)
+        return pixels, ids, target, seen.flatten(2).flatten(0, 1)
+
     def batch(self, size, own, near, far, step):
-        """pixels uint8 [size, 3, side, side], ids [captions, 16], target int8 [size, captions] in {-1, 0, 1}.
+        """pixels uint8 [size, 3, side, side], ids [captions, 16], target int8 [size, captions] in {-1, 0, 1}, and None or `small_batch`'s `seen`.
 
         Captions: `own` of the pictures' own, `near` of concepts that other pictures of the batch show, `far` of any concepts."""
         r = random.Random(self.seed * 1_000_003 + step)
         torch.manual_seed(self.seed * 7_919 + step)
+        if self.small and r.random() < self.small:
+            return self.small_batch(r, size, (own, near, far))
         easy = r.random() < self.easy                      # one whole drawing on white or a plain colour, as it is
         main, other = self.pick(r, size, easy), self.pick(r, size)
         kind = torch.tensor(r.choices([0, 1, 2, 3, 4], [76, 8, 4, 10, 2], k=size))     # one, two alike, three alike, two different, nothing
@@ -277,7 +365,7 @@ class Scenes:
             bg[rows] = bg[rows] * (1 - layer[:, 3:]) + layer[:, :3]
         x = bg
         if easy:
-            return (x.clamp(0, 1) * 255).round().to(torch.uint8), *self.truth(r, share, count, kind, main, other, (own, near, far))
+            return (x.clamp(0, 1) * 255).round().to(torch.uint8), *self.truth(r, share, count, kind, main, other, (own, near, far)), None
         for i in (torch.rand(size) < 0.08).nonzero().flatten().tolist():              # something in front
             w, h = r.randint(6, self.side // 3), r.randint(6, self.side // 3)
             at, up = r.randint(0, self.side - w), r.randint(0, self.side - h)
@@ -291,7 +379,7 @@ class Scenes:
         if r.random() < 0.5:
             x = x * (1 + 0.12 * torch.randn(size, 1, 1, 1)) + 0.04 * torch.randn(size, 3, 1, 1)
         pixels = (x.clamp(0, 1) * 255).round().to(torch.uint8)
-        return pixels, *self.truth(r, share, count, kind, main, other, (own, near, far))
+        return pixels, *self.truth(r, share, count, kind, main, other, (own, near, far)), None
 
     def truth(self, r, share, count, kind, main, other, numbers):
         """What each picture shows, and captions with it."""
@@ -306,7 +394,7 @@ class Scenes:
         return self.captions(r, truth, known, count, kind, main, other, numbers)
 
     def captions(self, r, truth, known, count, kind, main, other, numbers):
-        lex, size, texts, columns = self.lex, len(main), [], []
+        lex, size, texts, columns = self.lex, len(other), [], []     # truth may have more rows: of the same pictures, partly seen
 
         def need(concepts, colour=None, number=None, own=None):
             col = torch.stack([truth[:, lex.index[c]] for c in concepts]).amin(0)
@@ -358,7 +446,7 @@ class Scenes:
             else:
                 texts.append(captions.fill(r, captions.name(r, w)))
                 need([c])
-        shown = sorted({c for i in main.tolist() for c in self.drawings[i]["concepts"]})
+        shown = sorted({c for i in {*main.tolist(), *other[kind[:size] == 3].tolist()} for c in self.drawings[i]["concepts"]})
         for c in r.sample(shown, min(near, len(shown))) + [self.concept(r) for _ in range(far)]:
             p = r.random()
             if p < 0.06:

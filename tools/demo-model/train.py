@@ -13,6 +13,8 @@ A batch holds captions of some pictures' own, of concepts that other pictures sh
 Matrices inside the encoders are updated with Muon, everything else with AdamW; warm-up, constant rate, then linear decay to 0.
 Half of the patches is dropped until late in that decay. Each process learns from pictures of its own, and their weights are averaged every few
 steps (local SGD): on a machine with other work, processes that average gradients wait for each other at every step.
+With --small, a share of the batches are pictures of several small drawings, and the pooling head is asked for each of them three times: with all it
+sees, and without the patches of one drawing or of another, when that one's captions no longer hold. So it learns what is small, and where it is.
 RUN/model.pt holds all state: --resume goes on from it after a kill, and without it from the weights of the folder given with --from.
 """
 import argparse, math, time
@@ -26,9 +28,9 @@ from safetensors.torch import load_file
 from transformers import SiglipConfig, SiglipModel
 from transformers.models.siglip.tokenization_siglip import SiglipTokenizer
 
-from scenes import Scenes
+from scenes import PATCH, Scenes
 
-WIDTH, SIDE, PATCH, VISION_LAYERS, TEXT_LAYERS = 160, 64, 8, 6, 3   # 3.6 M parameters: with its tokenizer under 8 MB in f16
+WIDTH, SIDE, VISION_LAYERS, TEXT_LAYERS = 160, 64, 6, 3   # 3.6 M parameters: with its tokenizer under 8 MB in f16
 
 
 def config(vocab, context):
@@ -90,7 +92,8 @@ def block(layer, x):
     return (x + F.linear(F.gelu(F.linear(y, *half(layer.mlp.fc1))), *half(layer.mlp.fc2))).view(b, n, d)
 
 
-def image_embeddings(model, pixels, drop=0.0):
+def image_embeddings(model, pixels, drop=0.0, seen=None):
+    """[pictures, width]; with `seen` [k pictures, patches] one for each of its rows, of a head that sees these patches alone."""
     v = model.vision_model
     e, n = v.embeddings, pixels.shape[-1] // PATCH
     x = pixels.view(len(pixels), 3, n, PATCH, n, PATCH).permute(0, 2, 4, 1, 3, 5).reshape(len(pixels), n * n, -1).bfloat16()
@@ -102,7 +105,13 @@ def image_embeddings(model, pixels, drop=0.0):
     for layer in v.encoder.layers:
         x = block(layer, x)
     with torch.autocast("cpu", torch.bfloat16):
-        return F.normalize(v.head(v.post_layernorm(x)).float(), dim=-1)
+        x = v.post_layernorm(x)
+        if seen is None:
+            return F.normalize(v.head(x).float(), dim=-1)
+        h, k = v.head, len(seen) // len(x)
+        x = x.repeat(k, 1, 1)
+        x = h.attention(h.probe.repeat(len(x), 1, 1), x, x, key_padding_mask=torch.zeros_like(seen, dtype=x.dtype).masked_fill(~seen, -1e4), need_weights=False)[0]
+        return F.normalize((x + h.mlp(h.layernorm(x)))[:, 0].float(), dim=-1)
 
 
 def text_embeddings(model, ids):
@@ -165,7 +174,7 @@ def run(rank, a):
             model.logit_bias.fill_(a.bias)
         average = {n: p.detach().clone() for n, p in named.items()}
     encode = lambda texts: torch.tensor(tok(texts, padding="max_length", truncation=True)["input_ids"])
-    scenes = Scenes(a.data, encode, SIDE, a.seed, easy=a.easy)
+    scenes = Scenes(a.data, encode, SIDE, a.seed, easy=a.easy, small=a.small)
     start = time.time() - spent
     end = a.until or start + a.minutes * 60
     begun = step
@@ -200,14 +209,14 @@ def run(rank, a):
             if over:
                 break
         t0 = time.process_time()
-        pixels, ids, target = scenes.batch(a.batch, a.own, a.near, a.far, step * a.processes + rank)
+        pixels, ids, target, seen = scenes.batch(a.batch, a.own, a.near, a.far, step * a.processes + rank)
         composing += time.process_time() - t0
         rate = min(1, (step - begun + 1) / 40) * min(1, max(0, (1 - done) / a.decay))
         for o in (muon, adam):
             for g in o.param_groups:
                 g["lr"] = g["base"] * rate
-        drop = a.drop if done < 1 - a.decay * a.whole else 0
-        image = image_embeddings(model, pixels.float() / 127.5 - 1, drop)
+        drop = a.drop if done < 1 - a.decay * a.whole and seen is None else 0
+        image = image_embeddings(model, pixels.float() / 127.5 - 1, drop, seen)
         with torch.set_grad_enabled(step % a.text_every == 0):
             text = text_embeddings(model, ids)
         loss = sigmoid_loss(image, text, target.float(), model.logit_scale, model.logit_bias)
@@ -250,6 +259,7 @@ def main():
     ap.add_argument("--bias", type=float, default=-4.4, help="logit bias at the start: log-odds of a pair's being positive, see above")
     ap.add_argument("--average", type=float, default=0.995, help="how much of the running average of the weights a step keeps")
     ap.add_argument("--easy", type=float, default=0.3, help="share of batches with whole drawings on plain backgrounds")
+    ap.add_argument("--small", type=float, default=0.0, help="share of batches with several small drawings to a picture, no patches dropped; --easy is a share of the others")
     ap.add_argument("--seed", type=int, default=0)
     ap.add_argument("--processes", type=int, default=2, help="one per core: each composes its pictures and learns from them")
     ap.add_argument("--resume", action="store_true", help="go on from OUT/model.pt if it is there, else from --from")

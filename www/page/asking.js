@@ -10,7 +10,7 @@ import { onLanguage, texts } from './language.js';
 const TEMPLATES = { sentences: '{}', blank: 'The car is {}.' };
 /** They work with the demo model: tests/browser/page.test.mjs looks. @type {Record<Exclude<Way, 'names'>, Example>} */
 export const EXAMPLES = {
-  sentences: { template: TEMPLATES.sentences, sample: 'penguin.png', labels: ['There is a penguin in this picture.', 'A train is crossing a bridge.', 'A clock hangs on the wall.'] },
+  sentences: { template: TEMPLATES.sentences, sample: 'penguin.png', labels: ['There is a penguin in this picture.', 'A train is crossing a bridge.', 'A guitar leans on a chair.'] },
   blank: { template: 'The balloon is {}.', sample: 'balloon.png', labels: ['red', 'blue', 'green', 'yellow'] },
 };
 
