@@ -14,7 +14,7 @@ from PIL import Image
 from evaluate import TEMPLATE, Judge
 
 SAMPLES = [  # file, name, labels, Open Clip Art's file
-    ("ladybug", "A ladybug", ["a ladybug", "a spider", "a flower", "a car"], "animals/bugs/ladybug_02.svg"),
+    ("ladybug", "A ladybug", ["a ladybug", "a spider", "a mushroom", "a car"], "animals/bugs/ladybug_02.svg"),
     ("strawberry", "A strawberry", ["a strawberry", "a banana", "a carrot", "a hammer"], "food/fruit/strawberry_jonathan_diet_01.svg"),
     ("penguin", "A penguin", ["a penguin", "an owl", "a dog", "a bicycle"], "animals/birds/penguin/plush_tux_anita_01.svg"),
     ("balloon", "A red balloon", ["a balloon", "an apple", "a clock", "a flower"], "recreation/party/balloon-red-aj.svg"),
