@@ -166,7 +166,7 @@ describe('a screen reader and a keyboard', () => {
       'text “Labels”: Separate them with commas, semicolons or new lines.',
       'heading to open “Ask in another way”, closed',
       'checkbox “Make one label win (softmax, as in CLIP)”, off: Softmax, as CLIP uses it, shares 100% out among your labels: one must win even when none fits. SigLIP judges each label on its own.',
-      ...['a ladybug', 'a spider', 'a mushroom', 'a car'].map((label) => `button “What moved the score of “${label}””`),
+      ...['a ladybug', 'a spider', 'a car', 'a mushroom'].map((label) => `button “What moved the score of “${label}””`),
       'button “Save as CSV”',
       'button “Save as JSON”',
       'button “Share these labels”',
