@@ -100,8 +100,8 @@ function runMeanwhile(command) {
   }
 }
 
-/** The list for the page's service worker, as the files are now. */
-function offline(root, { url }, response) {
+/** Answers with the list for the page's service worker, as the files are now. @returns {boolean} whether that was asked for */
+export function offline(root, { url }, response) {
   if (url !== "/offline.js") return false;
   response.writeHead(200, { "Content-Type": "text/javascript; charset=utf-8", "Cache-Control": "no-store" }).end(offlineList(root));
   return true;

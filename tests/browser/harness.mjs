@@ -15,6 +15,7 @@ import { test as run } from "node:test";
 import { fileURLToPath } from "node:url";
 import { chromium, firefox } from "playwright-core";
 import { serve } from "../../tools/serve.mjs";
+import { summary } from "../../www/page/speed/measure.js";
 import { CANNOT } from "./cannot.mjs";
 import { launchWebKit } from "./webkit.mjs";
 
@@ -198,6 +199,12 @@ export async function measureIn(options, work) {
   } finally {
     for (const hook of hooks) await hook();
   }
+}
+
+/** For the tables of such programs: the minimum and, in brackets, the median. @param {number[]} times in ms */
+export function leastAndMedian(times) {
+  const [least, median] = summary(times).map((time) => time.toFixed(0));
+  return `${least} (${median})`;
 }
 
 /**

@@ -4,10 +4,8 @@
 import net from "node:net";
 import { resolve } from "node:path";
 import { parseArgs } from "node:util";
-import { launch, www } from "./harness.mjs";
-import { offlineList } from "../../tools/offline.mjs";
-import { serve } from "../../tools/serve.mjs";
-import { summary } from "../../www/page/speed/measure.js";
+import { launch, leastAndMedian, www } from "./harness.mjs";
+import { offline, serve } from "../../tools/serve.mjs";
 
 const { values, positionals } = parseArgs({
   options: { rounds: { type: "string", default: "7" }, latency: { type: "string", default: "0" }, rate: { type: "string", default: "0" } },
@@ -72,8 +70,7 @@ async function visit(url) {
 }
 
 const sites = await Promise.all([...positionals, www].map(async (root) => {
-  const list = offlineList(resolve(root));
-  const files = await serve(resolve(root), { handle: (request, response) => request.url === "/offline.js" && Boolean(response.writeHead(200, { "Content-Type": "text/javascript" }).end(list)) });
+  const files = await serve(resolve(root), { handle: (request, response) => offline(root, request, response) });
   return { root, files, line: await line(Number(new URL(files.url).port)), times: /** @type {number[]} */ ([]), requests: 0 };
 }));
 for (let round = 0; round < rounds; round++) {
@@ -86,8 +83,7 @@ for (let round = 0; round < rounds; round++) {
 console.log("| build | first answer, ms | requests | ratio |\n|---|---|---|---|");
 const last = Math.min(...sites[sites.length - 1].times);
 for (const { root, times, requests } of sites) {
-  const [least, median] = summary(times);
-  console.log(`| ${root} | ${least.toFixed(0)} (${median.toFixed(0)}) | ${requests} | ${(last / least).toFixed(2)} |`);
+  console.log(`| ${root} | ${leastAndMedian(times)} | ${requests} | ${(last / Math.min(...times)).toFixed(2)} |`);
 }
 for (const { files, line } of sites) {
   line.close();

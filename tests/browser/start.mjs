@@ -4,7 +4,7 @@
 // Prints a row of a table per dtype and build: minimum (median) in ms, and the ratio of the first build's minimum to each.
 import { resolve } from "node:path";
 import { parseArgs } from "node:util";
-import { importLibrary, launch, www } from "./harness.mjs";
+import { importLibrary, launch, leastAndMedian, www } from "./harness.mjs";
 import { serve } from "../../tools/serve.mjs";
 
 const split = process.argv.indexOf("--");
@@ -42,11 +42,6 @@ async function visit(browser, { url }, source, dtype) {
   return value;
 }
 
-const both = (times) => {
-  const sorted = times.toSorted((a, b) => a - b);
-  return `${sorted[0].toFixed(0)} (${sorted[sorted.length >> 1].toFixed(0)})`;
-};
-
 const blank = (request, response) => request.url === "/blank.html" && Boolean(response.writeHead(200, { "Content-Type": "text/html" }).end("<!doctype html><title>blank</title>"));
 const sites = await Promise.all([www, ...others].map((root) => serve(resolve(root), { handle: blank, isolated: threads })));
 const files = await serve(folder);
@@ -64,7 +59,7 @@ for (const dtype of dtypes.length ? dtypes : ["q8"]) {
   }
   for (const [i, { load, answer }] of times.entries()) {
     const ratio = (name) => (Math.min(...times[0][name]) / Math.min(...times[i][name])).toFixed(2);
-    console.log(`| ${dtype} | ${i === 0 ? "this" : others[i - 1]} | ${both(load)} | ${both(answer)} | ${i === 0 ? "" : `${ratio("load")}, ${ratio("answer")}`} |`);
+    console.log(`| ${dtype} | ${i === 0 ? "this" : others[i - 1]} | ${leastAndMedian(load)} | ${leastAndMedian(answer)} | ${i === 0 ? "" : `${ratio("load")}, ${ratio("answer")}`} |`);
   }
   await browser.close();
 }

@@ -2,9 +2,8 @@
 //   node times.mjs [FOLDER [DTYPE]]     FOLDER: a checkpoint (the demo's unless given); after ./build.sh
 // Prints a row of a table for each browser, with one thread and with all that the machine has (where the browser shares memory between threads).
 import { fileURLToPath } from "node:url";
-import { BROWSERS, LACKS, measureIn } from "./harness.mjs";
+import { BROWSERS, LACKS, leastAndMedian, measureIn } from "./harness.mjs";
 import { serve } from "../../tools/serve.mjs";
-import { summary } from "../../www/page/speed/measure.js";
 
 const DEMO = fileURLToPath(new URL("../../www/lib/models/demo", import.meta.url));
 const [folder = DEMO, dtype = "auto"] = process.argv.slice(2);
@@ -17,16 +16,10 @@ for (const browser of BROWSERS) {
     const times = await measureIn({ browser, isolated }, (page) => page.evaluate(timed, [files.url, dtype, CALLS]));
     const { threads, network, storage, pictures, labels } = times;
     const seconds = [network, storage].map((time) => time?.toFixed(2) ?? "not kept");
-    console.log(`| ${[browser, threads, ...seconds, least(pictures), least(labels)].join(" | ")} |`);
+    console.log(`| ${[browser, threads, ...seconds, leastAndMedian(pictures), leastAndMedian(labels)].join(" | ")} |`);
   }
 }
 await files.close();
-
-/** @param {number[]} times the minimum and, in brackets, the median */
-function least(times) {
-  const [first, middle] = summary(times).map((time) => time.toFixed(0));
-  return `${first} (${middle})`;
-}
 
 /** Runs in the page: from the network, and from the browser's storage. */
 async function timed([address, dtype, calls]) {

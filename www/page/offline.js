@@ -34,10 +34,9 @@ export async function connectApp(take, begun) {
  */
 export function keepPage(begun) {
   if (!('serviceWorker' in navigator)) return false;
-  const first = !navigator.serviceWorker.controller;
-  const turn = first ? Promise.race([begun, new Promise((done) => { setTimeout(done, LONGEST); })]) : Promise.resolve();
+  const visit = navigator.serviceWorker.controller ? undefined : begun;
   // A page without it works as long as there is a network.
-  turn.then(() => navigator.serviceWorker.register('service-worker.js')).then(renew).catch(() => {});
+  Promise.race([visit, new Promise((done) => { setTimeout(done, LONGEST); })]).then(() => navigator.serviceWorker.register('service-worker.js')).then(renew).catch(() => {});
   return true;
 }
 

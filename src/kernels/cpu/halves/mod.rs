@@ -43,8 +43,8 @@ const LEAST: f32 = 1e-18;
 /// Segments of the longest panel: 48 KiB, which come from the second-level cache as fast as they are used. (With 24, which the first-level cache holds,
 /// 64 rows took 1.04 of the time, as sums are written more often.)
 const LONGEST: usize = (12 << 10) / (STEPS * PANEL);
-/// Numbers of `x` that pass by a panel, and the fewest and the most rows that these are. (Panels are packed for each chunk: 1024 rows of 768 numbers took 1.04 of the time in chunks of 256,
-/// and 1024 rows of 3072 numbers 1.13 in chunks of 512.)
+/// Numbers of `x` that pass by a panel, and the fewest and the most rows that these are. (Panels are packed for each chunk: 1024 rows of 768 numbers
+/// took 1.04 of the time in chunks of 256, and 1024 rows of 3072 numbers 1.13 in chunks of 512.)
 const CHUNK: usize = 768 << 10;
 const CHUNK_ROWS: [usize; 2] = [256, 1024];
 
