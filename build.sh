@@ -115,8 +115,8 @@ site() {
     name=${model##*/}
     convert=("$model" "$out/models/$name" --dtype "$dtype" --shard 95MB ${labels:+--labels "$labels"})
     say "Converting $name to $dtype"
-    # With the feature that the tests have: nothing is compiled twice.
-    cargo run --manifest-path "$root/Cargo.toml" --release --locked --quiet --features train --example convert -- "${convert[@]}" || die "$name could not be converted: see the message above"
+    # With the profile and the feature that the tests have: nothing is compiled twice.
+    cargo run --manifest-path "$root/Cargo.toml" --profile native --locked --quiet --features train --example convert -- "${convert[@]}" || die "$name could not be converted: see the message above"
     node "$root/tools/site.mjs" "$root/www" "$out" "models/$name" "$name" || exit 1
   fi
   echo "The site is in $out: copy it to any web server, or try it with: node tools/serve.mjs $out"

@@ -45,9 +45,9 @@ count() {
 
 check_format() { cargo fmt --all --check; }
 check_lints() {
-  cargo clippy --release --locked --all-targets --features train -- -D warnings
+  cargo clippy --profile native --locked --all-targets --features train -- -D warnings
   # Alone, as other crates build it: without what dev-dependencies ask of the dependencies.
-  cargo clippy --release --locked --lib --features train -- -D warnings
+  cargo clippy --profile native --locked --lib --features train -- -D warnings
 }
 # src/web.rs exists only on wasm32. Debian's toolchain has no clippy; there rustc's own warnings must do, as errors.
 check_wasm_lints() {
@@ -56,7 +56,7 @@ check_wasm_lints() {
   wasm_cargo "${command[@]}" --locked --profile web --target $wasm --lib --no-default-features -- -D warnings
 }
 # Every link of the documentation leads somewhere, in the browser's half too.
-check_docs() { RUSTDOCFLAGS="-D warnings" cargo doc --release --locked --no-deps --lib --features train; }
+check_docs() { RUSTDOCFLAGS="-D warnings" cargo doc --profile native --locked --no-deps --lib --features train; }
 check_wasm_docs() {
   RUSTDOCFLAGS="-D warnings" wasm_cargo doc --locked --profile web --target "$wasm" --no-deps --lib --no-default-features
 }
@@ -85,7 +85,7 @@ check_dependencies() {
       fi
   done
 }
-native_tests() { cargo test --release --locked --features train "$@"; }
+native_tests() { cargo test --profile native --locked --features train "$@"; }
 wasm_tests() {
   local capabilities=$target/webdriver.json
   node -e '
@@ -146,8 +146,9 @@ tests_in() {
 # The packed package wherever people put it; docs/places.md must say what was found.
 places_tests() { node tests/places/run.mjs; }
 
-webkit_and_places() {
+other_browsers() {
   local status=0
+  firefox_tests || status=1
   webkit_tests || status=1
   places_tests || status=1
   return $status
@@ -199,12 +200,11 @@ run_tests() {
   # Before build.sh's own tests, which serve and pack what is built.
   step "Release wasm" build
   step "Tests of build.sh" script_tests
-  step "Library and page in browsers" browser_tests
   # A browser that is driven keeps one core busy, and so do bundlers.
-  start_job webkit-and-places webkit_and_places
-  step "Library and page in Firefox" firefox_tests
-  await_jobs webkit-and-places
-  step "Library in WebKit, and other places" said_by webkit-and-places
+  start_job other-browsers other_browsers
+  step "Library and page in Chromium" browser_tests
+  await_jobs other-browsers
+  step "Library and page in Firefox, library in WebKit and in other places" said_by other-browsers
   step "What each browser can do" check_matrix
 
   say "Summary after $(((SECONDS - began) / 60)) min $(((SECONDS - began) % 60)) s"

@@ -34,7 +34,8 @@ checksum() { sha256sum "$@" | cut -d ' ' -f 1; }
 # The features that a module may use: those of rustc's baseline, and SIMD128. Nothing else is assumed of a browser.
 # low-memory-unused: nothing lies in the first KiB (there the stack would end), so that additions of small constants can be a part of
 # loads and stores.
-wasm_opt=(-O2 --low-memory-unused --enable-simd --enable-bulk-memory --enable-bulk-memory-opt --enable-call-indirect-overlong
+# one-caller-inline-max-function-size: without it functions of up to 229 KB come about, which browsers compile whole when a part of them is called.
+wasm_opt=(-O2 --low-memory-unused --one-caller-inline-max-function-size=50 --enable-simd --enable-bulk-memory --enable-bulk-memory-opt --enable-call-indirect-overlong
   --enable-nontrapping-float-to-int --enable-sign-ext --enable-mutable-globals --enable-reference-types
   --enable-multivalue --strip-debug --strip-producers --strip-target-features)
 
