@@ -34,11 +34,7 @@ impl Backend {
 /// `unsupported` if this build or machine has no GPU; `device-lost` if it computes wrongly.
 pub async fn start(backend: Backend) -> Result<Device> {
     let device = match backend {
-        Backend::Cpu => {
-            #[cfg(target_family = "wasm")]
-            crate::kernels::cpu::warm_up();
-            Device::flex()
-        }
+        Backend::Cpu => Device::flex(),
         Backend::WebGpu => gpu::start().await?,
     };
     check(&device).await?;

@@ -179,7 +179,10 @@ impl Checkpoint {
         #[cfg(feature = "webgpu")]
         let prepare = |dtype| load::prepare(config, &specs, dtype, device);
         #[cfg(not(feature = "webgpu"))]
-        let prepare = |_| std::future::ready(());
+        let prepare = |dtype| {
+            load::prepare(&specs, dtype);
+            std::future::ready(())
+        };
         let mut ports = Ports {
             source,
             store: &store,

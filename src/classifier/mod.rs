@@ -278,7 +278,7 @@ impl Classifier {
         };
         report(Stage::Warmup, 0);
         pace.step().await?;
-        // The CPU's kernels were called when it was started, and a large model's picture takes seconds there.
+        // The CPU's kernels were called while the weights came, and a large model's picture takes seconds there.
         #[cfg(feature = "webgpu")]
         if self.device != Device::flex() {
             let (model, config) = (&self.checkpoint.model, self.config());

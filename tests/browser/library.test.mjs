@@ -277,6 +277,36 @@ describe("the library over an engine that fails on command", { timeout: 1_200_00
     }
   });
 
+  test("the library's WebAssembly goes on where its connection went silent, and is given up when nothing comes any more", async () => {
+    const path = `/lib/pkg/siglip_web_cpu${LACKS[BROWSER].relaxedSimd ? "" : "_relaxed"}_bg.wasm`;
+    const there = site.overlay[path];
+    // A module of nothing but a long custom section: its id, its size in LEB128, a name of no letters.
+    const module = Buffer.concat([Buffer.from("\0asm\x01\0\0\0\0", "latin1"), Buffer.from([0x80, 0x80, 0x20]), Buffer.alloc(2 ** 19)]);
+    const part = 2 ** 17;
+    for (const recovers of [true, false]) {
+      const asked = [];
+      site.overlay[path] = (request, response) => {
+        const start = Number(/^bytes=(\d+)-/.exec(request.headers.range ?? "")?.[1] ?? 0);
+        asked.push(start);
+        const range = start > 0 && { "Content-Range": `bytes ${start}-${module.length - 1}/${module.length}` };
+        response.writeHead(range ? 206 : 200, { "Content-Type": "application/wasm", "Cache-Control": "no-store", "Content-Length": module.length - start, ...range });
+        response.flushHeaders();
+        if (start < 2 * part) response.write(module.subarray(start, start + part));
+        else if (recovers) response.end(module.subarray(start));
+      };
+      const page = await open();
+      const result = await page.evaluate(() => outcome(async () => {
+        const retryPolicy = { hurry: true, stall: 500, tries: 2 };
+        return (await SiglipClassifier.load("/mock/", { [Symbol.for("siglip-web.retryPolicy")]: retryPolicy })).info.backend;
+      }));
+      if (recovers) assert.equal(result.value, "cpu", result.message);
+      else assertError(result, "network", /Nothing more came from .*_bg\.wasm/);
+      assert.deepEqual(asked.slice(0, 3), [0, part, 2 * part]);
+      await page.close();
+    }
+    site.overlay[path] = there;
+  });
+
   test("auto goes on with the CPU on a site without the WebGPU module", async () => {
     for (const file of ["siglip_web_webgpu.js", "siglip_web_webgpu_bg.wasm"]) {
       const path = `/lib/pkg/${file}`;
@@ -398,8 +428,8 @@ describe("the library over an engine that fails on command", { timeout: 1_200_00
     assert.deepEqual(await load("google/siglip-base-patch16-224"), { value: "google/siglip-base-patch16-224" });
     assert.deepEqual(await load("google/siglip2@refs/pr/3"), { value: "google/siglip2@refs/pr/3" });
     assert.deepEqual(await load("https://huggingface.co/google/siglip/tree/v1"), { value: "google/siglip@v1" });
-    // The first files; the weights may be on their way when this engine, which reads nothing else, is done.
-    assert.deepEqual(asked.filter((address) => !address.endsWith(".safetensors")).sort(), [
+    // The first files; others may be on their way when this engine, which reads nothing else, is done.
+    assert.deepEqual(asked.filter((address) => !/(safetensors|tokenizer\.json)$/.test(address)).sort(), [
       ["google/siglip-base-patch16-224", "main"], ["google/siglip2", "refs%2Fpr%2F3"], ["google/siglip", "v1"],
     ].flatMap(([model, revision]) => [
       `https://huggingface.co/${model}/resolve/${revision}/config.json`,

@@ -26,6 +26,8 @@ use super::{Pace, Progress, Source, Store};
 use crate::error::{Error, Result};
 use crate::kernels::Dtype;
 use crate::model::ParameterSpec;
+#[cfg(all(target_family = "wasm", not(feature = "webgpu")))]
+use crate::{checkpoint::weight_dtype, kernels, model::Role};
 use files::{Failure, Listed, ManifestFile};
 
 /// In which form weights are loaded.
@@ -59,6 +61,23 @@ pub struct Loaded<'a, R> {
     /// The file that has the token table, if that was left there.
     pub reader: Option<R>,
     files: Vec<ManifestFile>,
+}
+
+/// Has the browser make fast code of the kernels that a model with these parameters takes, loaded as `dtype` on the CPU.
+#[cfg(not(feature = "webgpu"))]
+#[cfg_attr(not(target_family = "wasm"), allow(unused_variables))]
+pub fn prepare(specs: &[ParameterSpec], dtype: Dtype) {
+    #[cfg(target_family = "wasm")]
+    {
+        let multiplied =
+            |spec: &&ParameterSpec| !matches!(spec.role, Role::TokenTable | Role::Other);
+        let held = |form: &Dtype| {
+            let mut matrices = specs.iter().filter(multiplied);
+            matrices.any(|spec| weight_dtype(dtype, spec) == *form)
+        };
+        let forms = [Dtype::F32, Dtype::F16, Dtype::Q8, Dtype::Q4];
+        kernels::cpu::warm_up(forms.into_iter().filter(held));
+    }
 }
 
 /// Loads the parameters `specs` onto `device`, from the store as far as it has them; a store that proves to be of other files is

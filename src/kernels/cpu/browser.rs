@@ -12,36 +12,40 @@ use super::product::WeightView;
 use super::{attention, epilogue, functions, halves, parallel, product, tensor};
 use crate::kernels::{Activation, Dtype, Epilogue, Matrix, plain};
 
-/// Runs every kernel a few times so that the browser tiers it up, on another thread, while weights load: a call that began in
-/// baseline code finishes there, and the first picture took three times as long as the next.
-pub fn warm_up() {
+/// Runs the kernels of a model with weights in these forms a few times so that the browser tiers them up, on another thread, while
+/// weights load: a call that began in baseline code finishes there, and the first picture took three times as long as the next.
+/// What a model doesn't use isn't tiered up either, which would keep a core busy.
+#[cfg(not(feature = "webgpu"))]
+pub fn warm_up(forms: impl Iterator<Item = Dtype>) {
     const ROWS: usize = 48;
     const INPUT: usize = 512;
     const OUTPUT: usize = 96;
     let x = vec![0.0; ROWS * INPUT];
-    let weight = vec![0.0; OUTPUT * INPUT];
-    let (rows, weight) = (MatrixView::of(&x, INPUT), WeightView::of(&weight, INPUT));
+    let rows = MatrixView::of(&x, INPUT);
     fn output(epilogue: EpilogueRef, sum: impl Fn(&mut LayerOutput)) -> Vec<f32> {
         epilogue::output(ROWS, &[0.0; OUTPUT], epilogue, sum)
     }
-    for _ in 0..4 {
+    for dtype in forms {
+        let words = vec![0; OUTPUT * dtype.row_words(INPUT)];
+        let product = |y: &mut LayerOutput| packed_linear(rows, &words, dtype, y);
         let gelu = EpilogueRef::Activation(Activation::GeluTanh);
-        let residual = output(gelu, |y| product::linear(rows, weight, y));
-        output(EpilogueRef::Add(&residual), |y| {
-            product::linear(rows, weight, y)
-        });
-        // Their loops are shorter.
-        for dtype in [Dtype::F16, Dtype::Q8, Dtype::Q4].repeat(4) {
-            let words = vec![0; OUTPUT * dtype.row_words(INPUT)];
-            output(EpilogueRef::None, |y| packed_linear(rows, &words, dtype, y));
+        // The loops of packed weights are shorter.
+        let times = if dtype == Dtype::F32 { 4 } else { 16 };
+        for i in 0..times {
+            let residual = output(gelu, product);
+            if i % 4 == 0 {
+                output(EpilogueRef::Add(&residual), product);
+            }
         }
-        let sizes = attention::Sizes {
-            batch: 1,
-            queries: ROWS,
-            keys: ROWS,
-            hidden: INPUT,
-            heads: 8,
-        };
+    }
+    let sizes = attention::Sizes {
+        batch: 1,
+        queries: ROWS,
+        keys: ROWS,
+        hidden: INPUT,
+        heads: 8,
+    };
+    for _ in 0..4 {
         attention::attention(&x, &x, &x, sizes);
     }
 }
@@ -73,21 +77,18 @@ pub fn linear(
         }
         Matrix::Packed { words, dtype, .. } => {
             let words = words.to_contiguous();
-            let words: &[u32] = words.storage();
-            match dtype {
-                Dtype::F32 => {
-                    let weight = bytemuck::cast_slice(words);
-                    product::linear(x, WeightView::of(weight, input), y);
-                }
-                _ => packed_linear(x, words, dtype, y),
-            }
+            packed_linear(x, words.storage(), dtype, y);
         }
     });
     tensor(y, [rows, bias.len()])
 }
 
-/// A linear layer with a weight packed as `f16`, `q8` or `q4`, with the product that is fastest here.
+/// A linear layer with a weight in words, with the product that is fastest here.
 fn packed_linear(x: MatrixView, words: &[u32], dtype: Dtype, y: &mut LayerOutput) {
+    if dtype == Dtype::F32 {
+        let weight = WeightView::of(bytemuck::cast_slice(words), x.length);
+        return product::linear(x, weight, y);
+    }
     // What a GPU is checked against rounds nothing else.
     if cfg!(feature = "webgpu") && dtype == Dtype::F16 {
         return product::linear(x, WeightView::of_halves(words, x.length), y);

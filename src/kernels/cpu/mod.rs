@@ -42,7 +42,7 @@ use burn::tensor::TensorData;
 
 #[cfg(target_family = "wasm")]
 use browser as form;
-#[cfg(target_family = "wasm")]
+#[cfg(all(target_family = "wasm", not(feature = "webgpu")))]
 pub use browser::warm_up;
 pub(super) use functions::halves_to_f32;
 #[cfg(not(target_family = "wasm"))]

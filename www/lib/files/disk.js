@@ -23,6 +23,8 @@ export class LocalFiles {
 
   begin() {}
 
+  settle() {}
+
   /** @type {Loaded} */
   loaded(file, loaded, total) {
     this.#report({ stage: "download", file, loaded, total });

@@ -8,6 +8,8 @@ const READ_AHEAD = 32 * 2 ** 20;
 const REQUESTS = 4;
 /** A file's first block: as a rule it holds the whole header of a safetensors file. */
 const FIRST_BLOCK = 2 ** 18;
+/** Files up to this size are fetched whole before their reads are planned. */
+const SMALL = 2 ** 24;
 
 /** @typedef {{start: number, end: number, bytes?: Uint8Array, done?: Promise<void>, failed?: boolean}} Chunk */
 
@@ -37,6 +39,8 @@ export class Ranges {
   #stream;
   /** Bytes of the plan that have arrived and weren't read yet. */
   #ahead = 0;
+  /** Whether all of the file is being fetched, and no reads were planned yet. */
+  #whole = false;
   /** @type {(ahead: number) => void} told of these as they arrive */
   onProgress = () => {};
 
@@ -60,6 +64,10 @@ export class Ranges {
     return this.#download.size;
   }
 
+  get ahead() {
+    return this.#ahead;
+  }
+
   get sha256() {
     return this.#download.sha256;
   }
@@ -74,8 +82,21 @@ export class Ranges {
     return commit ?? (sha256 ? undefined : etag?.replace(/^W\//, "") ?? modified);
   }
 
+  /** Fetches all of a small file, before the reads that are planned next are known. */
+  begin() {
+    const { size } = this;
+    if (!this.ranges || size === undefined || size > SMALL) return;
+    for (let start = this.#head.end; start < size; start += CHUNK) this.#chunks.push({ start, end: Math.min(size, start + CHUNK) });
+    this.#whole = true;
+    this.#pump();
+  }
+
   /** @param {Float64Array | number[]} reads [offset, length, offset, length, …], in order */
   plan(reads) {
+    if (this.#whole) {
+      this.#whole = false;
+      return;
+    }
     this.#drop();
     const headEnd = this.#head.bytes ? this.#head.end : 0;
     for (let i = 0; i + 1 < reads.length; i += 2) {
@@ -202,6 +223,7 @@ export class Ranges {
     }
     this.#chunks = [];
     this.#begun = this.#inFlight = this.#held = this.#ahead = 0;
+    this.#whole = false;
   }
 
   close() {

@@ -36,6 +36,7 @@ export class RemoteFiles {
   #asked = new Map();
   /** The weights' file, opened before the engine asked. @type {Promise<Opened> | undefined} */
   #opened;
+  #settled = false;
   /** @type {Promise<void> | undefined} the look at whether what is kept still holds */
   #checked;
   /** Whether small files are fetched although they are kept. */
@@ -68,14 +69,24 @@ export class RemoteFiles {
   /** What else a model has is known once its configuration was read. */
   async #goAhead() {
     await this.#checked;
-    if (this.#stored && !this.#stored.empty) return;
+    if (this.#settled || (this.#stored && !this.#stored.empty)) return;
     const config = this.#ask("config.json");
-    if (config && !(await config.first)) return;
+    if ((config && !(await config.first)) || this.#settled) return;
     if (config) this.#pin(config.download);
     this.#ask("preprocessor_config.json");
+    this.#ask("tokenizer.json");
     if (this.#absent(WEIGHTS)) return;
     this.#opened = this.#openFile(WEIGHTS);
-    this.#opened.catch(() => {}); // as above
+    this.#opened.then(({ reader }) => reader?.begin(), () => {}); // as above
+  }
+
+  /** Lets go of what was asked for and not wanted: what a model has is the engine's to know. */
+  settle() {
+    this.#settled = true;
+    for (const { first } of this.#asked.values()) first.then((response) => response?.body?.cancel(), () => {});
+    this.#asked.clear();
+    this.#opened?.then(({ reader }) => reader?.close(), () => {});
+    this.#opened = undefined;
   }
 
   /** Makes the request for a small file, unless that is somewhere else. @param {string} file */
@@ -160,7 +171,7 @@ export class RemoteFiles {
       return undefined;
     }
     await this.#compare(file, { ...reader.version, sha256: reader.sha256, ranges: reader.ranges });
-    const state = { loaded: 0, total: 0, ahead: 0, told: 0 };
+    const state = { loaded: 0, total: 0, ahead: reader.ahead, told: 0 };
     this.#weights.set(file, state);
     const tell = this.#teller(file);
     reader.onProgress = (ahead) => {

@@ -15,7 +15,7 @@ import { RemoteFiles } from "./server.js";
  * @param {Context} context
  * @param {Stored | undefined} stored
  * @param {(progress: Progress) => void} report told of what is downloaded
- * @returns {Source & {begin: () => void, loaded: Loaded}} begin: what can be done before the engine asks
+ * @returns {Source & {begin: () => void, settle: () => void, loaded: Loaded}} begin: what can be done before the engine asks; settle: when it asks no more
  */
 export function openSource(place, context, stored, report) {
   const source = place.kind === "url" ? new RemoteFiles(place, context, stored, report) : new LocalFiles(place, context.name, report);
@@ -34,6 +34,7 @@ export function openSource(place, context, stored, report) {
     keep: () => source.keep(),
     forget: () => source.forget(),
     begin: () => source.begin(),
+    settle: () => source.settle(),
     loaded: (...how) => having(how[0]).loaded(...how),
   };
 }

@@ -50,7 +50,10 @@ export async function load({ place, name, cure, backend, reason, dtype, maxPatch
     });
     opening.catch(() => {}); // it is told below
     const wasm = await instantiate(backend, report, { ...context }).catch((error) => {
-      opening.then(({ stored }) => stored.release(), () => {});
+      opening.then(({ stored, source }) => {
+        stored.release();
+        source.settle();
+      }, () => {});
       throw error;
     });
     started = true;
@@ -73,6 +76,7 @@ export async function load({ place, name, cure, backend, reason, dtype, maxPatch
       stored.release();
       return attempt(choice, true);
     } finally {
+      source.settle();
       stored.release(keepLabels);
     }
   };

@@ -119,45 +119,73 @@ export async function compile(name, report, context) {
   const address = new URL(WASM[name]().href, baseAddress());
   const file = `${name}_bg.wasm`;
   if (isFile(address)) return WebAssembly.compile(await node?.files.readFile(address));
-  const response = await new Download({ ...context, name: "the library", hub: false }, address.href, file).first();
+  const download = new Download({ ...context, name: "the library", hub: false }, address.href, file);
+  const response = await download.first();
   if (!response) throw new SiglipError("network", `The library's file ${address.href} is not there. Serve the whole folder that siglip-web.js is in.`);
-  // Under its own media type: some servers don't know application/wasm, and compiling while loading insists on it.
-  /** @type {{wasm?: boolean}} */
-  const begun = {};
-  const body = counted(response, file, report.progress, begun);
+  const arriving = new Arriving(download, response, report.progress);
   try {
-    return await WebAssembly.compileStreaming(new Response(body, { headers: { "content-type": "application/wasm" } }));
+    // Under its own media type: some servers don't know application/wasm, and compiling while loading insists on it.
+    return await WebAssembly.compileStreaming(new Response(arriving.stream, { headers: { "content-type": "application/wasm" } }));
   } catch (error) {
+    if (arriving.failure) throw arriving.failure;
     // No browser compiles that: another module would only hide it.
-    if (begun.wasm === false) throw new SiglipError("unsupported", `This page can't run the library's WebAssembly: ${file} is something else, such as a web page (${error.message}). Serve the whole folder that siglip-web.js is in.`);
+    if (arriving.isWasm === false) throw new SiglipError("unsupported", `This page can't run the library's WebAssembly: ${file} is something else, such as a web page (${error.message}). Serve the whole folder that siglip-web.js is in.`);
     throw error;
   }
 }
 
-/** The body with its bytes reported as they arrive. @param {Response} response @param {string} file @param {(progress: Progress) => void} report @param {{wasm?: boolean}} begun told whether it begins as WebAssembly does */
-function counted(response, file, report, begun) {
-  const total = Number(response.headers.get("content-length")) || 0;
-  let loaded = 0;
-  let reported = -Infinity;
-  const tell = (/** @type {boolean} */ last) => {
+/** A module's bytes, however often its connection breaks, reported as they arrive. */
+class Arriving {
+  /** Why no more of them came: browsers tell errors of their own. @type {any} */
+  failure;
+  /** Whether they begin as WebAssembly does. @type {boolean | undefined} */
+  isWasm;
+  #file;
+  #total;
+  #progress;
+  #loaded = 0;
+  #reported = -Infinity;
+
+  /** @param {Download} download @param {Response} response to its first request @param {(progress: Progress) => void} progress */
+  constructor(download, response, progress) {
+    this.#file = download.file;
+    this.#total = Number(response.headers.get("content-length")) || 0;
+    this.#progress = progress;
+    const parts = download.bytes(0, Infinity, { response, whole: true });
+    this.#tell(false);
+    this.stream = new ReadableStream({
+      pull: async (controller) => {
+        try {
+          const { done, value } = await parts.next();
+          if (done) {
+            this.isWasm ??= false;
+            controller.close();
+          }
+          else controller.enqueue(this.#count(value));
+          this.#tell(Boolean(done));
+        } catch (error) {
+          this.failure = error;
+          controller.error(error);
+        }
+      },
+      cancel: () => void parts.return(),
+    });
+  }
+
+  /** @param {Uint8Array<ArrayBuffer>} bytes */
+  #count(bytes) {
+    if (this.#loaded === 0) this.isWasm = bytes[0] === 0 && bytes[1] === 0x61; // "\0a", of "\0asm"
+    this.#loaded += bytes.length;
+    return bytes;
+  }
+
+  /** @param {boolean} last */
+  #tell(last) {
     const now = performance.now();
-    if (!last && now - reported < 50) return;
-    reported = now;
-    report({ stage: "download", file, loaded, total: last ? loaded : Math.max(total, loaded) });
-  };
-  tell(false);
-  return (response.body ?? new Blob([]).stream()).pipeThrough(new TransformStream({
-    transform(bytes, controller) {
-      if (loaded === 0) begun.wasm = bytes[0] === 0 && bytes[1] === 0x61; // "\0a", of "\0asm"
-      loaded += bytes.length;
-      tell(false);
-      controller.enqueue(bytes);
-    },
-    flush() {
-      begun.wasm ??= false;
-      tell(true);
-    },
-  }));
+    if (!last && now - this.#reported < 50) return;
+    this.#reported = now;
+    this.#progress({ stage: "download", file: this.#file, loaded: this.#loaded, total: last ? this.#loaded : Math.max(this.#total, this.#loaded) });
+  }
 }
 
 /** A trap: the module's memory can't be trusted any more. */
