@@ -6,6 +6,7 @@ import { connectAsking, markWay, wayOf } from './asking.js';
 import { Live } from './camera.js';
 import { $ } from './elements.js';
 import { download, toCsv, toJson } from './export.js';
+import { named, source, takeFirst } from './first.js';
 import { HeatMaps } from './heat.js';
 import { linkTo, linked, remember, remembered } from './links.js';
 import { ModelList, askToKeep, roomLeft, showKept, showStorage, willKeep } from './models.js';
@@ -32,11 +33,8 @@ const list = new ResultList($.results, (label) => heat.choose(label));
 
 /** @type {Choice} */
 const demo = { id: 'demo', source: 'demo', title: () => texts.demo };
-// A site made by `./build.sh site --model` names its own model in the page's head.
-/** @type {HTMLMetaElement | null} */
-const named = document.querySelector('meta[name="siglip-model"]');
-/** @type {Choice} */
-const first = named ? { id: 'site', source: new URL(named.content, document.baseURI).href, title: () => named.dataset.title ?? named.content } : demo;
+/** What the page opens with. @type {Choice} */
+const first = named ? { id: 'site', source, title: ((title) => () => title)(named.title) } : demo;
 /** What is loaded, as it was chosen, and what is being loaded. */
 const model = {
   /** @type {SiglipClassifier | undefined} */
@@ -850,14 +848,13 @@ async function load(choice) {
     if (needed && room !== undefined && room < needed.memory) {
       throw new NoRoom(() => texts.noRoom(bytes(needed.memory), bytes(room), bytes(needed.download)));
     }
-    const { SiglipClassifier } = await import('../lib/siglip-web.js');
     const progress = progressOf(choice.title);
-    const classifier = await SiglipClassifier.load(choice.source, {
-      backend: wanted, dtype: found?.dtype ?? precision, wholeTable, signal: job.signal, onProgress: (event) => {
-        keepModule(event.file);
-        if (model.loading === job) progress(event);
-      },
-    });
+    /** @type {import('../lib/siglip-web.js').LoadOptions & {signal: AbortSignal, onProgress: (event: Progress) => void}} */
+    const options = { backend: wanted, dtype: found?.dtype ?? precision, wholeTable, signal: job.signal, onProgress: (event) => {
+      keepModule(event.file);
+      if (model.loading === job) progress(event);
+    } };
+    const classifier = await ((choice === first && takeFirst(options)) || import('../lib/siglip-web.js').then(({ SiglipClassifier }) => SiglipClassifier.load(choice.source, options)));
     if (model.loading !== job) return void classifier.dispose();
     unload();
     Object.assign(model, { classifier, choice, backend: wanted, dtype: precision, whole: wholeTable, loading: undefined });
