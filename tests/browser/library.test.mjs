@@ -1,9 +1,10 @@
 // siglip-web.js as a page uses it. First with an engine that fails on command, then with the real one on the demo model.
 import assert from "node:assert/strict";
-import { readFile, readdir } from "node:fs/promises";
+import { readFile, readdir, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, describe } from "node:test";
 import { BROWSER, LACKS, assertError, html, importLibrary, mockEngine, openSite, test, www } from "./harness.mjs";
+import { sendFile } from "../../tools/serve.mjs";
 
 /** A model folder for the mock. */
 const folder = (name, config = {}) => ({ [`/${name}/config.json`]: JSON.stringify(config) });
@@ -1307,6 +1308,35 @@ describe("the library over the real engine", { timeout: 1_200_000 }, () => {
     assert.equal(events.at(-1).stage, "ready");
     assert.equal(events.filter(({ stage }) => stage === "ready").length, 1);
     assert.ok(events.some(({ file }) => file === `siglip_web_cpu${LACKS[BROWSER].relaxedSimd ? "" : "_relaxed"}_bg.wasm`));
+  });
+
+  test("a small model comes whole while the library's WebAssembly does, and the page asks for its own before the rest of its scripts has come", async () => {
+    const weights = "lib/models/demo/model.safetensors";
+    const { size } = await stat(join(www, weights));
+    for (const [path, opened] of [[`/lib/pkg/siglip_web_cpu${LACKS[BROWSER].relaxedSimd ? "" : "_relaxed"}_bg.wasm`, site.page], ["/page/main.js", () => site.page("/index.html")]]) {
+      let asked = 0;
+      let last;
+      const whole = new Promise((resolve) => { last = resolve; });
+      site.overlay[`/${weights}`] = (request, response) => {
+        asked = Math.max(asked, 1 + Number(/-(\d+)$/.exec(request.headers.range)?.[1]));
+        if (asked >= size) last();
+        sendFile(www, request, response);
+      };
+      site.overlay[path] = async (request, response) => {
+        await whole;
+        sendFile(www, request, response);
+      };
+      const visited = await opened();
+      if (opened === site.page) {
+        await importLibrary(visited, site.library);
+        const { value, message } = await visited.evaluate(() => outcome(async () => (await SiglipClassifier.load("demo", { backend: "cpu" })).info.name));
+        assert.equal(value, "demo", message);
+      } else {
+        await visited.getByRole("list", { name: "Results" }).getByText(/\d\s?%/).first().waitFor();
+      }
+      await visited.close();
+      for (const held of [`/${weights}`, path]) delete site.overlay[held];
+    }
   });
 
   test("the demo model answers for every sample picture, without any other site", async () => {
