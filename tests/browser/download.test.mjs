@@ -233,9 +233,9 @@ describe("downloads and what is kept of them", { timeout: 600_000 }, () => {
       return hub.requests.length;
     };
     const busy = ({ file }) => (file === WEIGHTS ? { status: 503 } : undefined);
-    assert.equal(await counts(busy, "network", /HTTP 503/), 4 + 3, "three small files, the list, and three tries at a server never heard of");
+    assert.equal(await counts(busy, "network", /HTTP 503/), 3 + 3, "two small files, the list, and three tries at a server never heard of");
     const limited = ({ file }) => (file === WEIGHTS ? { status: 429, headers: { "Retry-After": "4000" } } : undefined);
-    assert.equal(await counts(limited, "network", /too many requests.*after 67 minutes/), 4 + 1);
+    assert.equal(await counts(limited, "network", /too many requests.*after 67 minutes/), 3 + 1);
     let served = false;
     const broken = ({ where, start, end }) => (where === "cdn" && 500_000 >= start && 500_000 < end ? { cut: served ? start : ((served = true), 500_000) } : undefined);
     const tries = await counts(broken, "network", /broke off after \d{6} of 902080 bytes/);

@@ -10,7 +10,9 @@ use super::lanes::WIDTH;
 use super::panel::MatrixView;
 use super::product::WeightView;
 use super::{attention, epilogue, functions, halves, parallel, product, tensor};
-use crate::kernels::{Activation, Dtype, Epilogue, Matrix, plain};
+#[cfg(not(feature = "webgpu"))]
+use crate::kernels::Activation;
+use crate::kernels::{Dtype, Epilogue, Matrix, plain};
 
 /// Runs the kernels of a model with weights in these forms a few times so that the browser tiers them up, on another thread, while
 /// weights load: a call that began in baseline code finishes there, and the first picture took three times as long as the next.

@@ -1,9 +1,11 @@
 //! Functions of single numbers, four at a time.
 
+#[cfg(any(target_family = "wasm", test, feature = "train"))]
+use super::lanes::splat;
 use super::lanes::{
     Lanes, WIDTH, Words, add, and, at_least, constant, constant_word, divide, from_bits, greater,
-    lesser, load, load_halves, multiply, multiply_add, or, shift_left, splat, store, subtract,
-    sum_words, to_array, to_bits,
+    lesser, load, load_halves, multiply, multiply_add, or, shift_left, store, subtract, sum_words,
+    to_array, to_bits,
 };
 use crate::kernels::plain::{GELU_CUBE, GELU_SCALE};
 

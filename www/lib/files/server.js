@@ -74,7 +74,6 @@ export class RemoteFiles {
     if ((config && !(await config.first)) || this.#settled) return;
     if (config) this.#pin(config.download);
     this.#ask("preprocessor_config.json");
-    this.#ask("tokenizer.json");
     if (this.#absent(WEIGHTS)) return;
     this.#opened = this.#openFile(WEIGHTS);
     this.#opened.then(({ reader }) => reader?.begin(), () => {}); // as above
