@@ -33,8 +33,9 @@ const list = new ResultList($.results, (label) => heat.choose(label));
 
 /** @type {Choice} */
 const demo = { id: 'demo', source: 'demo', title: () => texts.demo };
+const site = (/** @type {string} */ title) => ({ id: 'site', source, title: () => title });
 /** What the page opens with. @type {Choice} */
-const first = named ? { id: 'site', source, title: ((title) => () => title)(named.title) } : demo;
+const first = named ? site(named.title) : demo;
 /** What is loaded, as it was chosen, and what is being loaded. */
 const model = {
   /** @type {SiglipClassifier | undefined} */
