@@ -39,6 +39,7 @@ export function takeFirst({ signal, onProgress, ...wanted }) {
     load.then((classifier) => classifier.dispose(), () => {});
     return undefined;
   }
+  if (signal.aborted) stop.abort();
   signal.addEventListener('abort', () => stop.abort());
   listener = onProgress;
   for (const event of told.splice(0)) onProgress(event);

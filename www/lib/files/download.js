@@ -480,6 +480,17 @@ export class Download {
   }
 }
 
+/** Reports of a file's bytes now and then, and at the end. @param {string} file @param {(progress: import("../ports.d.ts").Progress) => void} report */
+export function teller(file, report) {
+  let last = -Infinity;
+  return (/** @type {number} */ loaded, /** @type {number} */ total) => {
+    const now = performance.now();
+    if (loaded !== total && now - last < 50) return;
+    last = now;
+    report({ stage: "download", file, loaded, total: Math.max(total, loaded) });
+  };
+}
+
 /** @param {string} file @param {string} name of the model @param {number} limit */
 export function tooLarge(file, name, limit) {
   return new SiglipError("bad-model", `${file} of ${name} has more than the ${limit} bytes that such a file ever needs. It belongs to something else or is damaged: get it again.`);

@@ -86,9 +86,8 @@ export class Ranges {
   begin() {
     const { size } = this;
     if (!this.ranges || size === undefined || size > SMALL) return;
-    for (let start = this.#head.end; start < size; start += CHUNK) this.#chunks.push({ start, end: Math.min(size, start + CHUNK) });
+    this.plan([this.#head.end, Math.max(0, size - this.#head.end)]);
     this.#whole = true;
-    this.#pump();
   }
 
   /** @param {Float64Array | number[]} reads [offset, length, offset, length, …], in order */

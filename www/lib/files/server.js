@@ -1,7 +1,7 @@
 // A folder of a server, or a model of the Hub.
 import { SiglipError } from "../error.js";
 import { hash, hex } from "../hash.js";
-import { Download, LOOK, sameVersion, versionOf } from "./download.js";
+import { Download, LOOK, sameVersion, teller, versionOf } from "./download.js";
 import { Ranges } from "./ranges.js";
 
 /** @typedef {import("../ports.d.ts").Context} Context */
@@ -136,7 +136,7 @@ export class RemoteFiles {
     this.#asked.delete(file);
     // Both are read, whatever the first one says.
     if (file === "tokenizer.json") this.#ask("tokenizer_config.json");
-    const told = this.#teller(file);
+    const told = teller(file, this.#report);
     let loaded = 0;
     const bytes = await download.all((count) => told((loaded += count), download.size ?? 0), limit, first);
     if (bytes) told(bytes.length, bytes.length);
@@ -172,7 +172,7 @@ export class RemoteFiles {
     await this.#compare(file, { ...reader.version, sha256: reader.sha256, ranges: reader.ranges });
     const state = { loaded: 0, total: 0, ahead: reader.ahead, told: 0 };
     this.#weights.set(file, state);
-    const tell = this.#teller(file);
+    const tell = teller(file, this.#report);
     reader.onProgress = (ahead) => {
       state.ahead = ahead;
       if (state.total > 0) tell((state.told = Math.max(state.told, Math.min(state.loaded + ahead, state.total))), state.total);
@@ -230,17 +230,6 @@ export class RemoteFiles {
   /** A web page in a file's place means that there is none if the server has files elsewhere; else it comes from a network that wants a sign-in. @param {Download} download */
   async #refusePage({ page }) {
     if (page && !(await this.#unpinned("config.json", this.#context).look().catch(() => undefined))) throw page;
-  }
-
-  /** Reports now and then, and at the end. @param {string} file */
-  #teller(file) {
-    let last = -Infinity;
-    return (/** @type {number} */ loaded, /** @type {number} */ total) => {
-      const now = performance.now();
-      if (loaded !== total && now - last < 50) return;
-      last = now;
-      this.#report({ stage: "download", file, loaded, total: Math.max(total, loaded) });
-    };
   }
 
   /** From the first file on, all are those of the commit that it came from: a branch may move meanwhile. @param {Download} download */

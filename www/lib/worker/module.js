@@ -1,6 +1,6 @@
 // The WebAssembly of a backend: fetched and started once for a thread, and given up when it crashes.
 import { SiglipError, aborted, siglipError } from "../error.js";
-import { Download } from "../files/download.js";
+import { Download, teller } from "../files/download.js";
 import { RELAXED } from "./backend.js";
 import { baseAddress, isFile, node, onUncaught } from "../platform.js";
 import { GLUE, WASM } from "./glue.js";
@@ -140,29 +140,26 @@ class Arriving {
   failure;
   /** Whether they begin as WebAssembly does. @type {boolean | undefined} */
   isWasm;
-  #file;
-  #total;
-  #progress;
-  #loaded = 0;
-  #reported = -Infinity;
 
   /** @param {Download} download @param {Response} response to its first request @param {(progress: Progress) => void} progress */
   constructor(download, response, progress) {
-    this.#file = download.file;
-    this.#total = Number(response.headers.get("content-length")) || 0;
-    this.#progress = progress;
+    const total = Number(response.headers.get("content-length")) || 0;
+    const tell = teller(download.file, progress);
+    let loaded = 0;
+    tell(loaded, total);
     const parts = download.bytes(0, Infinity, { response, whole: true });
-    this.#tell(false);
     this.stream = new ReadableStream({
       pull: async (controller) => {
         try {
           const { done, value } = await parts.next();
+          this.isWasm ??= !done && value[0] === 0 && value[1] === 0x61; // "\0a", of "\0asm"
           if (done) {
-            this.isWasm ??= false;
+            tell(loaded, loaded);
             controller.close();
+          } else {
+            tell((loaded += value.length), total);
+            controller.enqueue(value);
           }
-          else controller.enqueue(this.#count(value));
-          this.#tell(Boolean(done));
         } catch (error) {
           this.failure = error;
           controller.error(error);
@@ -170,21 +167,6 @@ class Arriving {
       },
       cancel: () => void parts.return(),
     });
-  }
-
-  /** @param {Uint8Array<ArrayBuffer>} bytes */
-  #count(bytes) {
-    if (this.#loaded === 0) this.isWasm = bytes[0] === 0 && bytes[1] === 0x61; // "\0a", of "\0asm"
-    this.#loaded += bytes.length;
-    return bytes;
-  }
-
-  /** @param {boolean} last */
-  #tell(last) {
-    const now = performance.now();
-    if (!last && now - this.#reported < 50) return;
-    this.#reported = now;
-    this.#progress({ stage: "download", file: this.#file, loaded: this.#loaded, total: last ? this.#loaded : Math.max(this.#total, this.#loaded) });
   }
 }
 
