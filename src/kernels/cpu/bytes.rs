@@ -1,40 +1,49 @@
 //! `x · weightᵀ` with a weight of 8 or 4 bits, in products of bytes: relaxed SIMD's instruction.
 //!
 //! A weight is `n · s + o` for a block of 32 along the input ([`packed`](crate::kernels::packed)). `x` is rounded to `q · t + m` with an
-//! integer `q` of 8 bits, a factor `t` for each row and block, and the row's middle `m`, which makes use of the whole range where numbers lie on one side of
-//! zero, as they do behind a GELU. With `c` the middle of what `n` can be, a block adds
-//! `s · t · Σ (n − c)·q + m · s · Σ (n − c) + (o + c·s) · Σ x` to an output: the sums of integers are exact, `Σ x` is that of the numbers themselves, and
-//! the smaller `n − c` and `q`, the less the rounding of `x` matters.
+//! integer `q` of 8 bits; each row has a factor `t` and a middle `m` for each segment of four blocks. With `c` the middle of what `n` can be, a segment adds
+//!
+//! `t · Σ s · Σ (n − c)·q + Σ (o + c·s) · Σ x + m · Σ s · Σ (n − c)`
+//!
+//! to an output, where the outer sums are those of its blocks. The sums of integers are exact, `Σ x` is that of the numbers themselves, and the smaller
+//! `n − c` and `q`, the less the rounding of `x` matters. What is not a sum of integers is a product of floats with five numbers for each segment: its
+//! [sides](Rounded::sides).
 //! Panels and tiles are those of [`product`](super::product).
 //!
 //! Only for machines that add four products of bytes exactly: see [`signed`]. Elsewhere [`halves`](super::halves) is faster, and finer.
 
+use std::ops::Range;
 use std::sync::Mutex;
 
 use super::epilogue::{LayerOutput, Sums};
 use super::functions::MIDDLE;
 use super::lanes::*;
+use super::memory::room;
 use super::panel::{MatrixView, PANEL, VECTORS, columns};
-use super::parallel::{for_chunks, for_parts, for_threads};
-use super::product::ROWS;
+use super::parallel::{for_parts, for_threads};
+use super::product::{ROWS, add_product};
 use crate::kernels::packed::Dtype;
 
-/// Numbers that share a scale.
+/// Numbers of a weight that share a scale, and words of as many numbers of `x`.
 const BLOCK: usize = Dtype::Q8.block();
-/// Words of the longest panel: 24 KiB, which leaves the first-level cache room for the rows of `x`.
-const PANEL_WORDS: usize = 6 << 10;
+const STEPS: usize = BLOCK / 4;
+/// Blocks whose numbers share a scale in `x`. (With a scale for each block, whose middle was the row's, products took 1.2 of the time and embeddings of
+/// ViT-B/16-224 were no nearer: 9.3e-4 and 9.5e-4, see tests/reference/rounding.py.)
+const BLOCKS: usize = 4;
+const SEGMENT: usize = BLOCKS * BLOCK;
+/// Floats beside a segment's integers.
+const SIDES: usize = BLOCKS + 1;
+/// Segments of the longest panel: 24 KiB with all that belongs to it, which leaves the first-level cache room for the rows of `x`.
+const LONGEST: usize = (6 << 10) / ((BLOCKS * (STEPS + 1) + SIDES) * PANEL);
 /// Rows of `x` that pass by a panel.
 const CHUNK: usize = 256;
-
 /// Rows of `x` that a thread rounds at a time.
 const SHARE: usize = 16;
 
 /// The largest integer that stands for a number of `x`.
 const LARGEST: f32 = 127.0;
-/// Words of a block, with four numbers each.
-const STEPS: usize = BLOCK / 4;
-/// Where a block's sum of products starts: it is at most 32 · 127 · 255, less than 2²⁰, and the middle takes at most as much.
-const START: u32 = MIDDLE.to_bits();
+/// Ranges below this count as zero: their inverses must be finite.
+const LEAST: f32 = 1e-30;
 /// A word of ones.
 const ONES: u32 = 0x0101_0101;
 
@@ -61,65 +70,52 @@ pub fn signed() -> Option<bool> {
 }
 
 /// Memory that one layer after the other uses.
-static SUMS: Mutex<Vec<f32>> = Mutex::new(Vec::new());
+struct Workspace {
+    sums: Vec<f32>,
+    rounded: Memory,
+}
+
+static WORKSPACE: Mutex<Workspace> = Mutex::new(Workspace {
+    sums: Vec::new(),
+    rounded: Memory {
+        words: Vec::new(),
+        starts: Vec::new(),
+        scales: Vec::new(),
+        sides: Vec::new(),
+    },
+});
 
 /// A linear layer with a weight packed as `q8` or `q4`.
 pub fn linear<const SIGNED: bool>(x: MatrixView, words: &[u32], dtype: Dtype, y: &mut LayerOutput) {
-    let input = x.length;
-    let weight = Packed {
-        words,
-        dtype,
-        input,
-        row_words: dtype.row_words(input),
-        number_words: dtype.number_words(input),
-    };
-    let output = words.len() / weight.row_words;
-    let centre = match dtype {
-        Dtype::Q4 => 8,
-        _ => 128,
-    };
-    let blocks = input.div_ceil(BLOCK);
-    let longest = PANEL_WORDS / ((STEPS + 2) * PANEL);
-    let piece = blocks.div_ceil(blocks.div_ceil(longest));
-    let mut panels = for_threads(|| Panel {
-        numbers: vec![0; piece * STEPS * PANEL],
-        scales: vec![0.0; piece * 2 * PANEL],
-        totals: [0.0; PANEL],
-    });
-    let mut sums = SUMS.lock().expect("no product panics");
+    let weight = Packed::new::<SIGNED>(words, dtype, x.length);
+    let mut workspace = WORKSPACE.lock().expect("no product panics");
+    let Workspace { sums, rounded } = &mut *workspace;
+    let mut panels = for_threads(Panel::default);
     for first in (0..x.rows).step_by(CHUNK) {
         let x = x.rows(first, CHUNK.min(x.rows - first));
-        let x = Quantized::new::<SIGNED>(
-            x,
-            if weight.is_shifted::<SIGNED>() {
-                0
-            } else {
-                centre
-            },
-        );
-        let sums = Sums::new(&mut sums, x.rows, columns(0..output).collect());
+        let x = Rounded::new::<SIGNED>(x, weight.start_factor(), rounded);
+        let sums = Sums::new(sums, x.rows, columns(0..weight.rows()).collect());
         for_parts(
             sums.values,
             x.rows * PANEL,
             &mut panels,
             |panel, i, sums| {
                 sums.fill(0.0);
-                panel.totals.fill(0.0);
-                for start in (0..blocks).step_by(piece) {
-                    let piece = start..blocks.min(start + piece);
-                    panel.pack::<SIGNED>(&weight, centre, i * PANEL, piece.clone());
+                for segments in pieces(x.segments) {
+                    panel.pack::<SIGNED>(&weight, i * PANEL, segments.clone());
+                    add_product(
+                        x.sides(&segments),
+                        &panel.sides,
+                        &mut [&mut *sums],
+                        &[(0, 1.0)],
+                    );
                     let mut row = 0;
                     while row + ROWS <= x.rows {
-                        tile::<SIGNED, ROWS>(&x, row, panel, piece.clone(), sums);
+                        tile::<SIGNED, ROWS>(&x, row, panel, segments.clone(), sums);
                         row += ROWS;
                     }
                     for row in row..x.rows {
-                        tile::<SIGNED, 1>(&x, row, panel, piece.clone(), sums);
-                    }
-                }
-                for (sums, middle) in sums.chunks_exact_mut(PANEL).zip(&x.middles) {
-                    for (sum, total) in sums.iter_mut().zip(panel.totals) {
-                        *sum += middle * total;
+                        tile::<SIGNED, 1>(&x, row, panel, segments.clone(), sums);
                     }
                 }
             },
@@ -128,146 +124,194 @@ pub fn linear<const SIGNED: bool>(x: MatrixView, words: &[u32], dtype: Dtype, y:
     }
 }
 
-/// Rows of numbers, rounded to integers.
-struct Quantized {
+/// Segments whose panel fits the cache.
+fn pieces(segments: usize) -> impl Iterator<Item = Range<usize>> {
+    let piece = segments.div_ceil(segments.div_ceil(LONGEST));
+    (0..segments)
+        .step_by(piece)
+        .map(move |start| start..segments.min(start + piece))
+}
+
+/// Rows of numbers, rounded to integers. Blocks and numbers that the last segment lacks are zero.
+struct Rounded<'a> {
     rows: usize,
-    blocks: usize,
-    /// `[rows, blocks, STEPS]`
+    segments: usize,
+    /// `[rows, segments, BLOCKS, STEPS]`
+    words: &'a [u32],
+    /// What is taken from a block's sum of products because the weight's numbers are not about zero, `[rows, segments, BLOCKS]`.
+    starts: &'a [u32],
+    /// What an integer stands for, `[rows, segments]`.
+    scales: &'a [f32],
+    /// Each block's sum of the numbers themselves, and the segment's middle, `[rows, segments, SIDES]`.
+    sides: &'a [f32],
+}
+
+/// What [`Rounded`] lies in.
+struct Memory {
     words: Vec<u32>,
-    /// `[rows, blocks]`
-    notes: Vec<BlockInfo>,
-    /// What the integer 0 stands for, `[rows]`.
-    middles: Vec<f32>,
+    starts: Vec<u32>,
+    scales: Vec<f32>,
+    sides: Vec<f32>,
 }
 
-/// What is known of a block.
-#[derive(Clone, Copy, Default)]
-struct BlockInfo {
-    /// [`START`], less what is taken from the sum of products because the weight's numbers are not about zero.
-    start: u32,
-    /// What an integer stands for.
-    scale: f32,
-    /// What its start stands for, negated.
-    shift: f32,
-    /// Sum of the numbers themselves.
-    sum: f32,
-}
-
-/// One of [`Quantized`]'s rows.
+/// One of its rows.
 struct Row<'a> {
     words: &'a mut [u32],
-    notes: &'a mut [BlockInfo],
-    middle: &'a mut f32,
+    starts: &'a mut [u32],
+    scales: &'a mut [f32],
+    sides: &'a mut [f32],
 }
 
-impl Quantized {
-    fn new<const SIGNED: bool>(x: MatrixView, centre: i32) -> Self {
-        let blocks = x.length.div_ceil(BLOCK);
-        let mut rounded = Self {
-            rows: x.rows,
-            blocks,
-            words: vec![0; x.rows * blocks * STEPS],
-            notes: vec![BlockInfo::default(); x.rows * blocks],
-            middles: vec![0.0; x.rows],
-        };
-        let parts = (rounded.words.chunks_exact_mut(blocks * STEPS))
-            .zip(rounded.notes.chunks_exact_mut(blocks))
-            .zip(&mut rounded.middles);
-        let mut rows: Vec<Row> = parts
-            .map(|((words, notes), middle)| Row {
+impl<'a> Rounded<'a> {
+    fn new<const SIGNED: bool>(x: MatrixView, start_factor: i32, memory: &'a mut Memory) -> Self {
+        let segments = x.length.div_ceil(SEGMENT);
+        let count = x.rows * segments;
+        let words = room(&mut memory.words, count * BLOCKS * STEPS);
+        let starts = room(&mut memory.starts, count * BLOCKS);
+        let scales = room(&mut memory.scales, count);
+        let sides = room(&mut memory.sides, count * SIDES);
+        let mut rows: Vec<Row> = (words.chunks_exact_mut(segments * BLOCKS * STEPS))
+            .zip(starts.chunks_exact_mut(segments * BLOCKS))
+            .zip(scales.chunks_exact_mut(segments))
+            .zip(sides.chunks_exact_mut(segments * SIDES))
+            .map(|(((words, starts), scales), sides)| Row {
                 words,
-                notes,
-                middle,
+                starts,
+                scales,
+                sides,
             })
             .collect();
-        for_chunks(&mut rows, SHARE, |i, rows| {
-            for (j, row) in rows.iter_mut().enumerate() {
-                row.round::<SIGNED>(x.row(i * SHARE + j), centre);
-            }
-        });
-        rounded
+        for_parts(
+            &mut rows,
+            SHARE,
+            &mut for_threads(|| [0.0; SEGMENT]),
+            |last, i, rows| {
+                for (j, row) in rows.iter_mut().enumerate() {
+                    row.round::<SIGNED>(x.row(i * SHARE + j), start_factor, last);
+                }
+            },
+        );
+        drop(rows);
+        Self {
+            rows: x.rows,
+            segments,
+            words,
+            starts,
+            scales,
+            sides,
+        }
+    }
+
+    fn sides(&self, segments: &Range<usize>) -> MatrixView<'_> {
+        let all = MatrixView::of(self.sides, self.segments * SIDES);
+        all.columns(segments.start * SIDES, segments.len() * SIDES)
     }
 }
 
 impl Row<'_> {
-    #[allow(unsafe_code)]
-    fn round<const SIGNED: bool>(&mut self, x: &[f32], centre: i32) {
-        // Each block's lowest and highest number wait in the places of its scale and its sum.
-        let mut middle = 0.0;
-        for (b, numbers) in x.chunks(BLOCK).enumerate() {
-            let (low, high) = range(block(numbers, numbers[0]));
-            middle += (low + high) / 2.0;
-            (self.notes[b].scale, self.notes[b].sum) = (low, high);
-        }
-        let middle = middle / self.notes.len() as f32;
-        // Whatever is not finite shows in the sums; here it would spoil the row's other blocks in silence.
-        let middle = if middle.is_finite() { middle } else { 0.0 };
-        *self.middle = middle;
-        for (b, numbers) in x.chunks(BLOCK).enumerate() {
-            let words = &mut self.words[b * STEPS..][..STEPS];
-            let note = &mut self.notes[b];
-            let largest = (note.sum - middle).max(middle - note.scale);
-            let inverse = match largest > 0.0 {
-                true => LARGEST / largest,
-                false => 0.0,
+    fn round<const SIGNED: bool>(
+        &mut self,
+        x: &[f32],
+        start_factor: i32,
+        last: &mut [f32; SEGMENT],
+    ) {
+        for (segment, numbers) in x.chunks(SEGMENT).enumerate() {
+            let (low, high) = range(numbers);
+            let middle = (low + high) / 2.0;
+            // Whatever is not finite shows in its block's sum; here it would spoil the others in silence.
+            let middle = if middle.is_finite() { middle } else { 0.0 };
+            let largest = (high - middle).max(middle - low);
+            let (scale, inverse) = match largest >= LEAST {
+                true => (largest / LARGEST, LARGEST / largest),
+                false => (0.0, 0.0),
             };
-            // What fills the last block up is the integer 0.
-            let integers = block(numbers, middle)
-                .map(|v| to_integers(multiply(subtract(v, splat(middle)), splat(inverse))));
-            pack(integers, words);
-            let mut integers = splat_word(0);
-            for i in (0..STEPS).step_by(WIDTH) {
-                // SAFETY: there are `STEPS` words, a multiple of four.
-                let four = unsafe { load_words(words, i) };
-                integers = dot::<SIGNED>(four, splat_word(ONES), integers);
+            self.scales[segment] = scale;
+            let (whole, missing) = match numbers.first_chunk() {
+                Some(whole) => (whole, 0),
+                None => {
+                    // What fills the segment up is the integer 0.
+                    last[..numbers.len()].copy_from_slice(numbers);
+                    last[numbers.len()..].fill(middle);
+                    (&*last, SEGMENT - numbers.len())
+                }
+            };
+            let (totals, sums) = self.put::<SIGNED>(segment, whole, middle, inverse);
+            let starts = multiply_words(totals, splat_word(start_factor as u32));
+            let places = &mut self.starts[segment * BLOCKS..][..BLOCKS];
+            // SAFETY: `BLOCKS` words.
+            #[allow(unsafe_code)]
+            unsafe {
+                store_words(places, 0, starts);
             }
-            note.start = START.wrapping_add((-centre * total(integers)) as u32);
-            // Without the last two bits, so that the shift, three times a power of two of it, is exact.
-            note.scale = f32::from_bits((largest / LARGEST).to_bits() & !3);
-            note.shift = -MIDDLE * note.scale;
-            // A number that is not finite is not lost: the sum shows it.
-            let sum = block(numbers, 0.0).into_iter().fold(splat(0.0), add);
-            note.sum = to_array(sum).iter().sum();
+            let sides = &mut self.sides[segment * SIDES..][..SIDES];
+            store(sides, 0, sums);
+            sides[BLOCKS] = middle;
+            if missing > 0 {
+                for (b, sum) in sides[..BLOCKS].iter_mut().rev().enumerate() {
+                    *sum -= middle * missing.saturating_sub(b * BLOCK).min(BLOCK) as f32;
+                }
+            }
         }
     }
-}
 
-/// A block's integers, four in each of `words` → its words.
-#[inline(always)]
-#[allow(unsafe_code)]
-fn pack(words: [Words; BLOCK / WIDTH], steps: &mut [u32]) {
-    assert!(steps.len() >= STEPS);
-    for (i, four) in words.chunks_exact(4).enumerate() {
-        let [low, high] = [narrow(four[0], four[1]), narrow(four[2], four[3])];
-        // SAFETY: there are `STEPS` words, four times as many as groups of four.
-        unsafe { store_words(steps, i * WIDTH, narrow_halves(low, high)) };
-    }
-}
-
-/// A block's numbers, filled up with `fill`.
-#[inline(always)]
-fn block(numbers: &[f32], fill: f32) -> [Lanes; BLOCK / WIDTH] {
-    match numbers.first_chunk::<BLOCK>() {
-        Some(numbers) => std::array::from_fn(|i| load(numbers, i * WIDTH)),
-        None => {
-            let mut block = [fill; BLOCK];
-            block[..numbers.len()].copy_from_slice(numbers);
-            std::array::from_fn(|i| load(&block, i * WIDTH))
+    /// Writes a segment's integers. → the sums of each block's integers and of its numbers.
+    #[inline(always)]
+    #[allow(unsafe_code)]
+    fn put<const SIGNED: bool>(
+        &mut self,
+        segment: usize,
+        numbers: &[f32; SEGMENT],
+        middle: f32,
+        inverse: f32,
+    ) -> (Words, Lanes) {
+        let words = &mut self.words[segment * BLOCKS * STEPS..][..BLOCKS * STEPS];
+        let (middle, inverse) = (splat(middle), splat(inverse));
+        let mut totals = [splat_word(0); BLOCKS];
+        let mut sums = [splat(0.0); BLOCKS];
+        for (b, block) in numbers.chunks_exact(BLOCK).enumerate() {
+            for half in 0..2 {
+                let integers: [Words; 4] = std::array::from_fn(|i| {
+                    let v = load(block, (half * 4 + i) * WIDTH);
+                    sums[b] = add(sums[b], v);
+                    // The lowest bits are the nearest integer.
+                    let bits = to_bits(multiply_add(
+                        subtract(v, middle),
+                        inverse,
+                        constant(&[MIDDLE; WIDTH]),
+                    ));
+                    sum_words(
+                        bits,
+                        constant_word(const { &[MIDDLE.to_bits().wrapping_neg(); WIDTH] }),
+                    )
+                });
+                let [first, second, third, fourth] = integers;
+                let bytes = narrow_halves(narrow(first, second), narrow(third, fourth));
+                // SAFETY: there are `STEPS` words for each block.
+                unsafe { store_words(words, b * STEPS + half * WIDTH, bytes) };
+                totals[b] = dot::<SIGNED>(bytes, splat_word(ONES), totals[b]);
+            }
         }
+        let [a, b, c, d] = transpose_words(totals);
+        let totals = sum_words(sum_words(a, b), sum_words(c, d));
+        let [a, b, c, d] = transpose(sums);
+        (totals, add(add(a, b), add(c, d)))
     }
 }
 
 /// The smallest and the largest number, NaN left out.
 #[inline(always)]
-fn range(block: [Lanes; BLOCK / WIDTH]) -> (f32, f32) {
-    let low = block.into_iter().fold(splat(f32::INFINITY), lesser);
-    let high = block.into_iter().fold(splat(f32::NEG_INFINITY), greater);
+fn range(numbers: &[f32]) -> (f32, f32) {
+    let (fours, rest) = numbers.as_chunks::<WIDTH>();
+    let nothing = (splat(f32::INFINITY), splat(f32::NEG_INFINITY));
+    let (low, high) = fours.iter().fold(nothing, |(low, high), four| {
+        let v = load(four, 0);
+        (lesser(low, v), greater(high, v))
+    });
+    let (low, high) = (to_array(low), to_array(high));
     // `f32::min` and `max` would be calls.
-    let lesser = |a, b| if b < a { b } else { a };
-    let greater = |a, b| if b > a { b } else { a };
     (
-        to_array(low).into_iter().fold(f32::INFINITY, lesser),
-        to_array(high).into_iter().fold(f32::NEG_INFINITY, greater),
+        (low.iter().chain(rest)).fold(f32::INFINITY, |a, b| if *b < a { *b } else { a }),
+        (high.iter().chain(rest)).fold(f32::NEG_INFINITY, |a, b| if *b > a { *b } else { a }),
     )
 }
 
@@ -278,164 +322,220 @@ struct Packed<'a> {
     input: usize,
     row_words: usize,
     number_words: usize,
+    /// The middle of what its numbers can be.
+    centre: i32,
+    /// Whether that must be taken from them before they fit.
+    is_shifted: bool,
 }
 
-impl Packed<'_> {
-    /// Whether the middle of its numbers must be taken from them before they fit.
-    fn is_shifted<const SIGNED: bool>(&self) -> bool {
-        SIGNED && self.dtype == Dtype::Q8
+impl<'a> Packed<'a> {
+    fn new<const SIGNED: bool>(words: &'a [u32], dtype: Dtype, input: usize) -> Self {
+        Self {
+            words,
+            dtype,
+            input,
+            row_words: dtype.row_words(input),
+            number_words: dtype.number_words(input),
+            centre: if dtype == Dtype::Q4 { 8 } else { 128 },
+            is_shifted: SIGNED && dtype == Dtype::Q8,
+        }
+    }
+
+    fn rows(&self) -> usize {
+        self.words.len() / self.row_words
+    }
+
+    /// What the sum of a block's integers of `x` is to be multiplied with and added.
+    fn start_factor(&self) -> i32 {
+        if self.is_shifted { 0 } else { -self.centre }
     }
 }
 
-/// [`PANEL`] rows of a weight for some blocks.
+/// [`PANEL`] rows of a weight for some segments. Blocks that the last segment lacks are zero.
+#[derive(Default)]
 struct Panel {
-    /// `[blocks, STEPS, PANEL]`
+    /// `[segments, BLOCKS, STEPS, PANEL]`
     numbers: Vec<u32>,
-    /// `[blocks, 2, PANEL]`: scales, then offsets.
+    /// `[segments, BLOCKS, PANEL]`
     scales: Vec<f32>,
-    /// `Σ s · (n − c)` over all blocks so far.
-    totals: [f32; PANEL],
+    /// Each block's offset, and the segment's `Σ s · (n − c)`, `[segments, SIDES, PANEL]`.
+    sides: Vec<f32>,
 }
 
 impl Panel {
     /// Takes rows from `first` on; rows that are missing repeat the last one.
     #[allow(unsafe_code)]
-    fn pack<const SIGNED: bool>(
-        &mut self,
-        weight: &Packed,
-        centre: i32,
-        first: usize,
-        blocks: std::ops::Range<usize>,
-    ) {
-        // Words of a block: eight of four numbers, or four of eight.
-        let block_words = match weight.dtype {
-            Dtype::Q4 => 4,
-            _ => 8,
-        };
-        let flipped = splat_word(match weight.is_shifted::<SIGNED>() {
-            true => 0x8080_8080,
-            false => 0,
-        });
-        let centre = centre as f32;
-        let last = weight.words.len() / weight.row_words - 1;
-        let count = blocks.len();
+    fn pack<const SIGNED: bool>(&mut self, weight: &Packed, first: usize, segments: Range<usize>) {
+        let count = segments.len();
+        self.numbers.resize(count * BLOCKS * STEPS * PANEL, 0);
+        self.scales.resize(count * BLOCKS * PANEL, 0.0);
+        self.sides.resize(count * SIDES * PANEL, 0.0);
+        let block_words = weight.dtype.number_words(BLOCK);
+        let flipped = splat_word(if weight.is_shifted { 0x8080_8080 } else { 0 });
+        let (centre, ones) = (weight.centre as f32, splat_word(ONES));
+        let low = splat_word(0x0f0f_0f0f);
+        let blocks = weight.input.div_ceil(BLOCK);
+        let last = weight.rows() - 1;
         for vector in 0..VECTORS {
             let rows: [&[u32]; WIDTH] = std::array::from_fn(|i| {
                 let row = (first + vector * WIDTH + i).min(last);
                 &weight.words[row * weight.row_words..][..weight.row_words]
             });
-            let numbers = rows.map(|row| &row[blocks.start * block_words..][..count * block_words]);
-            let ones = splat_word(ONES);
-            let mut totals = load(&self.totals, vector * WIDTH);
-            let mut at = vector * WIDTH;
-            for b in 0..count {
-                let mut integers = splat_word(0);
-                for word in (b * block_words..(b + 1) * block_words).step_by(WIDTH) {
-                    // SAFETY: the slices are `count * block_words` long.
-                    let columns =
-                        transpose_words(numbers.map(|row| unsafe { load_words(row, word) }));
-                    for words in columns {
-                        let low = splat_word(0x0f0f_0f0f);
-                        let (bytes, parts) = match weight.dtype {
-                            Dtype::Q4 => ([and(words, low), and(shift_right(words, 4), low)], 2),
-                            _ => ([xor(words, flipped); 2], 1),
-                        };
-                        for bytes in &bytes[..parts] {
-                            assert!(at + WIDTH <= self.numbers.len());
-                            // SAFETY: just checked.
-                            unsafe { store_words(&mut self.numbers, at, *bytes) };
-                            integers = dot::<SIGNED>(ones, *bytes, integers);
-                            at += PANEL;
+            for (i, segment) in segments.clone().enumerate() {
+                let mut totals = splat(0.0);
+                for b in 0..BLOCKS {
+                    let block = segment * BLOCKS + b;
+                    let place = i * BLOCKS + b;
+                    let numbers = &mut self.numbers[place * STEPS * PANEL..][..STEPS * PANEL];
+                    let scales = &mut self.scales[place * PANEL..][..PANEL];
+                    let offsets = &mut self.sides[(i * SIDES + b) * PANEL..][..PANEL];
+                    if block >= blocks {
+                        store(scales, vector * WIDTH, splat(0.0));
+                        store(offsets, vector * WIDTH, splat(0.0));
+                        continue;
+                    }
+                    let mut at = vector * WIDTH;
+                    let mut integers = splat_word(0);
+                    for word in (block * block_words..(block + 1) * block_words).step_by(WIDTH) {
+                        // SAFETY: rows have `blocks` blocks.
+                        let columns = transpose_words(unsafe { load_rows(rows, word) });
+                        for words in columns {
+                            let (bytes, parts) = match weight.dtype {
+                                Dtype::Q4 => {
+                                    ([and(words, low), and(shift_right(words, 4), low)], 2)
+                                }
+                                _ => ([xor(words, flipped); 2], 1),
+                            };
+                            for bytes in &bytes[..parts] {
+                                assert!(at + WIDTH <= numbers.len());
+                                // SAFETY: just checked.
+                                unsafe { store_words(numbers, at, *bytes) };
+                                integers = dot::<SIGNED>(ones, *bytes, integers);
+                                at += PANEL;
+                            }
                         }
                     }
+                    let pairs: [u32; WIDTH] =
+                        std::array::from_fn(|i| rows[i][weight.number_words + block]);
+                    // SAFETY: four words.
+                    let pairs = unsafe { load_words(&pairs, 0) };
+                    let scale = from_bits(shift_left(pairs, 16));
+                    let offset = from_bits(and(pairs, splat_word(0xffff_0000)));
+                    store(scales, vector * WIDTH, scale);
+                    store(
+                        offsets,
+                        vector * WIDTH,
+                        multiply_add(splat(centre), scale, offset),
+                    );
+                    // What fills a block up is 0, or was flipped to −c.
+                    let present = BLOCK.min(weight.input - block * BLOCK);
+                    let fill = match weight.is_shifted {
+                        true => centre * (BLOCK - present) as f32,
+                        false => -centre * present as f32,
+                    };
+                    totals = multiply_add(scale, add(to_f32(integers), splat(fill)), totals);
                 }
-                let pairs =
-                    std::array::from_fn(|i| rows[i][weight.number_words + blocks.start + b]);
-                // SAFETY: four words.
-                let pairs = unsafe { load_words(&pairs as &[u32; WIDTH], 0) };
-                let scale = from_bits(shift_left(pairs, 16));
-                let offset = from_bits(and(pairs, splat_word(0xffff_0000)));
-                let scales = &mut self.scales[b * 2 * PANEL..][..2 * PANEL];
-                store(scales, vector * WIDTH, scale);
-                store(
-                    scales,
-                    PANEL + vector * WIDTH,
-                    multiply_add(splat(centre), scale, offset),
-                );
-                // What fills a block up is 0, or was flipped to −c.
-                let present = BLOCK.min(weight.input - (blocks.start + b) * BLOCK);
-                let fill = match weight.is_shifted::<SIGNED>() {
-                    true => centre * (BLOCK - present) as f32,
-                    false => -centre * present as f32,
-                };
-                totals = multiply_add(scale, add(to_f32(integers), splat(fill)), totals);
+                let middles = &mut self.sides[(i * SIDES + BLOCKS) * PANEL..][..PANEL];
+                store(middles, vector * WIDTH, totals);
             }
-            store(&mut self.totals, vector * WIDTH, totals);
         }
     }
 }
 
-/// Adds what some blocks give to `sums [rows, PANEL]`, for `R` rows.
-#[inline(always)]
+/// Adds what some segments give to `sums [rows, PANEL]`, for `R` rows.
+///
+/// By itself: within a larger function its loops would have to share the registers.
+#[inline(never)]
 #[allow(unsafe_code)]
 fn tile<const SIGNED: bool, const R: usize>(
-    x: &Quantized,
+    x: &Rounded,
     first: usize,
     panel: &Panel,
-    blocks: std::ops::Range<usize>,
+    segments: Range<usize>,
     sums: &mut [f32],
 ) {
-    let count = blocks.len();
-    let per_row = x.blocks;
-    let words: [&[u32]; R] = std::array::from_fn(|r| {
-        &x.words[((first + r) * per_row + blocks.start) * STEPS..][..count * STEPS]
-    });
-    let notes: [&[BlockInfo]; R] =
-        std::array::from_fn(|r| &x.notes[(first + r) * per_row + blocks.start..][..count]);
+    let count = segments.len();
+    let of_row = |r: usize| (first + r) * x.segments + segments.start;
+    let words: [&[u32]; R] =
+        std::array::from_fn(|r| &x.words[of_row(r) * BLOCKS * STEPS..][..count * BLOCKS * STEPS]);
+    let starts: [&[u32]; R] =
+        std::array::from_fn(|r| &x.starts[of_row(r) * BLOCKS..][..count * BLOCKS]);
+    let scales: [&[f32]; R] = std::array::from_fn(|r| &x.scales[of_row(r)..][..count]);
     let sums = &mut sums[first * PANEL..][..R * PANEL];
-    assert!(panel.numbers.len() >= count * STEPS * PANEL);
-    assert!(panel.scales.len() >= count * 2 * PANEL);
-    for b in 0..count {
-        let notes: [&BlockInfo; R] = std::array::from_fn(|r| &notes[r][b]);
-        let mut integers: [[Words; VECTORS]; R] =
-            std::array::from_fn(|r| [splat_word(notes[r].start); VECTORS]);
-        // In the order of `product::tile`.
-        for step in b * STEPS..(b + 1) * STEPS {
-            // SAFETY: `step` is below `count · STEPS`, for which all slices were checked above.
-            let a: [Words; R] =
-                std::array::from_fn(|r| splat_word(unsafe { *words[r].get_unchecked(step) }));
-            for v in 0..VECTORS {
+    assert!(panel.numbers.len() >= count * BLOCKS * STEPS * PANEL);
+    assert!(panel.scales.len() >= count * BLOCKS * PANEL);
+    // Of a segment. In memory, as registers hold integers.
+    let mut parts = [[0.0; PANEL]; R];
+    for segment in 0..count {
+        for block in segment * BLOCKS..(segment + 1) * BLOCKS {
+            // SAFETY: `block` is below `count · BLOCKS`, for which all slices were checked above.
+            let mut integers: [[Words; VECTORS]; R] = std::array::from_fn(|r| {
+                [splat_word(unsafe { *starts[r].get_unchecked(block) }); VECTORS]
+            });
+            // In the order of `product::tile`.
+            for step in block * STEPS..(block + 1) * STEPS {
                 // SAFETY: the same.
-                let w = unsafe { load_words(&panel.numbers, step * PANEL + v * WIDTH) };
-                for (integers, a) in integers.iter_mut().zip(a) {
-                    integers[v] = dot::<SIGNED>(a, w, integers[v]);
+                let a: [Words; R] =
+                    std::array::from_fn(|r| splat_word(unsafe { *words[r].get_unchecked(step) }));
+                for v in 0..VECTORS {
+                    // SAFETY: the same.
+                    let w = unsafe { load_words(&panel.numbers, step * PANEL + v * WIDTH) };
+                    for (integers, a) in integers.iter_mut().zip(a) {
+                        integers[v] = dot::<SIGNED>(a, w, integers[v]);
+                    }
+                }
+            }
+            let mut finish = |v: usize| {
+                // SAFETY: the same, and there are `PANEL` parts.
+                let scale = unsafe { load_unchecked(&panel.scales, block * PANEL + v * WIDTH) };
+                for (integers, parts) in integers.iter().zip(&mut parts) {
+                    unsafe {
+                        let part = load_anew(parts, v * WIDTH);
+                        store_unchecked(
+                            parts,
+                            v * WIDTH,
+                            multiply_add(to_f32(integers[v]), scale, part),
+                        );
+                    }
+                }
+            };
+            // Not a loop, which the compiler might leave one, with the integers in memory.
+            const { assert!(VECTORS == 6) };
+            finish(0);
+            finish(1);
+            finish(2);
+            finish(3);
+            finish(4);
+            finish(5);
+        }
+        for (r, parts) in parts.iter_mut().enumerate() {
+            // SAFETY: `segment` is below `count`, and there are `R · PANEL` sums.
+            let scale = splat(unsafe { *scales[r].get_unchecked(segment) });
+            for v in (0..PANEL).step_by(WIDTH) {
+                unsafe {
+                    let (part, sum) = (load_anew(parts, v), load_anew(sums, r * PANEL + v));
+                    store_unchecked(sums, r * PANEL + v, multiply_add(part, scale, sum));
+                    store_unchecked(parts, v, splat(0.0));
                 }
             }
         }
-        let mut finish = |v: usize| {
-            let column = b * 2 * PANEL + v * WIDTH;
-            // SAFETY: `b` is below `count`, for which the panel was checked above.
-            let scale = unsafe { load_unchecked(&panel.scales, column) };
-            let offset = unsafe { load_unchecked(&panel.scales, column + PANEL) };
-            for (r, note) in notes.iter().enumerate() {
-                let at = r * PANEL + v * WIDTH;
-                // Of the sum as the lowest bits of a float.
-                let sum = from_bits(integers[r][v]);
-                let part = multiply_add(sum, splat(note.scale), splat(note.shift));
-                // SAFETY: `r` is below `R`, and there are `R · PANEL` sums.
-                let sum = unsafe { load_anew(sums, at) };
-                let sum = multiply_add(offset, splat(note.sum), sum);
-                unsafe { store_unchecked(sums, at, multiply_add(part, scale, sum)) };
-            }
-        };
-        // Not a loop, which the compiler might leave one, with the integers in memory.
-        const { assert!(VECTORS == 6) };
-        finish(0);
-        finish(1);
-        finish(2);
-        finish(3);
-        finish(4);
-        finish(5);
+    }
+}
+
+/// Four words of each row, from one on. (Not by `map`, which compilers leave as a call.)
+///
+/// # Safety
+/// Each row must have them.
+#[inline(always)]
+#[allow(unsafe_code)]
+unsafe fn load_rows([a, b, c, d]: [&[u32]; WIDTH], at: usize) -> [Words; WIDTH] {
+    unsafe {
+        [
+            load_words(a, at),
+            load_words(b, at),
+            load_words(c, at),
+            load_words(d, at),
+        ]
     }
 }
 

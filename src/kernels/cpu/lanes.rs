@@ -202,13 +202,6 @@ mod wasm {
         four
     }
 
-    /// The nearest integers.
-    #[cfg(target_feature = "relaxed-simd")]
-    #[inline(always)]
-    pub fn to_integers(a: Lanes) -> Words {
-        i32x4_trunc_sat_f32x4(f32x4_nearest(a))
-    }
-
     /// Signed words as halves.
     #[cfg(target_feature = "relaxed-simd")]
     #[inline(always)]
@@ -265,16 +258,6 @@ mod wasm {
         i8x16_narrow_i16x8(low, high)
     }
 
-    /// The sum of signed words.
-    #[cfg(target_feature = "relaxed-simd")]
-    #[inline(always)]
-    pub fn total(a: Words) -> i32 {
-        i32x4_extract_lane::<0>(a)
-            + i32x4_extract_lane::<1>(a)
-            + i32x4_extract_lane::<2>(a)
-            + i32x4_extract_lane::<3>(a)
-    }
-
     /// The f32 that are nearest to signed words.
     #[inline(always)]
     pub fn to_f32(a: Words) -> Lanes {
@@ -295,6 +278,12 @@ mod wasm {
     #[inline(always)]
     pub fn sum_words(a: Words, b: Words) -> Words {
         i32x4_add(a, b)
+    }
+
+    #[cfg(target_feature = "relaxed-simd")]
+    #[inline(always)]
+    pub fn multiply_words(a: Words, b: Words) -> Words {
+        i32x4_mul(a, b)
     }
 
     /// Adds to each word of `c` the products of two signed halves of `a` and `b`.
@@ -463,10 +452,6 @@ mod portable {
         a
     }
 
-    pub fn to_integers(a: Lanes) -> Words {
-        a.map(|v| v.round_ties_even() as i32 as u32)
-    }
-
     pub fn narrow(low: Words, high: Words) -> Words {
         let all = [low, high].concat();
         let half = |word: u32| (word as i32).clamp(-0x8000, 0x7fff) as u32 & 0xffff;
@@ -520,10 +505,6 @@ mod portable {
         std::array::from_fn(|i| two(all[2 * i]) | two(all[2 * i + 1]) << 16)
     }
 
-    pub fn total(a: Words) -> i32 {
-        a.iter().map(|word| *word as i32).sum()
-    }
-
     pub fn to_f32(a: Words) -> Lanes {
         a.map(|word| word as i32 as f32)
     }
@@ -538,6 +519,10 @@ mod portable {
 
     pub fn sum_words(a: Words, b: Words) -> Words {
         std::array::from_fn(|i| a[i].wrapping_add(b[i]))
+    }
+
+    pub fn multiply_words(a: Words, b: Words) -> Words {
+        std::array::from_fn(|i| a[i].wrapping_mul(b[i]))
     }
 
     pub fn dot_halves(a: Words, b: Words, c: Words) -> Words {

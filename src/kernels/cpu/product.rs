@@ -231,7 +231,12 @@ fn add_strassen(
 ///
 /// By itself: within a larger function its loops would have to share the registers.
 #[inline(never)]
-fn add_product(x: MatrixView, panel: &[f32], blocks: &mut [&mut [f32]], outputs: &[(usize, f32)]) {
+pub fn add_product(
+    x: MatrixView,
+    panel: &[f32],
+    blocks: &mut [&mut [f32]],
+    outputs: &[(usize, f32)],
+) {
     for_tiles::<ROWS, VECTORS>(x, panel, |row, vector, lanes| {
         let at = row * PANEL + vector * WIDTH;
         for (block, sign) in outputs {
