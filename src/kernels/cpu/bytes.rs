@@ -90,7 +90,7 @@ pub fn linear<const SIGNED: bool>(x: MatrixView, words: &[u32], dtype: Dtype, y:
     let weight = Packed::new::<SIGNED>(words, dtype, x.length);
     let mut workspace = WORKSPACE.lock().expect("no product panics");
     let Workspace { sums, rounded } = &mut *workspace;
-    let mut panels = for_threads(Panel::default);
+    let mut panels = for_threads(PanelMemory::default);
     for first in (0..x.rows).step_by(CHUNK) {
         let x = x.rows(first, CHUNK.min(x.rows - first));
         let x = Rounded::new::<SIGNED>(x, weight.start_factor(), rounded);
@@ -99,13 +99,13 @@ pub fn linear<const SIGNED: bool>(x: MatrixView, words: &[u32], dtype: Dtype, y:
             sums.values,
             x.rows * PANEL,
             &mut panels,
-            |panel, i, sums| {
+            |memory, i, sums| {
                 sums.fill(0.0);
                 for segments in pieces(x.segments) {
-                    panel.pack::<SIGNED>(&weight, i * PANEL, segments.clone());
+                    let panel = &memory.pack::<SIGNED>(&weight, i * PANEL, segments.clone());
                     add_product(
                         x.sides(&segments),
-                        &panel.sides,
+                        panel.sides,
                         &mut [&mut *sums],
                         &[(0, 1.0)],
                     );
@@ -345,6 +345,23 @@ impl<'a> Packed<'a> {
         self.words.len() / self.row_words
     }
 
+    /// Reads a word of each line of the cache that these segments of a panel's rows lie in, one after the other, so that memory is waited for many times
+    /// at once: packing them would wait for each by itself.
+    #[allow(unsafe_code)]
+    fn fetch(&self, first: usize, segments: &Range<usize>) {
+        const LINE: usize = 16;
+        let word =
+            |segment: usize| (segment * self.dtype.number_words(SEGMENT)).min(self.number_words);
+        let words = word(segments.start)..word(segments.end);
+        let rows = self.words.chunks_exact(self.row_words);
+        for row in rows.skip(first).take(PANEL) {
+            for word in row[words.clone()].iter().step_by(LINE) {
+                // SAFETY: a reference. Compilers would see that the word is of no use yet.
+                unsafe { std::ptr::read_volatile(word) };
+            }
+        }
+    }
+
     /// What the sum of a block's integers of `x` is to be multiplied with and added.
     fn start_factor(&self) -> i32 {
         if self.is_shifted { 0 } else { -self.centre }
@@ -352,24 +369,37 @@ impl<'a> Packed<'a> {
 }
 
 /// [`PANEL`] rows of a weight for some segments. Blocks that the last segment lacks are zero.
-#[derive(Default)]
-struct Panel {
+struct Panel<'a> {
     /// `[segments, BLOCKS, STEPS, PANEL]`
-    numbers: Vec<u32>,
+    numbers: &'a [u32],
     /// `[segments, BLOCKS, PANEL]`
-    scales: Vec<f32>,
+    scales: &'a [f32],
     /// Each block's offset, and the segment's `Σ s · (n − c)`, `[segments, SIDES, PANEL]`.
+    sides: &'a [f32],
+}
+
+/// What a [`Panel`] lies in.
+#[derive(Default)]
+struct PanelMemory {
+    numbers: Vec<u32>,
+    scales: Vec<f32>,
     sides: Vec<f32>,
 }
 
-impl Panel {
+impl PanelMemory {
     /// Takes rows from `first` on; rows that are missing repeat the last one.
     #[allow(unsafe_code)]
-    fn pack<const SIGNED: bool>(&mut self, weight: &Packed, first: usize, segments: Range<usize>) {
+    fn pack<const SIGNED: bool>(
+        &mut self,
+        weight: &Packed,
+        first: usize,
+        segments: Range<usize>,
+    ) -> Panel<'_> {
         let count = segments.len();
-        self.numbers.resize(count * BLOCKS * STEPS * PANEL, 0);
-        self.scales.resize(count * BLOCKS * PANEL, 0.0);
-        self.sides.resize(count * SIDES * PANEL, 0.0);
+        let all_numbers = room(&mut self.numbers, count * BLOCKS * STEPS * PANEL);
+        let all_scales = room(&mut self.scales, count * BLOCKS * PANEL);
+        let sides = room(&mut self.sides, count * SIDES * PANEL);
+        weight.fetch(first, &segments);
         let block_words = weight.dtype.number_words(BLOCK);
         let flipped = splat_word(if weight.is_shifted { 0x8080_8080 } else { 0 });
         let (centre, ones) = (weight.centre as f32, splat_word(ONES));
@@ -386,9 +416,9 @@ impl Panel {
                 for b in 0..BLOCKS {
                     let block = segment * BLOCKS + b;
                     let place = i * BLOCKS + b;
-                    let numbers = &mut self.numbers[place * STEPS * PANEL..][..STEPS * PANEL];
-                    let scales = &mut self.scales[place * PANEL..][..PANEL];
-                    let offsets = &mut self.sides[(i * SIDES + b) * PANEL..][..PANEL];
+                    let numbers = &mut all_numbers[place * STEPS * PANEL..][..STEPS * PANEL];
+                    let scales = &mut all_scales[place * PANEL..][..PANEL];
+                    let offsets = &mut sides[(i * SIDES + b) * PANEL..][..PANEL];
                     if block >= blocks {
                         store(scales, vector * WIDTH, splat(0.0));
                         store(offsets, vector * WIDTH, splat(0.0));
@@ -435,9 +465,14 @@ impl Panel {
                     };
                     totals = multiply_add(scale, add(to_f32(integers), splat(fill)), totals);
                 }
-                let middles = &mut self.sides[(i * SIDES + BLOCKS) * PANEL..][..PANEL];
+                let middles = &mut sides[(i * SIDES + BLOCKS) * PANEL..][..PANEL];
                 store(middles, vector * WIDTH, totals);
             }
+        }
+        Panel {
+            numbers: all_numbers,
+            scales: all_scales,
+            sides,
         }
     }
 }
@@ -479,7 +514,7 @@ fn tile<const SIGNED: bool, const R: usize>(
                     std::array::from_fn(|r| splat_word(unsafe { *words[r].get_unchecked(step) }));
                 for v in 0..VECTORS {
                     // SAFETY: the same.
-                    let w = unsafe { load_words(&panel.numbers, step * PANEL + v * WIDTH) };
+                    let w = unsafe { load_words(panel.numbers, step * PANEL + v * WIDTH) };
                     for (integers, a) in integers.iter_mut().zip(a) {
                         integers[v] = dot::<SIGNED>(a, w, integers[v]);
                     }
@@ -487,7 +522,7 @@ fn tile<const SIGNED: bool, const R: usize>(
             }
             let mut finish = |v: usize| {
                 // SAFETY: the same, and there are `PANEL` parts.
-                let scale = unsafe { load_unchecked(&panel.scales, block * PANEL + v * WIDTH) };
+                let scale = unsafe { load_unchecked(panel.scales, block * PANEL + v * WIDTH) };
                 for (integers, parts) in integers.iter().zip(&mut parts) {
                     unsafe {
                         let part = load_anew(parts, v * WIDTH);
