@@ -34,6 +34,19 @@ impl<'a> Sums<'a> {
     }
 }
 
+/// Adds what was taken from the rows of `x`, times the sums of a weight's numbers, to `sums [rows, PANEL]`.
+pub fn add_middles<'a>(
+    middles: impl Iterator<Item = &'a f32>,
+    totals: &[f32; PANEL],
+    sums: &mut [f32],
+) {
+    for (sums, middle) in sums.chunks_exact_mut(PANEL).zip(middles) {
+        for (sum, total) in sums.iter_mut().zip(totals) {
+            *sum += middle * total;
+        }
+    }
+}
+
 /// What is done to each output, see [`Epilogue`](crate::kernels::Epilogue).
 #[derive(Clone, Copy)]
 pub enum EpilogueRef<'a> {

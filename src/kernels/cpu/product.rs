@@ -17,7 +17,7 @@ use super::strassen::{self, Operand, PRODUCTS};
 use crate::kernels::packed::Dtype;
 
 /// Rows of a tile.
-pub const ROWS: usize = 2;
+const ROWS: usize = 2;
 /// Longest panel: 36 KiB. (A smaller one, with room in the first-level cache for the rows of `x`, is no faster.)
 const LENGTH: usize = 384;
 /// Rows of `x` that pass by a panel: with `LENGTH` numbers each they stay in the second-level cache.
@@ -231,12 +231,7 @@ fn add_strassen(
 ///
 /// By itself: within a larger function its loops would have to share the registers.
 #[inline(never)]
-pub fn add_product(
-    x: MatrixView,
-    panel: &[f32],
-    blocks: &mut [&mut [f32]],
-    outputs: &[(usize, f32)],
-) {
+fn add_product(x: MatrixView, panel: &[f32], blocks: &mut [&mut [f32]], outputs: &[(usize, f32)]) {
     for_tiles::<ROWS, VECTORS>(x, panel, |row, vector, lanes| {
         let at = row * PANEL + vector * WIDTH;
         for (block, sign) in outputs {

@@ -15,7 +15,7 @@ mod weight;
 use std::ops::Range;
 use std::sync::Mutex;
 
-use super::epilogue::{LayerOutput, Sums};
+use super::epilogue::{LayerOutput, Sums, add_middles};
 use super::memory::room;
 use super::panel::{MatrixView, PANEL, columns, columns_of_halves};
 use super::parallel::{for_parts, for_threads};
@@ -177,19 +177,6 @@ fn by_strassen(
             }
         },
     );
-}
-
-/// Adds what was taken from the rows of `x`, times the sums of a weight's numbers, to `sums [rows, PANEL]`.
-fn add_middles<'a>(
-    middles: impl Iterator<Item = &'a f32>,
-    totals: &[f32; PANEL],
-    sums: &mut [f32],
-) {
-    for (sums, middle) in sums.chunks_exact_mut(PANEL).zip(middles) {
-        for (sum, total) in sums.iter_mut().zip(totals) {
-            *sum += middle * total;
-        }
-    }
 }
 
 /// Segments whose panel fits the cache.

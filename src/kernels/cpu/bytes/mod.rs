@@ -1,0 +1,310 @@
+//! `x · weightᵀ` with a weight of 8 or 4 bits, in products of bytes: relaxed SIMD's instruction.
+//!
+//! A weight is `n · s + o` for a block of 32 along the input ([`packed`](crate::kernels::packed)). `x` is rounded to `q · t + m` with an
+//! integer `q` of 8 bits; each row has a factor `t` and a middle `m` for each segment of four blocks ([`rounded`]). With `c` the middle of what `n` can be,
+//! a segment adds
+//!
+//! `t · Σ s · Σ (n − c)·q + Σ (o + c·s) · Σ x + m · Σ s · Σ (n − c)`
+//!
+//! to an output, where the outer sums are those of its blocks. The sums of bytes are exact, `Σ x` is that of the numbers themselves, and the smaller
+//! `n − c` and `q`, the less the rounding of `x` matters. What is no sum of bytes is a product of five numbers for each segment, its *sides*, which are
+//! rounded to 16-bit integers after the mean of `x` was taken out of them: that loses far less than
+//! rounding `x` does.
+//!
+//! Only for machines that add four products of bytes exactly: see [`signed`]. Elsewhere [`halves`](super::halves) is faster, and finer.
+
+mod rounded;
+mod tile;
+mod weight;
+
+use std::ops::Range;
+use std::sync::Mutex;
+
+use super::epilogue::{LayerOutput, Sums, add_middles};
+use super::functions::MIDDLE;
+use super::lanes::*;
+use super::panel::{MatrixView, PANEL, columns};
+use super::parallel::{for_parts, for_threads};
+use crate::kernels::packed::Dtype;
+use rounded::{Memory, Rounded};
+use weight::{Packed, Panels};
+
+/// Numbers of a weight that share a scale, and words of as many bytes.
+const BLOCK: usize = Dtype::Q8.block();
+const STEPS: usize = BLOCK / 4;
+/// Blocks whose numbers share a scale in `x`. (A scale for each block, and a middle for each row, is no more exact: 9.3e-4 of 9.5e-4 is what components of
+/// ViT-B/16-224's embeddings moved by, `tests/reference/rounding.py`; it took 1.2 of the time.)
+const BLOCKS: usize = 4;
+const SEGMENT: usize = BLOCKS * BLOCK;
+/// Sides of a segment: of `x` the sum of each block and the middle times `BLOCK`, of a weight's row each block's `o + c·s` and `Σ s · Σ (n − c)` divided
+/// by `BLOCK`, so that they are of about the same size.
+const SIDES: usize = BLOCKS + 1;
+/// The largest integers of sides: no sum of a piece's products overflows.
+const LARGEST_SIDE: f32 = 32_767.0;
+const LARGEST_WEIGHT_SIDE: f32 = 2_047.0;
+const _: () = assert!(
+    side_words(LONGEST) as f32 * 2.0 * LARGEST_SIDE * LARGEST_WEIGHT_SIDE < 2_147_483_648.0
+);
+/// Segments of the longest panel: 24 KiB with all that belongs to it, which leaves the first-level cache room for the rows of `x`.
+const LONGEST: usize = 6;
+const _: () = assert!(LONGEST * (BLOCKS * (STEPS + 1) + SIDES) * PANEL <= 6 << 10);
+/// Rows of `x` that pass by a panel.
+const CHUNK: usize = 256;
+/// A word of ones.
+const ONES: u32 = 0x0101_0101;
+
+/// Words of the sides of so many segments, with two of them each.
+const fn side_words(segments: usize) -> usize {
+    (segments * SIDES).div_ceil(2)
+}
+
+/// Adds the products of the bytes of `x` and `weight`, of which those of the latter count as −128…127 where `SIGNED`, as 0…255 elsewhere.
+#[inline(always)]
+fn dot<const SIGNED: bool>(x: Words, weight: Words, c: Words) -> Words {
+    #[cfg(target_feature = "relaxed-simd")]
+    return dot_bytes(x, weight, c);
+    #[cfg(not(target_feature = "relaxed-simd"))]
+    return tests::dot_bytes(x, weight, c, SIGNED);
+}
+
+/// Whether this machine's bytes of a weight count as −128…127 or as 0…255; none where sums are cut to 16 bits on the way.
+#[cfg(target_feature = "relaxed-simd")]
+pub fn signed() -> Option<bool> {
+    // Hidden from compilers, which may have a view of their own.
+    let (x, weight) = std::hint::black_box((0x7f7f_7f7f, 0xc8c8_c8c8));
+    let sum = dot_bytes(splat_word(x), splat_word(weight), splat_word(0));
+    match std::arch::wasm32::i32x4_extract_lane::<0>(sum) {
+        sum if sum == 4 * 127 * 200 => Some(false),
+        sum if sum == 4 * 127 * -56 => Some(true),
+        _ => None,
+    }
+}
+
+/// Memory that one layer after the other uses.
+struct Workspace {
+    sums: Vec<f32>,
+    rounded: Memory,
+}
+
+static WORKSPACE: Mutex<Workspace> = Mutex::new(Workspace {
+    sums: Vec::new(),
+    rounded: Memory::new(),
+});
+
+/// A linear layer with a weight packed as `q8` or `q4`.
+pub fn linear<const SIGNED: bool>(x: MatrixView, words: &[u32], dtype: Dtype, y: &mut LayerOutput) {
+    let weight = Packed::new::<SIGNED>(words, dtype, x.length);
+    let mut workspace = WORKSPACE.lock().expect("no product panics");
+    let Workspace { sums, rounded } = &mut *workspace;
+    let mut panels = for_threads(Panels::default);
+    for first in (0..x.rows).step_by(CHUNK) {
+        let x = x.rows(first, CHUNK.min(x.rows - first));
+        let x = Rounded::new::<SIGNED>(x, weight.start_factor(), rounded);
+        let sums = Sums::new(sums, x.rows, columns(0..weight.rows()).collect());
+        for_parts(
+            sums.values,
+            x.rows * PANEL,
+            &mut panels,
+            |panels, i, sums| {
+                panels.totals = [0.0; PANEL];
+                sums.fill(0.0);
+                for segments in pieces(x.segments) {
+                    let panel = panels.pack::<SIGNED>(&weight, i * PANEL, segments);
+                    tile::add_sides(&x, &panel, sums);
+                    tile::add_product::<SIGNED>(&x, &panel, sums);
+                }
+                add_middles(x.middles.iter(), &panels.totals, sums);
+            },
+        );
+        y.write(first, &sums);
+    }
+}
+
+/// Segments whose panel fits the cache. Each piece's sides begin with a whole word.
+fn pieces(segments: usize) -> impl Iterator<Item = Range<usize>> {
+    let piece = match segments {
+        ..=LONGEST => segments,
+        _ => segments
+            .div_ceil(segments.div_ceil(LONGEST))
+            .next_multiple_of(2),
+    };
+    const { assert!(LONGEST.is_multiple_of(2)) };
+    (0..segments)
+        .step_by(piece)
+        .map(move |start| start..segments.min(start + piece))
+}
+
+/// The nearest integers of numbers below 2²².
+#[inline(always)]
+fn integers(v: Lanes, factor: Lanes) -> Words {
+    // The lowest bits are the integer.
+    let bits = to_bits(multiply_add(v, factor, constant(&[MIDDLE; WIDTH])));
+    sum_words(
+        bits,
+        constant_word(const { &[MIDDLE.to_bits().wrapping_neg(); WIDTH] }),
+    )
+}
+
+// Each instruction of the browsers is stood in for: native.
+#[cfg(all(test, not(target_family = "wasm")))]
+mod tests {
+    use super::*;
+    use crate::kernels::cpu::definition;
+    use crate::kernels::cpu::epilogue::{self, EpilogueRef};
+    use crate::kernels::{Numbers, PackedMatrix};
+
+    /// Adds the products of bytes, as machines do it in one instruction.
+    pub fn dot_bytes(x: Words, weight: Words, c: Words, signed: bool) -> Words {
+        let value = |byte: u8| match signed {
+            true => i32::from(byte as i8),
+            false => i32::from(byte),
+        };
+        std::array::from_fn(|lane| {
+            let (x, weight) = (x[lane].to_le_bytes(), weight[lane].to_le_bytes());
+            let products = x.iter().zip(weight);
+            let sum: i32 = products.map(|(x, w)| i32::from(*x as i8) * value(w)).sum();
+            c[lane].wrapping_add(sum as u32)
+        })
+    }
+
+    fn outputs_of<const SIGNED: bool>(x: &[f32], weight: &PackedMatrix) -> Vec<f32> {
+        let x = MatrixView::of(x, weight.input());
+        let bias = vec![0.0; weight.rows()];
+        epilogue::output(x.rows, &bias, EpilogueRef::None, |y| {
+            linear::<SIGNED>(x, weight.words(), weight.dtype(), y);
+        })
+    }
+
+    fn error<const SIGNED: bool>(dtype: Dtype, rows: usize, input: usize, outputs: usize) -> f64 {
+        let [x, weight] = definition::operands(rows, input, outputs);
+        let packed = PackedMatrix::pack(dtype, input, &weight);
+        let y = outputs_of::<SIGNED>(&x, &packed);
+        definition::error(&x, &packed, y.into_iter().map(f64::from))
+    }
+
+    #[test]
+    fn equals_the_definition_as_far_as_the_rounding_of_x_allows() {
+        for dtype in [Dtype::Q8, Dtype::Q4] {
+            for (rows, input, outputs) in definition::SHAPES {
+                let unsigned = error::<false>(dtype, rows, input, outputs);
+                assert!(
+                    unsigned < 4e-2,
+                    "{dtype:?} {rows}×{input}→{outputs}: {unsigned:e}"
+                );
+                // The same sums.
+                let signed = error::<true>(dtype, rows, input, outputs);
+                assert!((signed - unsigned).abs() < 1e-6, "{signed:e}, {unsigned:e}");
+            }
+        }
+    }
+
+    #[test]
+    fn products_of_random_shapes_and_sizes_of_numbers() {
+        let mut numbers = Numbers(53);
+        for case in 0..60 {
+            let dtype = numbers.one_of(&[Dtype::Q8, Dtype::Q4]);
+            let rows = numbers.within(1..=9);
+            // One piece, and several: segments that are whole, and with a block or a number over.
+            let input = match case {
+                0..6 => [1, 127, 129, 768, 900, 2561][case],
+                _ => numbers.within(1..=300),
+            };
+            let outputs = numbers.within(1..=60);
+            let size = numbers.one_of(&[1.0, 1e-3, 300.0]);
+            let x: Vec<f32> = (numbers.values(rows * input).iter())
+                .map(|v| (v + 0.5) * size)
+                .collect();
+            // A block may have weights that are much larger than the others'.
+            let large = numbers.within(0..=input - 1);
+            let mut weight = numbers.values(outputs * input);
+            for row in weight.chunks_exact_mut(input) {
+                row[large] *= 8.0;
+            }
+            let packed = PackedMatrix::pack(dtype, input, &weight);
+            for y in [
+                outputs_of::<false>(&x, &packed),
+                outputs_of::<true>(&x, &packed),
+            ] {
+                let worst = definition::error(&x, &packed, y.into_iter().map(f64::from));
+                let worst = worst / f64::from(size);
+                assert!(
+                    worst < 4e-2,
+                    "{dtype:?} {rows}×{input}→{outputs}, {size}: {worst:e}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn what_all_numbers_of_a_row_have_in_common_costs_nothing() {
+        let (mut numbers, input) = (Numbers(61), 900);
+        let x = numbers.values(4 * input);
+        let packed = PackedMatrix::pack(Dtype::Q8, input, &numbers.values(30 * input));
+        let error = |offset: f32| {
+            let x: Vec<f32> = x.iter().map(|v| v + offset).collect();
+            let y = outputs_of::<false>(&x, &packed);
+            definition::error(&x, &packed, y.into_iter().map(f64::from))
+        };
+        let (without, with) = (error(0.0), error(100.0));
+        assert!(with < 1.2 * without, "{with:e}, {without:e}");
+    }
+
+    #[test]
+    fn the_largest_sides_overflow_nothing() {
+        // Numbers and offsets as large as any, with the same signs, in a mean of zero.
+        let input = LONGEST * SEGMENT;
+        for sign in [1.0, -1.0] {
+            let half = |i: usize| if i % input < input / 2 { 1.0 } else { -1.0 };
+            let x: Vec<f32> = (0..2 * input).map(|i| 1e6 * half(i)).collect();
+            let weight: Vec<f32> = (0..3 * input)
+                .map(|i| sign * half(i) * if i % 2 == 0 { 1.0 } else { 1.001 })
+                .collect();
+            let packed = PackedMatrix::pack(Dtype::Q8, input, &weight);
+            let y = outputs_of::<false>(&x, &packed);
+            let worst = definition::error(&x, &packed, y.into_iter().map(f64::from));
+            assert!(worst < 1e6 * 4e-2, "{worst:e}");
+        }
+    }
+
+    #[test]
+    fn damaged_weights_show_in_their_columns_and_nowhere_else() {
+        let input = 128;
+        for (dtype, at, bits) in [
+            (Dtype::Q8, 33, 0x3f80_7f80),
+            (Dtype::Q8, 34, 0xff80_3f80),
+            (Dtype::Q4, 18, 0x7fc0_3f80),
+            (Dtype::Q4, 19, 0x3f80_7fff),
+        ] {
+            let packed = PackedMatrix::pack(dtype, input, &vec![0.25; input * 30]);
+            let length = dtype.row_words(input);
+            let mut words = packed.words().to_vec();
+            words[13 * length + at] = bits;
+            let damaged = PackedMatrix::from_words(dtype, input, words);
+            let x = [1.0; 4 * 128];
+            for (i, y) in outputs_of::<false>(&x, &damaged).into_iter().enumerate() {
+                match i % 30 {
+                    13 => assert!(!y.is_finite(), "{dtype:?} {at}: {y}"),
+                    _ => assert!((y - 32.0).abs() < 0.05, "{dtype:?} {at}: {y}"),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_number_that_is_not_finite_shows_in_its_row_and_nowhere_else() {
+        for input in [64, 130, 37] {
+            let packed = PackedMatrix::pack(Dtype::Q8, input, &vec![0.25; input * 12]);
+            for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+                let mut x = vec![1.0; 5 * input];
+                x[3 * input + input / 2] = bad;
+                let expected = input as f32 / 4.0;
+                for (i, y) in outputs_of::<false>(&x, &packed).into_iter().enumerate() {
+                    match i / 12 {
+                        3 => assert!(!y.is_finite(), "{bad} of {input}: {y}"),
+                        _ => assert!((y - expected).abs() < 1e-2, "{bad} of {input}: {y}"),
+                    }
+                }
+            }
+        }
+    }
+}
