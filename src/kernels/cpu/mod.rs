@@ -27,6 +27,8 @@ mod memory;
 #[cfg(not(target_family = "wasm"))]
 mod native;
 #[cfg(any(target_family = "wasm", test))]
+mod packed_rows;
+#[cfg(any(target_family = "wasm", test))]
 mod panel;
 #[cfg(any(target_family = "wasm", test))]
 mod parallel;

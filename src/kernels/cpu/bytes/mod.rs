@@ -23,18 +23,17 @@ use std::sync::Mutex;
 use super::epilogue::{LayerOutput, Sums, add_middles};
 use super::functions::MIDDLE;
 use super::lanes::*;
+use super::packed_rows::{BLOCK, BLOCKS};
 use super::panel::{MatrixView, PANEL, columns};
 use super::parallel::{for_parts, for_threads};
 use crate::kernels::packed::Dtype;
 use rounded::{Memory, Rounded};
 use weight::{Packed, Panels};
 
-/// Numbers of a weight that share a scale, and words of as many bytes.
-const BLOCK: usize = Dtype::Q8.block();
+/// Words of a block.
 const STEPS: usize = BLOCK / 4;
-/// Blocks whose numbers share a scale in `x`. (A scale for each block, and a middle for each row, is no more exact: 9.3e-4 of 9.5e-4 is what components of
+/// Numbers of `x` that share a scale. (A scale for each block, and a middle for each row, is no more exact: 9.3e-4 of 9.5e-4 is what components of
 /// ViT-B/16-224's embeddings moved by, `tests/reference/rounding.py`; it took 1.2 of the time.)
-const BLOCKS: usize = 4;
 const SEGMENT: usize = BLOCKS * BLOCK;
 /// Sides of a segment: of `x` the sum of each block and the middle times `BLOCK`, of a weight's row each block's `o + c·s` and `Σ s · Σ (n − c)` divided
 /// by `BLOCK`, so that they are of about the same size.

@@ -1,8 +1,9 @@
 //! Rows of `x`, rounded to bytes.
 
-use super::{BLOCK, BLOCKS, LARGEST_SIDE, ONES, SEGMENT, SIDES, STEPS, dot, integers, side_words};
+use super::{LARGEST_SIDE, ONES, SEGMENT, SIDES, STEPS, dot, integers, side_words};
 use crate::kernels::cpu::lanes::*;
 use crate::kernels::cpu::memory::room;
+use crate::kernels::cpu::packed_rows::{BLOCK, BLOCKS};
 use crate::kernels::cpu::panel::MatrixView;
 use crate::kernels::cpu::parallel::{for_parts, for_threads};
 

@@ -2,8 +2,9 @@
 
 use super::rounded::Rounded;
 use super::weight::Panel;
-use super::{BLOCKS, SIDES, STEPS, dot, side_words};
+use super::{SIDES, STEPS, dot, side_words};
 use crate::kernels::cpu::lanes::*;
+use crate::kernels::cpu::packed_rows::BLOCKS;
 use crate::kernels::cpu::panel::{PANEL, VECTORS};
 
 /// Rows of a tile: its sums and operands fill the fifteen vector registers that browsers have for them on x86.

@@ -17,23 +17,22 @@ use std::sync::Mutex;
 
 use super::epilogue::{LayerOutput, Sums, add_middles};
 use super::memory::room;
+use super::packed_rows::{BLOCK, BLOCKS, PackedRows};
 use super::panel::{MatrixView, PANEL, columns, columns_of_halves};
 use super::parallel::{for_parts, for_threads};
 use super::strassen::{self, Operand, PRODUCTS};
 use crate::kernels::packed::Dtype;
 use rounded::{Memory, Rounded};
 use tile::{Piece, add_product};
-use weight::{Packed, Panels};
+use weight::Panels;
 
 /// Numbers that share a scale.
 const SEGMENT: usize = 128;
 /// Words of a segment, with two numbers each.
 const STEPS: usize = SEGMENT / 2;
-/// A block's numbers in `q8` and `q4`, and its words.
-const BLOCK: usize = Dtype::Q8.block();
+const _: () = assert!(SEGMENT == BLOCKS * BLOCK);
+/// Words of a block.
 const BLOCK_STEPS: usize = BLOCK / 2;
-/// Blocks of a segment.
-const BLOCKS: usize = SEGMENT / BLOCK;
 /// The largest roots of the sums of a segment's squared integers, for `x` and for a weight. By Cauchy and Schwarz no sum of products is above the
 /// product of the two, which with an integer of rounding for each number is still less than 2³¹.
 const NORM: f32 = 32_700.0;
@@ -64,7 +63,7 @@ static WORKSPACE: Mutex<Workspace> = Mutex::new(Workspace {
 
 /// A linear layer with a weight packed as `f16`, `q8` or `q4`.
 pub fn linear(x: MatrixView, words: &[u32], dtype: Dtype, y: &mut LayerOutput) {
-    let weight = Packed::new(words, dtype, x.length);
+    let weight = PackedRows::new(words, dtype, x.length);
     // f16 is so fine that the sums' rounding would show.
     let strassen = dtype != Dtype::F16
         && x.rows >= 96
@@ -96,7 +95,7 @@ pub fn linear(x: MatrixView, words: &[u32], dtype: Dtype, y: &mut LayerOutput) {
     }
 }
 
-fn plainly(x: MatrixView, weight: &Packed, sums: &mut Sums, memory: &mut Memory) {
+fn plainly(x: MatrixView, weight: &PackedRows, sums: &mut Sums, memory: &mut Memory) {
     let (rows, blocks) = (x.rows, x.length.div_ceil(BLOCK));
     let ([x], middles) = Rounded::all(x, rows, blocks, [Operand::Quarter(0)], memory);
     let mut panels = for_threads(Panels::<1>::new);
@@ -119,7 +118,7 @@ fn plainly(x: MatrixView, weight: &Packed, sums: &mut Sums, memory: &mut Memory)
 
 fn by_strassen(
     x: MatrixView,
-    weight: &Packed,
+    weight: &PackedRows,
     sums: &mut Sums,
     memory: &mut Memory,
     last_memory: &mut Memory,

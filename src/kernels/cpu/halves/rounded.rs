@@ -1,9 +1,10 @@
 //! Rows of `x`, rounded to 16-bit integers.
 
-use super::{BLOCK, BLOCK_STEPS, BLOCKS, LEAST, NORM, SEGMENT, STEPS};
+use super::{BLOCK_STEPS, LEAST, NORM, SEGMENT, STEPS};
 use crate::kernels::cpu::functions::{MIDDLE, sum, sum_of};
 use crate::kernels::cpu::lanes::*;
 use crate::kernels::cpu::memory::room;
+use crate::kernels::cpu::packed_rows::{BLOCK, BLOCKS};
 use crate::kernels::cpu::panel::MatrixView;
 use crate::kernels::cpu::parallel::{for_parts, for_threads};
 use crate::kernels::cpu::strassen::Operand;

@@ -5,10 +5,11 @@
 
 use std::ops::Range;
 
-use super::{BLOCK, BLOCK_STEPS, BLOCKS, LEAST, SEGMENT, STEPS, WEIGHT_NORM};
+use super::{BLOCK_STEPS, LEAST, SEGMENT, STEPS, WEIGHT_NORM};
 use crate::kernels::cpu::functions::MIDDLE;
 use crate::kernels::cpu::lanes::*;
 use crate::kernels::cpu::memory::room;
+use crate::kernels::cpu::packed_rows::{BLOCK, BLOCKS, PackedRows, load_rows};
 use crate::kernels::cpu::panel::PANEL;
 use crate::kernels::packed::Dtype;
 
@@ -20,15 +21,6 @@ pub const COLUMNS: usize = VECTORS * WIDTH;
 pub const PARTS: usize = PANEL / COLUMNS;
 /// What the bits of an f16, in the place of those of an f32, are to be multiplied with: the exponent's bias differs by 112.
 const HALF: f32 = f32::from_bits((127 + 112) << 23);
-
-/// Rows of a packed weight.
-pub struct Packed<'a> {
-    words: &'a [u32],
-    dtype: Dtype,
-    input: usize,
-    row_words: usize,
-    number_words: usize,
-}
 
 /// [`PANEL`] rows of a weight for some segments, or as many of each quarter of it, rounded to integers with scales in common.
 pub struct Panels<const N: usize> {
@@ -52,7 +44,7 @@ impl<const N: usize> Panels<N> {
     /// `[PARTS, segments, COLUMNS]`.
     pub fn pack(
         &mut self,
-        weight: &Packed,
+        weight: &PackedRows,
         quarters: [[usize; 2]; N],
         blocks: usize,
         segments: Range<usize>,
@@ -72,7 +64,7 @@ impl<const N: usize> Panels<N> {
                 for vector in 0..VECTORS {
                     let within = vector * WIDTH;
                     let quarters = quarters.map(|[row, block]| Segment {
-                        rows: weight.four_rows(row + part * COLUMNS + within),
+                        rows: weight.four(row + part * COLUMNS + within),
                         blocks: weight.present(block + segment * BLOCKS..block + end),
                     });
                     let at = part * count + i;
@@ -151,55 +143,7 @@ struct Segment<'a> {
     blocks: Range<usize>,
 }
 
-impl<'a> Packed<'a> {
-    /// `[rows, words]`, with so many numbers in a row.
-    pub fn new(words: &'a [u32], dtype: Dtype, input: usize) -> Self {
-        Self {
-            words,
-            dtype,
-            input,
-            row_words: dtype.row_words(input),
-            number_words: dtype.number_words(input),
-        }
-    }
-
-    pub fn rows(&self) -> usize {
-        self.words.len() / self.row_words
-    }
-
-    fn four_rows(&self, first: usize) -> [&'a [u32]; WIDTH] {
-        let last = self.rows() - 1;
-        std::array::from_fn(|i| {
-            &self.words[(first + i).min(last) * self.row_words..][..self.row_words]
-        })
-    }
-
-    /// Reads a word of each line of the cache that these rows' blocks lie in, one after the other, so that memory is waited for many times at once:
-    /// packing them would wait for each by itself, which took twice as long.
-    #[allow(unsafe_code)]
-    fn fetch(&self, first: usize, blocks: Range<usize>) {
-        const LINE: usize = 16;
-        let word = |block: usize| (block * self.dtype.number_words(BLOCK)).min(self.number_words);
-        let words = word(blocks.start)..word(blocks.end);
-        for row in self
-            .words
-            .chunks_exact(self.row_words)
-            .skip(first)
-            .take(PANEL)
-        {
-            for word in row[words.clone()].iter().step_by(LINE) {
-                // SAFETY: a reference. Compilers would see that the word is of no use yet.
-                unsafe { std::ptr::read_volatile(word) };
-            }
-        }
-    }
-
-    /// Of these blocks those that there are.
-    fn present(&self, blocks: Range<usize>) -> Range<usize> {
-        let all = self.input.div_ceil(BLOCK);
-        blocks.start.min(all)..blocks.end.min(all)
-    }
-
+impl PackedRows<'_> {
     /// Rounds segments to integers, a vector in each `COLUMNS` of each one's numbers from `at` on. → what an integer stands for in each row, which is
     /// not finite where one of its numbers isn't; and the sums of the numbers themselves.
     #[inline(always)]
@@ -221,7 +165,7 @@ impl<'a> Packed<'a> {
         let levels = if self.dtype == Dtype::Q8 { 255.0 } else { 15.0 };
         let mut affine = [[[splat(0.0); 2]; BLOCKS]; N];
         for (affine, segment) in affine.iter_mut().zip(&segments) {
-            *affine = self.affine(segment);
+            *affine = self.affine(segment.rows, segment.blocks.clone());
         }
         let mut largest = splat(0.0);
         for [scale, offset] in affine.into_iter().flatten() {
@@ -393,50 +337,6 @@ impl<'a> Packed<'a> {
         );
         let scale = greater(norm, multiply(largest, splat(1.0 / 32767.0)));
         from_bits(or(to_bits(scale), infinite))
-    }
-
-    /// Scale and offset of each block in each row; zeros of blocks that are missing.
-    #[inline(always)]
-    #[allow(unsafe_code)]
-    fn affine(&self, segment: &Segment) -> [[Lanes; 2]; BLOCKS] {
-        let both = |pairs: Words| {
-            let scale = from_bits(shift_left(pairs, 16));
-            let offset = from_bits(and(pairs, constant_word(&[0xffff_0000; WIDTH])));
-            [scale, offset]
-        };
-        let (first, count) = (
-            self.number_words + segment.blocks.start,
-            segment.blocks.len(),
-        );
-        let pairs = match count {
-            // SAFETY: there are as many in each row.
-            BLOCKS => unsafe { load_rows(segment.rows, first) },
-            _ => segment.rows.map(|row| {
-                let mut four = [0; BLOCKS];
-                four[..count].copy_from_slice(&row[first..][..count]);
-                // SAFETY: four words.
-                unsafe { load_words(&four, 0) }
-            }),
-        };
-        let [a, b, c, d] = transpose_words(pairs);
-        [both(a), both(b), both(c), both(d)]
-    }
-}
-
-/// Four words of each row, from one on. (Not by `map`, which compilers leave as a call.)
-///
-/// # Safety
-/// Each row must have them.
-#[inline(always)]
-#[allow(unsafe_code)]
-unsafe fn load_rows([a, b, c, d]: [&[u32]; WIDTH], at: usize) -> [Words; WIDTH] {
-    unsafe {
-        [
-            load_words(a, at),
-            load_words(b, at),
-            load_words(c, at),
-            load_words(d, at),
-        ]
     }
 }
 
