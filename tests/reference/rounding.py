@@ -5,7 +5,7 @@
 
 For each choice of parts it prints the root mean square of what an embedding's component moves by, over eight crops of the images and eight
 rows of random tokens, and by how much their logits move. Weights in 8 bits are those of src/kernels/packed, activations in 8 bits those of
-src/kernels/cpu/bytes.rs; queries, keys and patches are left as they are unless a line names them. Packages: requirements.txt beside this file.
+src/kernels/cpu/bytes; queries, keys and patches are left as they are unless a line names them. Packages: requirements.txt beside this file.
 """
 
 import argparse
@@ -40,12 +40,12 @@ def weights_in_8_bits(weight):
     return rounded.view(len(weight), -1)[:, : weight.shape[1]]
 
 
-def activations_in_8_bits(x, size=32):
+def activations_in_8_bits(x):
     rows = x.reshape(-1, x.shape[-1])
-    b = blocks(rows, size)
+    b = blocks(rows, 128)
     low, high = b.amin(-1, keepdim=True), b.amax(-1, keepdim=True)
-    middle = ((low + high) / 2).mean(1, keepdim=True)
-    largest = torch.maximum(high - middle, middle - low).clamp_min(1e-30)
+    middle = (low + high) / 2
+    largest = ((high - low) / 2).clamp_min(1e-30)
     rounded = torch.round((b - middle) / largest * 127) * largest / 127 + middle
     return rounded.view(len(rows), -1)[:, : x.shape[-1]].reshape(x.shape)
 

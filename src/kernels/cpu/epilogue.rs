@@ -1,5 +1,6 @@
 //! What a linear layer does to its sums, in one pass over them: bias, activation or residual.
 
+use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
@@ -7,32 +8,10 @@ use super::functions::{gelu, gelu_tanh};
 use super::lanes::{Lanes, WIDTH, add, load, to_array};
 use super::memory::room;
 use super::panel::PANEL;
-use super::parallel::for_chunks;
+use super::parallel::{for_each, for_threads};
 use crate::kernels::Activation;
 
 const VECTORS: usize = PANEL / WIDTH;
-/// Rows that a thread finishes at a time.
-const ROWS: usize = 16;
-
-/// Outputs while they are summed: those of `PANEL` weight rows after the other, `[rows, PANEL]` each, so that what threads write
-/// lies together.
-pub struct Sums<'a> {
-    pub values: &'a mut [f32],
-    pub rows: usize,
-    /// Which weight rows each panel's columns are, at most `PANEL`.
-    pub columns: Vec<Range<usize>>,
-}
-
-impl<'a> Sums<'a> {
-    /// In `memory`, with whatever numbers are there.
-    pub fn new(memory: &'a mut Vec<f32>, rows: usize, columns: Vec<Range<usize>>) -> Self {
-        Self {
-            values: room(memory, columns.len() * rows * PANEL),
-            rows,
-            columns,
-        }
-    }
-}
 
 /// Adds what was taken from the rows of `x`, times the sums of a weight's numbers, to `sums [rows, PANEL]`.
 pub fn add_middles<'a>(
@@ -91,66 +70,154 @@ pub fn output(
     y
 }
 
+/// What a thread sums up and its own memory, see [`LayerOutput::write`].
+pub struct Summing<S> {
+    sums: Vec<f32>,
+    memory: S,
+}
+
+impl<S> Summing<S> {
+    pub const fn new(memory: S) -> Self {
+        Self {
+            sums: Vec::new(),
+            memory,
+        }
+    }
+}
+
 impl LayerOutput<'_> {
-    /// Writes the outputs whose sums are there: rows from `first_row` on.
-    pub fn write(&mut self, first_row: usize, sums: &Sums) {
-        match self.epilogue {
-            EpilogueRef::None => self.write_as(first_row, sums, None, |sum, _| sum),
-            EpilogueRef::Activation(Activation::GeluTanh) => {
-                self.write_as(first_row, sums, None, |sum, _| gelu_tanh(sum));
+    /// Writes `rows` rows from `first_row` on: the columns of each part, which are one panel's or some panels'. `sum` gets the number of a part and its
+    /// sums to fill, `[rows, PANEL]` for each panel, with whatever numbers are there. They are written while the thread's cache holds them.
+    pub fn write<const N: usize, S: Send>(
+        &mut self,
+        first_row: usize,
+        rows: usize,
+        parts: &[[Range<usize>; N]],
+        threads: &mut [Summing<S>],
+        sum: impl Fn(&mut S, usize, &mut [f32]) + Sync,
+    ) {
+        let target = self.target(first_row, rows, parts);
+        for_each(parts.len(), threads, |Summing { sums, memory }, i| {
+            let sums = room(sums, N * rows * PANEL);
+            sum(memory, i, sums);
+            target.write(&parts[i], sums);
+        });
+    }
+
+    /// The same with sums that are there, `[parts, N, rows, PANEL]`.
+    pub fn write_sums<const N: usize>(
+        &mut self,
+        first_row: usize,
+        rows: usize,
+        parts: &[[Range<usize>; N]],
+        sums: &[f32],
+    ) {
+        let target = self.target(first_row, rows, parts);
+        let size = N * rows * PANEL;
+        for_each(parts.len(), &mut for_threads(|| ()), |(), i| {
+            target.write(&parts[i], &sums[i * size..][..size]);
+        });
+    }
+
+    fn target<const N: usize>(
+        &mut self,
+        first_row: usize,
+        rows: usize,
+        parts: &[[Range<usize>; N]],
+    ) -> Target<'_> {
+        let width = self.bias.len();
+        let mut columns: Vec<_> = parts.iter().flatten().collect();
+        columns.sort_by_key(|range| range.start);
+        let disjoint = columns.is_sorted_by(|a, b| a.end <= b.start);
+        let last = columns.last().map_or(0, |last| last.end);
+        assert!(disjoint && last <= width, "no output is written twice");
+        self.written += rows * columns.iter().map(|range| range.len()).sum::<usize>();
+        let all = first_row * width..(first_row + rows) * width;
+        let epilogue = match self.epilogue {
+            EpilogueRef::Add(residual) => EpilogueRef::Add(&residual[all.clone()]),
+            other => other,
+        };
+        let y = &mut self.y[all];
+        Target {
+            y: y.as_mut_ptr(),
+            length: y.len(),
+            width,
+            bias: self.bias,
+            epilogue,
+            lives: PhantomData,
+        }
+    }
+}
+
+/// Where threads write columns of their own.
+struct Target<'a> {
+    /// `[rows, width]`
+    y: *mut MaybeUninit<f32>,
+    length: usize,
+    width: usize,
+    bias: &'a [f32],
+    epilogue: EpilogueRef<'a>,
+    lives: PhantomData<&'a mut [f32]>,
+}
+
+// SAFETY: parts have no columns in common, as `LayerOutput::target` checks.
+#[allow(unsafe_code)]
+unsafe impl Sync for Target<'_> {}
+
+impl Target<'_> {
+    /// `sums [columns.len(), rows, PANEL]`
+    fn write(&self, columns: &[Range<usize>], sums: &[f32]) {
+        let panels = sums.chunks_exact(sums.len() / columns.len());
+        for (columns, sums) in columns.iter().cloned().zip(panels) {
+            match self.epilogue {
+                EpilogueRef::None => self.write_as(columns, sums, None, |sum, _| sum),
+                EpilogueRef::Activation(Activation::GeluTanh) => {
+                    self.write_as(columns, sums, None, |sum, _| gelu_tanh(sum));
+                }
+                EpilogueRef::Activation(Activation::Gelu) => {
+                    self.write_as(columns, sums, None, |sum, _| gelu(sum));
+                }
+                EpilogueRef::Add(residual) => self.write_as(columns, sums, Some(residual), add),
             }
-            EpilogueRef::Activation(Activation::Gelu) => {
-                self.write_as(first_row, sums, None, |sum, _| gelu(sum));
-            }
-            EpilogueRef::Add(residual) => self.write_as(first_row, sums, Some(residual), add),
         }
     }
 
     /// `output` gets a sum with its bias, and the residual.
     #[inline(always)]
+    #[allow(unsafe_code)]
     fn write_as(
-        &mut self,
-        first_row: usize,
-        sums: &Sums,
+        &self,
+        columns: Range<usize>,
+        sums: &[f32],
         residual: Option<&[f32]>,
-        output: impl Fn(Lanes, Lanes) -> Lanes + Sync,
+        output: impl Fn(Lanes, Lanes) -> Lanes,
     ) {
-        self.written += sums.rows * sums.columns.iter().map(Range::len).sum::<usize>();
-        let width = self.bias.len();
-        let start = first_row * width;
-        let y = &mut self.y[start..][..sums.rows * width];
-        let residual = residual.map(|residual| &residual[start..][..y.len()]);
-        for_chunks(y, ROWS * width, |chunk, y| {
-            // A few rows of one panel after the other: what is read and what is written stay in the first-level cache.
-            let panels = sums.values.chunks_exact(sums.rows * PANEL);
-            for (panel, columns) in panels.zip(&sums.columns) {
-                let (from, count) = (columns.start, columns.len());
-                let bias = padded(&self.bias[from..][..count]);
-                let bias: [Lanes; VECTORS] = std::array::from_fn(|v| load(&bias, v * WIDTH));
-                let panel = panel[chunk * ROWS * PANEL..].chunks_exact(PANEL);
-                for (row, (y, sums)) in y.chunks_exact_mut(width).zip(panel).enumerate() {
-                    let y = &mut y[from..][..count];
-                    let residual = residual
-                        .map(|residual| &residual[(chunk * ROWS + row) * width + from..][..count]);
-                    let of = |v: usize, residual: Option<&[f32]>| {
-                        let sum = add(load(sums, v * WIDTH), bias[v]);
-                        let residual = residual.map_or(sum, |residual| load(residual, v * WIDTH));
-                        to_array(output(sum, residual))
-                    };
-                    if count == PANEL {
-                        for (v, y) in y.chunks_exact_mut(WIDTH).enumerate() {
-                            y.write_copy_of_slice(&of(v, residual));
-                        }
-                    } else {
-                        let residual = residual.map(padded);
-                        for (v, y) in y.chunks_mut(WIDTH).enumerate() {
-                            let residual = residual.as_ref().map(|residual| residual.as_slice());
-                            y.write_copy_of_slice(&of(v, residual)[..y.len()]);
-                        }
-                    }
+        let (from, count) = (columns.start, columns.len());
+        let bias = padded(&self.bias[columns]);
+        let bias: [Lanes; VECTORS] = std::array::from_fn(|v| load(&bias, v * WIDTH));
+        for (row, sums) in sums.chunks_exact(PANEL).enumerate() {
+            let at = row * self.width + from;
+            assert!(at + count <= self.length);
+            // SAFETY: within `y`, and no other thread has these columns.
+            let y = unsafe { std::slice::from_raw_parts_mut(self.y.add(at), count) };
+            let residual = residual.map(|residual| &residual[at..][..count]);
+            let of = |v: usize, residual: Option<&[f32]>| {
+                let sum = add(load(sums, v * WIDTH), bias[v]);
+                let residual = residual.map_or(sum, |residual| load(residual, v * WIDTH));
+                to_array(output(sum, residual))
+            };
+            if count == PANEL {
+                for (v, y) in y.chunks_exact_mut(WIDTH).enumerate() {
+                    y.write_copy_of_slice(&of(v, residual));
+                }
+            } else {
+                let residual = residual.map(padded);
+                for (v, y) in y.chunks_mut(WIDTH).enumerate() {
+                    let residual = residual.as_ref().map(|residual| residual.as_slice());
+                    y.write_copy_of_slice(&of(v, residual)[..y.len()]);
                 }
             }
-        });
+        }
     }
 }
 

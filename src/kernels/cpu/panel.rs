@@ -94,19 +94,21 @@ impl Number for u16 {
     }
 }
 
-/// Some weight rows as panels.
-pub fn columns(rows: Range<usize>) -> impl Iterator<Item = Range<usize>> {
-    let panels = rows.clone().step_by(PANEL);
-    panels.map(move |first| first..rows.end.min(first + PANEL))
+/// Some weight rows as panels, one in each part.
+pub fn columns(rows: Range<usize>) -> Vec<[Range<usize>; 1]> {
+    panels(rows).map(|panel| [panel]).collect()
 }
 
-/// A weight's rows as panels: one of each half after the other, then the row that is left over.
-pub fn columns_of_halves(rows: usize) -> Vec<Range<usize>> {
+fn panels(rows: Range<usize>) -> impl Iterator<Item = Range<usize>> {
+    let firsts = rows.clone().step_by(PANEL);
+    firsts.map(move |first| first..rows.end.min(first + PANEL))
+}
+
+/// A weight's rows as panels, one of each half in a part; without the row that is left over.
+pub fn columns_of_halves(rows: usize) -> Vec<[Range<usize>; 2]> {
     let half = rows / 2;
-    let both = columns(0..half).zip(columns(half..2 * half));
-    both.flat_map(|(left, right)| [left, right])
-        .chain(columns(2 * half..rows))
-        .collect()
+    let both = panels(0..half).zip(panels(half..2 * half));
+    both.map(|(left, right)| [left, right]).collect()
 }
 
 /// Rows of a weight, at most as many as some vectors have numbers, as a panel `[length, vectors · WIDTH]`; where rows are missing,

@@ -8,7 +8,7 @@
 
 use std::sync::Mutex;
 
-use super::epilogue::{LayerOutput, Sums};
+use super::epilogue::LayerOutput;
 use super::lanes::{Lanes, WIDTH, load, load_unchecked, multiply_add, splat, store};
 use super::memory::room;
 use super::panel::{MatrixView, PANEL, VECTORS, columns, columns_of_halves, pack};
@@ -113,22 +113,27 @@ pub fn linear(x: MatrixView, weight: WeightView, y: &mut LayerOutput) {
     let chunk = x.rows.div_ceil(chunks.max(1)).next_multiple_of(2);
     for row in (0..x.rows).step_by(chunk) {
         let x = x.rows(row, chunk.min(x.rows - row));
-        let columns = match strassen {
+        // Columns of both halves, and those that are left over, `[parts, rows, PANEL]`.
+        let halves = match strassen {
             true => columns_of_halves(weight.rows()),
-            false => columns(0..weight.rows()).collect(),
+            false => Vec::new(),
         };
-        let mut sums = Sums::new(sums, x.rows, columns);
+        let left = if strassen { weight.rows() / 2 * 2 } else { 0 };
+        let rest = columns(left..weight.rows());
+        let (size, count) = (x.rows * PANEL, 2 * halves.len());
+        let sums = room(sums, (count + rest.len()) * size);
+        let (sums, rest_sums) = sums.split_at_mut(count * size);
         for start in (0..input).step_by(length) {
             let length = length.min(input - start);
             let (x, weight) = (x.columns(start, length), weight.columns(start, length));
             let afresh = start == 0;
             if strassen {
-                add_strassen(x, weight, afresh, &mut sums, operands, panels);
-            } else {
-                add_plain(x, weight, 0, afresh, sums.values, panels);
+                add_strassen(x, weight, afresh, sums, operands, panels);
             }
+            add_plain(x, weight, left, afresh, rest_sums, panels);
         }
-        y.write(row, &sums);
+        y.write_sums(row, x.rows, &halves, sums);
+        y.write_sums(row, x.rows, &rest, rest_sums);
     }
 }
 
@@ -158,7 +163,7 @@ fn add_strassen(
     x: MatrixView,
     weight: WeightView,
     afresh: bool,
-    sums: &mut Sums,
+    sums: &mut [f32],
     operands: &mut Vec<f32>,
     panels: &mut [Vec<f32>],
 ) {
@@ -188,10 +193,7 @@ fn add_strassen(
     // What halves leave over: a last row, and a last column.
     let last = x.rows(2 * rows, x.rows - 2 * rows);
     let panel_size = length * PANEL;
-    let part = 2 * x.rows * PANEL;
-    let pairs = outputs.div_ceil(PANEL);
-    let (halves, rest) = sums.values.split_at_mut(pairs * part);
-    for_parts(halves, part, panels, |panels, i, sums| {
+    for_parts(sums, 2 * x.rows * PANEL, panels, |panels, i, sums| {
         let panels = room(panels, 5 * panel_size);
         let (low, others) = panels.split_at_mut(2 * panel_size);
         let (high, sum) = others.split_at_mut(2 * panel_size);
@@ -224,7 +226,6 @@ fn add_strassen(
             add_product(x, high, &mut [&mut *right], &[(0, 1.0)]);
         }
     });
-    add_plain(x, weight, 2 * outputs, afresh, rest, panels);
 }
 
 /// Adds a product to some of `blocks`, `[rows, PANEL]` each, times 1 or −1.

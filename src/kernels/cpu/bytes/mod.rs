@@ -20,12 +20,12 @@ mod weight;
 use std::ops::Range;
 use std::sync::Mutex;
 
-use super::epilogue::{LayerOutput, Sums, add_middles};
+use super::epilogue::{LayerOutput, Summing, add_middles};
 use super::functions::MIDDLE;
 use super::lanes::*;
 use super::packed_rows::{BLOCK, BLOCKS};
 use super::panel::{MatrixView, PANEL, columns};
-use super::parallel::{for_parts, for_threads};
+use super::parallel::for_threads;
 use crate::kernels::packed::Dtype;
 use rounded::{Memory, Rounded};
 use weight::{Packed, Panels};
@@ -80,42 +80,27 @@ pub fn signed() -> Option<bool> {
 }
 
 /// Memory that one layer after the other uses.
-struct Workspace {
-    sums: Vec<f32>,
-    rounded: Memory,
-}
-
-static WORKSPACE: Mutex<Workspace> = Mutex::new(Workspace {
-    sums: Vec::new(),
-    rounded: Memory::new(),
-});
+static ROUNDED: Mutex<Memory> = Mutex::new(Memory::new());
 
 /// A linear layer with a weight packed as `q8` or `q4`.
 pub fn linear<const SIGNED: bool>(x: MatrixView, words: &[u32], dtype: Dtype, y: &mut LayerOutput) {
     let weight = Packed::new::<SIGNED>(words, dtype, x.length);
-    let mut workspace = WORKSPACE.lock().expect("no product panics");
-    let Workspace { sums, rounded } = &mut *workspace;
-    let mut panels = for_threads(Panels::default);
+    let mut rounded = ROUNDED.lock().expect("no product panics");
+    let mut threads = for_threads(|| Summing::new(Panels::default()));
+    let parts = columns(0..weight.rows());
     for first in (0..x.rows).step_by(CHUNK) {
         let x = x.rows(first, CHUNK.min(x.rows - first));
-        let x = Rounded::new::<SIGNED>(x, weight.start_factor(), rounded);
-        let sums = Sums::new(sums, x.rows, columns(0..weight.rows()).collect());
-        for_parts(
-            sums.values,
-            x.rows * PANEL,
-            &mut panels,
-            |panels, i, sums| {
-                panels.totals = [0.0; PANEL];
-                sums.fill(0.0);
-                for segments in pieces(x.segments) {
-                    let panel = panels.pack::<SIGNED>(&weight, i * PANEL, segments);
-                    tile::add_sides(&x, &panel, sums);
-                    tile::add_product::<SIGNED>(&x, &panel, sums);
-                }
-                add_middles(x.middles.iter(), &panels.totals, sums);
-            },
-        );
-        y.write(first, &sums);
+        let x = Rounded::new::<SIGNED>(x, weight.start_factor(), &mut rounded);
+        y.write(first, x.rows, &parts, &mut threads, |panels, i, sums| {
+            panels.totals = [0.0; PANEL];
+            sums.fill(0.0);
+            for segments in pieces(x.segments) {
+                let panel = panels.pack::<SIGNED>(&weight, i * PANEL, segments);
+                tile::add_sides(&x, &panel, sums);
+                tile::add_product::<SIGNED>(&x, &panel, sums);
+            }
+            add_middles(x.middles.iter(), &panels.totals, sums);
+        });
     }
 }
 

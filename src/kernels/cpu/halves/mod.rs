@@ -15,11 +15,11 @@ mod weight;
 use std::ops::Range;
 use std::sync::Mutex;
 
-use super::epilogue::{LayerOutput, Sums, add_middles};
+use super::epilogue::{LayerOutput, Summing, add_middles};
 use super::memory::room;
 use super::packed_rows::{BLOCK, BLOCKS, PackedRows};
 use super::panel::{MatrixView, PANEL, columns, columns_of_halves};
-use super::parallel::{for_parts, for_threads};
+use super::parallel::for_threads;
 use super::strassen::{self, Operand, PRODUCTS};
 use crate::kernels::packed::Dtype;
 use rounded::{Memory, Rounded};
@@ -47,19 +47,8 @@ const LONGEST: usize = (12 << 10) / (STEPS * PANEL);
 const CHUNK: usize = 768 << 10;
 const CHUNK_ROWS: [usize; 2] = [256, 1024];
 
-/// Memory that one layer after the other uses.
-struct Workspace {
-    sums: Vec<f32>,
-    rounded: Memory,
-    /// Of what halves leave over.
-    last: Memory,
-}
-
-static WORKSPACE: Mutex<Workspace> = Mutex::new(Workspace {
-    sums: Vec::new(),
-    rounded: Memory::new(),
-    last: Memory::new(),
-});
+/// Memory that one layer after the other uses: of rows, and of what halves leave over.
+static ROUNDED: Mutex<[Memory; 2]> = Mutex::new([Memory::new(), Memory::new()]);
 
 /// A linear layer with a weight packed as `f16`, `q8` or `q4`.
 pub fn linear(x: MatrixView, words: &[u32], dtype: Dtype, y: &mut LayerOutput) {
@@ -71,35 +60,31 @@ pub fn linear(x: MatrixView, words: &[u32], dtype: Dtype, y: &mut LayerOutput) {
         && x.length.is_multiple_of(4)
         && weight.rows() >= 4 * PANEL
         && weight.rows().is_multiple_of(2);
-    let mut workspace = WORKSPACE.lock().expect("no product panics");
-    let Workspace {
-        sums,
-        rounded,
-        last,
-    } = &mut *workspace;
+    let [rounded, last] = &mut *ROUNDED.lock().expect("no product panics");
     let [least, most] = CHUNK_ROWS;
     let chunks = x.rows.div_ceil((CHUNK / x.length).clamp(least, most));
     let chunk = x.rows.div_ceil(chunks.max(1)).next_multiple_of(2);
     for first in (0..x.rows).step_by(chunk) {
         let x = x.rows(first, chunk.min(x.rows - first));
-        let columns = match strassen {
-            true => columns_of_halves(weight.rows()),
-            false => columns(0..weight.rows()).collect(),
-        };
-        let mut sums = Sums::new(sums, x.rows, columns);
         match strassen {
-            true => by_strassen(x, &weight, &mut sums, rounded, last),
-            false => plainly(x, &weight, &mut sums, rounded),
+            true => by_strassen(x, &weight, first, y, rounded, last),
+            false => plainly(x, &weight, first, y, rounded),
         }
-        y.write(first, &sums);
     }
 }
 
-fn plainly(x: MatrixView, weight: &PackedRows, sums: &mut Sums, memory: &mut Memory) {
+fn plainly(
+    x: MatrixView,
+    weight: &PackedRows,
+    first: usize,
+    y: &mut LayerOutput,
+    memory: &mut Memory,
+) {
     let (rows, blocks) = (x.rows, x.length.div_ceil(BLOCK));
     let ([x], middles) = Rounded::all(x, rows, blocks, [Operand::Quarter(0)], memory);
-    let mut panels = for_threads(Panels::<1>::new);
-    for_parts(sums.values, rows * PANEL, &mut panels, |panels, i, sums| {
+    let mut threads = for_threads(|| Summing::new(Panels::<1>::new()));
+    let parts = columns(0..weight.rows());
+    y.write(first, rows, &parts, &mut threads, |panels, i, sums| {
         panels.totals = [[0.0; PANEL]];
         sums.fill(0.0);
         for segments in pieces(x.segments()) {
@@ -119,7 +104,8 @@ fn plainly(x: MatrixView, weight: &PackedRows, sums: &mut Sums, memory: &mut Mem
 fn by_strassen(
     x: MatrixView,
     weight: &PackedRows,
-    sums: &mut Sums,
+    first: usize,
+    y: &mut LayerOutput,
     memory: &mut Memory,
     last_memory: &mut Memory,
 ) {
@@ -132,11 +118,12 @@ fn by_strassen(
     let halves = [Operand::Quarter(0), Operand::Quarter(1)];
     let (last, last_middles) = Rounded::all(last, last.rows, blocks, halves, last_memory);
     let segments = blocks.div_ceil(BLOCKS);
-    let mut panels = for_threads(|| (Panels::<4>::new(), Vec::new()));
-    for_parts(
-        sums.values,
-        2 * x.rows * PANEL,
-        &mut panels,
+    let mut threads = for_threads(|| Summing::new((Panels::<4>::new(), Vec::new())));
+    y.write(
+        first,
+        x.rows,
+        &columns_of_halves(weight.rows()),
+        &mut threads,
         |(panels, sum), i, sums| {
             panels.totals = [[0.0; PANEL]; 4];
             sums.fill(0.0);
