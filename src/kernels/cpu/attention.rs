@@ -7,8 +7,12 @@ use super::panel::{MatrixView, pack};
 use super::parallel::{Target, for_each, for_threads};
 use super::product::for_tiles;
 
-/// Rows of a tile: one less than the registers hold with fused multiply-adds, as many as they hold without.
-const ROWS: usize = 5;
+/// Rows of a tile: as many as the registers hold, where a product that is added in a second instruction needs one.
+const ROWS: usize = if cfg!(target_feature = "relaxed-simd") {
+    6
+} else {
+    5
+};
 /// Vectors of a row of a tile: few, because a panel is as wide, and the keys and a head's size fill panels of 8 with little left over.
 const VECTORS: usize = 2;
 /// Columns of a panel.
