@@ -40,14 +40,14 @@ pub enum EpilogueRef<'a> {
 pub struct LayerOutput<'a> {
     /// `[rows, output]`
     y: &'a mut [MaybeUninit<f32>],
-    /// How many numbers were written.
+    /// How many rows were written.
     written: usize,
     /// `[output]`
     bias: &'a [f32],
     epilogue: EpilogueRef<'a>,
 }
 
-/// The output `[rows, output]` of a layer with `bias [output]` and `epilogue`, if `sum` writes the sums for all of it.
+/// The output `[rows, output]` of a layer with `bias [output]` and `epilogue`, if `sum` writes all of its rows.
 #[allow(unsafe_code)]
 pub fn output(
     rows: usize,
@@ -64,7 +64,7 @@ pub fn output(
         epilogue,
     };
     sum(&mut output);
-    assert_eq!(output.written, length, "each output is written once");
+    assert_eq!(output.written, rows, "all rows are written");
     // SAFETY: all numbers were written.
     unsafe { y.set_len(length) };
     y
@@ -86,53 +86,44 @@ impl<S> Summing<S> {
 }
 
 impl LayerOutput<'_> {
-    /// Writes `rows` rows from `first_row` on: the columns of each part, which are one panel's or some panels'. `sum` gets the number of a part and its
-    /// sums to fill, `[rows, PANEL]` for each panel, with whatever numbers are there. They are written while the thread's cache holds them.
-    pub fn write<const N: usize, S: Send>(
+    /// Writes the next rows: of each part its columns, which are one panel's or some panels'. `sum` gets the number of a part and its sums to fill,
+    /// `[rows, PANEL]` for each panel, with whatever numbers are there. They are written while the thread's cache holds them.
+    pub fn write<S: Send>(
         &mut self,
-        first_row: usize,
         rows: usize,
-        parts: &[[Range<usize>; N]],
+        parts: &[Vec<Range<usize>>],
         threads: &mut [Summing<S>],
         sum: impl Fn(&mut S, usize, &mut [f32]) + Sync,
     ) {
-        let target = self.target(first_row, rows, parts);
+        let target = self.next_rows(rows, parts);
         for_each(parts.len(), threads, |Summing { sums, memory }, i| {
-            let sums = room(sums, N * rows * PANEL);
+            let sums = room(sums, parts[i].len() * rows * PANEL);
             sum(memory, i, sums);
             target.write(&parts[i], sums);
         });
     }
 
-    /// The same with sums that are there, `[parts, N, rows, PANEL]`.
-    pub fn write_sums<const N: usize>(
-        &mut self,
-        first_row: usize,
-        rows: usize,
-        parts: &[[Range<usize>; N]],
-        sums: &[f32],
-    ) {
-        let target = self.target(first_row, rows, parts);
-        let size = N * rows * PANEL;
-        for_each(parts.len(), &mut for_threads(|| ()), |(), i| {
-            target.write(&parts[i], &sums[i * size..][..size]);
+    /// The same with sums that are there, those of one part after the other.
+    pub fn write_sums(&mut self, rows: usize, parts: &[Vec<Range<usize>>], sums: &[f32]) {
+        let target = self.next_rows(rows, parts);
+        let panels = parts.iter().flatten().cloned();
+        let panels: Vec<_> = panels.zip(sums.chunks_exact(rows * PANEL)).collect();
+        for_each(panels.len(), &mut for_threads(|| ()), |(), i| {
+            let (columns, sums) = &panels[i];
+            target.write(std::slice::from_ref(columns), sums);
         });
     }
 
-    fn target<const N: usize>(
-        &mut self,
-        first_row: usize,
-        rows: usize,
-        parts: &[[Range<usize>; N]],
-    ) -> Target<'_> {
+    fn next_rows(&mut self, rows: usize, parts: &[Vec<Range<usize>>]) -> Target<'_> {
         let width = self.bias.len();
         let mut columns: Vec<_> = parts.iter().flatten().collect();
         columns.sort_by_key(|range| range.start);
-        let disjoint = columns.is_sorted_by(|a, b| a.end <= b.start);
-        let last = columns.last().map_or(0, |last| last.end);
-        assert!(disjoint && last <= width, "no output is written twice");
-        self.written += rows * columns.iter().map(|range| range.len()).sum::<usize>();
-        let all = first_row * width..(first_row + rows) * width;
+        let end = columns
+            .iter()
+            .try_fold(0, |end, range| (range.start == end).then_some(range.end));
+        assert_eq!(end, Some(width), "each column is one part's");
+        let all = self.written * width..(self.written + rows) * width;
+        self.written += rows;
         let epilogue = match self.epilogue {
             EpilogueRef::Add(residual) => EpilogueRef::Add(&residual[all.clone()]),
             other => other,
@@ -157,10 +148,10 @@ struct Target<'a> {
     width: usize,
     bias: &'a [f32],
     epilogue: EpilogueRef<'a>,
-    lives: PhantomData<&'a mut [f32]>,
+    lives: PhantomData<&'a mut [MaybeUninit<f32>]>,
 }
 
-// SAFETY: parts have no columns in common, as `LayerOutput::target` checks.
+// SAFETY: parts have no columns in common, as `LayerOutput::next_rows` checks, and one thread has a part.
 #[allow(unsafe_code)]
 unsafe impl Sync for Target<'_> {}
 

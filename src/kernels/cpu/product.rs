@@ -110,30 +110,30 @@ pub fn linear(x: MatrixView, weight: WeightView, y: &mut LayerOutput) {
     // Equal pieces, a multiple of 8 long, so that their halves can be read by whole vectors.
     let length = input.div_ceil(input.div_ceil(longest)).next_multiple_of(8);
     let chunks = x.rows.div_ceil(CHUNK);
-    let chunk = x.rows.div_ceil(chunks.max(1)).next_multiple_of(2);
+    let chunk = x.rows.div_ceil(chunks.max(1)).next_multiple_of(2).max(2);
     for row in (0..x.rows).step_by(chunk) {
         let x = x.rows(row, chunk.min(x.rows - row));
-        // Columns of both halves, and those that are left over, `[parts, rows, PANEL]`.
-        let halves = match strassen {
-            true => columns_of_halves(weight.rows()),
-            false => Vec::new(),
-        };
+        // With Strassen's algorithm the columns of both halves, of which those that are left over take the last parts.
         let left = if strassen { weight.rows() / 2 * 2 } else { 0 };
-        let rest = columns(left..weight.rows());
-        let (size, count) = (x.rows * PANEL, 2 * halves.len());
-        let sums = room(sums, (count + rest.len()) * size);
-        let (sums, rest_sums) = sums.split_at_mut(count * size);
+        let parts = match strassen {
+            true => columns_of_halves(weight.rows()),
+            false => columns(0..weight.rows()),
+        };
+        let all = parts.iter().flatten();
+        let of_halves = all.clone().filter(|panel| panel.end <= left).count();
+        let size = x.rows * PANEL;
+        let sums = room(sums, all.count() * size);
+        let (of_halves, rest) = sums.split_at_mut(of_halves * size);
         for start in (0..input).step_by(length) {
             let length = length.min(input - start);
             let (x, weight) = (x.columns(start, length), weight.columns(start, length));
             let afresh = start == 0;
             if strassen {
-                add_strassen(x, weight, afresh, sums, operands, panels);
+                add_strassen(x, weight, afresh, of_halves, operands, panels);
             }
-            add_plain(x, weight, left, afresh, rest_sums, panels);
+            add_plain(x, weight, left, afresh, rest, panels);
         }
-        y.write_sums(row, x.rows, &halves, sums);
-        y.write_sums(row, x.rows, &rest, rest_sums);
+        y.write_sums(x.rows, &parts, sums);
     }
 }
 

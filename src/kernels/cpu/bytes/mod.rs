@@ -24,7 +24,7 @@ use super::epilogue::{LayerOutput, Summing, add_middles};
 use super::functions::MIDDLE;
 use super::lanes::*;
 use super::packed_rows::{BLOCK, BLOCKS};
-use super::panel::{MatrixView, PANEL, columns};
+use super::panel::{MatrixView, PANEL, chunks, columns};
 use super::parallel::for_threads;
 use crate::kernels::packed::Dtype;
 use rounded::{Memory, Rounded};
@@ -32,8 +32,7 @@ use weight::{Packed, Panels};
 
 /// Words of a block.
 const STEPS: usize = BLOCK / 4;
-/// Numbers of `x` that share a scale. (A scale for each block, and a middle for each row, is no more exact: 9.3e-4 of 9.5e-4 is what components of
-/// ViT-B/16-224's embeddings moved by, `tests/reference/rounding.py`; it took 1.2 of the time.)
+/// Numbers of `x` that share a middle, and mostly a scale.
 const SEGMENT: usize = BLOCKS * BLOCK;
 /// Sides of a segment: of `x` the sum of each block and the middle times `BLOCK`, of a weight's row each block's `o + c·s` and `Σ s · Σ (n − c)` divided
 /// by `BLOCK`, so that they are of about the same size.
@@ -47,8 +46,6 @@ const _: () = assert!(
 /// Segments of the longest panel: 24 KiB with all that belongs to it, which leaves the first-level cache room for the rows of `x`.
 const LONGEST: usize = 6;
 const _: () = assert!(LONGEST * (BLOCKS * (STEPS + 1) + SIDES) * PANEL <= 6 << 10);
-/// Rows of `x` that pass by a panel.
-const CHUNK: usize = 256;
 /// A word of ones.
 const ONES: u32 = 0x0101_0101;
 
@@ -88,10 +85,9 @@ pub fn linear<const SIGNED: bool>(x: MatrixView, words: &[u32], dtype: Dtype, y:
     let mut rounded = ROUNDED.lock().expect("no product panics");
     let mut threads = for_threads(|| Summing::new(Panels::default()));
     let parts = columns(0..weight.rows());
-    for first in (0..x.rows).step_by(CHUNK) {
-        let x = x.rows(first, CHUNK.min(x.rows - first));
+    for x in chunks(x) {
         let x = Rounded::new::<SIGNED>(x, weight.start_factor(), &mut rounded);
-        y.write(first, x.rows, &parts, &mut threads, |panels, i, sums| {
+        y.write(x.rows, &parts, &mut threads, |panels, i, sums| {
             panels.totals = [0.0; PANEL];
             sums.fill(0.0);
             for segments in pieces(x.segments) {
@@ -221,16 +217,45 @@ mod tests {
 
     #[test]
     fn what_all_numbers_of_a_row_have_in_common_costs_nothing() {
-        let (mut numbers, input) = (Numbers(61), 900);
-        let x = numbers.values(4 * input);
+        let mut numbers = Numbers(61);
+        // So many segments that sides are filled up with none, and with more than a segment's.
+        for input in [200, 588, 900] {
+            let x = numbers.values(64 * input);
+            let packed = PackedMatrix::pack(Dtype::Q8, input, &numbers.values(30 * input));
+            let error = |offset: f32| {
+                let x: Vec<f32> = x.iter().map(|v| v + offset).collect();
+                let y = outputs_of::<false>(&x, &packed);
+                definition::error(&x, &packed, y.into_iter().map(f64::from))
+            };
+            let (without, with) = (error(0.0), error(100.0));
+            assert!(with < 1.2 * without, "{input}: {with:e}, {without:e}");
+        }
+    }
+
+    #[test]
+    fn a_row_of_large_numbers_costs_other_rows_nothing() {
+        let input = 2 * SEGMENT;
+        let signs: Vec<f32> = (0..input)
+            .map(|i| if i < SEGMENT { 1.0 } else { -1.0 })
+            .collect();
+        let packed = PackedMatrix::pack(Dtype::Q8, input, &signs);
+        let x = [vec![1e6; input], signs].concat();
+        let y = outputs_of::<false>(&x, &packed);
+        assert!((y[1] - input as f32).abs() < 0.01, "{y:?}");
+    }
+
+    #[test]
+    fn a_number_that_is_far_larger_than_others_costs_its_block_alone() {
+        let (mut numbers, input) = (Numbers(67), 768);
         let packed = PackedMatrix::pack(Dtype::Q8, input, &numbers.values(30 * input));
-        let error = |offset: f32| {
-            let x: Vec<f32> = x.iter().map(|v| v + offset).collect();
+        let mut x = numbers.values(input);
+        for size in [100.0, -100.0] {
+            x[300] = size;
             let y = outputs_of::<false>(&x, &packed);
-            definition::error(&x, &packed, y.into_iter().map(f64::from))
-        };
-        let (without, with) = (error(0.0), error(100.0));
-        assert!(with < 1.2 * without, "{with:e}, {without:e}");
+            let worst = definition::error(&x, &packed, y.into_iter().map(f64::from));
+            // Twice as much if its step were that of four blocks.
+            assert!(worst < 8e-2, "{size}: {worst:e}");
+        }
     }
 
     #[test]

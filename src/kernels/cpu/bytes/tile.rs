@@ -86,61 +86,60 @@ fn add_rows<const SIGNED: bool, const R: usize>(
 ) {
     let count = panel.segments.len();
     let of_row = |r: usize| (first + r) * x.segments + panel.segments.start;
-    let words: [&[u32]; R] =
-        std::array::from_fn(|r| &x.words[of_row(r) * BLOCKS * STEPS..][..count * BLOCKS * STEPS]);
-    let starts: [&[u32]; R] =
-        std::array::from_fn(|r| &x.starts[of_row(r) * BLOCKS..][..count * BLOCKS]);
-    let scales: [&[f32]; R] = std::array::from_fn(|r| &x.scales[of_row(r)..][..count]);
+    let tile = Tile::<SIGNED, R> {
+        words: std::array::from_fn(|r| {
+            &x.words[of_row(r) * BLOCKS * STEPS..][..count * BLOCKS * STEPS]
+        }),
+        starts: std::array::from_fn(|r| &x.starts[of_row(r) * BLOCKS..][..count * BLOCKS]),
+        numbers: &panel.numbers[..count * BLOCKS * STEPS * PANEL],
+    };
+    let scales: [&[f32]; R] =
+        std::array::from_fn(|r| &x.scales[of_row(r) * BLOCKS..][..count * BLOCKS]);
+    let uneven: [&[bool]; R] = std::array::from_fn(|r| &x.uneven[of_row(r)..][..count]);
     let sums = &mut sums[first * PANEL..][..R * PANEL];
-    assert!(panel.numbers.len() >= count * BLOCKS * STEPS * PANEL);
     assert!(panel.scales.len() >= count * BLOCKS * PANEL);
     // Of a segment. In memory, as registers hold integers.
     let mut parts = [[0.0; PANEL]; R];
     for segment in 0..count {
-        for block in segment * BLOCKS..(segment + 1) * BLOCKS {
-            // SAFETY: `block` is below `count · BLOCKS`, for which all slices were checked above.
-            let mut integers: [[Words; VECTORS]; R] = std::array::from_fn(|r| {
-                [splat_word(unsafe { *starts[r].get_unchecked(block) }); VECTORS]
-            });
-            // In the order of `product::tile`.
-            for step in block * STEPS..(block + 1) * STEPS {
-                // SAFETY: the same.
-                let a: [Words; R] =
-                    std::array::from_fn(|r| splat_word(unsafe { *words[r].get_unchecked(step) }));
-                for v in 0..VECTORS {
-                    // SAFETY: the same.
-                    let w = unsafe { load_words(panel.numbers, step * PANEL + v * WIDTH) };
-                    for (integers, a) in integers.iter_mut().zip(a) {
-                        integers[v] = dot::<SIGNED>(a, w, integers[v]);
+        // SAFETY, here and below: `segment` is below `count` and `block` below `count · BLOCKS`, for which all slices were checked, and there are `R · PANEL`
+        // sums and parts.
+        let is_uneven = uneven
+            .iter()
+            .any(|row| unsafe { *row.get_unchecked(segment) });
+        let blocks = segment * BLOCKS..(segment + 1) * BLOCKS;
+        if is_uneven {
+            for block in blocks {
+                let integers = tile.block(block);
+                each_vector(|v| {
+                    let weight = unsafe { load_unchecked(panel.scales, block * PANEL + v * WIDTH) };
+                    for (r, integers) in integers.iter().enumerate() {
+                        let scale = splat(unsafe { *scales[r].get_unchecked(block) });
+                        let part = multiply(to_f32(integers[v]), scale);
+                        let at = r * PANEL + v * WIDTH;
+                        unsafe {
+                            let sum = load_anew(sums, at);
+                            store_unchecked(sums, at, multiply_add(part, weight, sum));
+                        }
                     }
-                }
+                });
             }
-            let mut finish = |v: usize| {
-                // SAFETY: the same, and there are `PANEL` parts.
-                let scale = unsafe { load_unchecked(panel.scales, block * PANEL + v * WIDTH) };
+            continue;
+        }
+        for block in blocks {
+            let integers = tile.block(block);
+            each_vector(|v| {
+                let weight = unsafe { load_unchecked(panel.scales, block * PANEL + v * WIDTH) };
                 for (integers, parts) in integers.iter().zip(&mut parts) {
+                    let part = to_f32(integers[v]);
                     unsafe {
-                        let part = load_anew(parts, v * WIDTH);
-                        store_unchecked(
-                            parts,
-                            v * WIDTH,
-                            multiply_add(to_f32(integers[v]), scale, part),
-                        );
+                        let sum = load_anew(parts, v * WIDTH);
+                        store_unchecked(parts, v * WIDTH, multiply_add(part, weight, sum));
                     }
                 }
-            };
-            // Not a loop, which the compiler might leave one, with the integers in memory.
-            const { assert!(VECTORS == 6) };
-            finish(0);
-            finish(1);
-            finish(2);
-            finish(3);
-            finish(4);
-            finish(5);
+            });
         }
         for (r, parts) in parts.iter_mut().enumerate() {
-            // SAFETY: `segment` is below `count`, and there are `R · PANEL` sums.
-            let scale = splat(unsafe { *scales[r].get_unchecked(segment) });
+            let scale = splat(unsafe { *scales[r].get_unchecked(segment * BLOCKS) });
             for v in (0..PANEL).step_by(WIDTH) {
                 unsafe {
                     let (part, sum) = (load_anew(parts, v), load_anew(sums, r * PANEL + v));
@@ -150,4 +149,47 @@ fn add_rows<const SIGNED: bool, const R: usize>(
             }
         }
     }
+}
+
+/// Some rows of `x` and a panel's numbers.
+struct Tile<'a, const SIGNED: bool, const R: usize> {
+    words: [&'a [u32]; R],
+    starts: [&'a [u32]; R],
+    numbers: &'a [u32],
+}
+
+impl<const SIGNED: bool, const R: usize> Tile<'_, SIGNED, R> {
+    /// The sums of a block's products, in the order of [`product`](crate::kernels::cpu::product)'s tile.
+    #[inline(always)]
+    #[allow(unsafe_code)]
+    fn block(&self, block: usize) -> [[Words; VECTORS]; R] {
+        // SAFETY: whoever made the tile has checked all blocks.
+        let start = |r: usize| splat_word(unsafe { *self.starts[r].get_unchecked(block) });
+        let mut integers: [[Words; VECTORS]; R] = std::array::from_fn(|r| [start(r); VECTORS]);
+        for step in block * STEPS..(block + 1) * STEPS {
+            // SAFETY: the same.
+            let a: [Words; R] =
+                std::array::from_fn(|r| splat_word(unsafe { *self.words[r].get_unchecked(step) }));
+            for v in 0..VECTORS {
+                // SAFETY: the same.
+                let w = unsafe { load_words(self.numbers, step * PANEL + v * WIDTH) };
+                for (integers, a) in integers.iter_mut().zip(a) {
+                    integers[v] = dot::<SIGNED>(a, w, integers[v]);
+                }
+            }
+        }
+        integers
+    }
+}
+
+/// Not a loop, which the compiler might leave one, with the integers in memory.
+#[inline(always)]
+fn each_vector(mut each: impl FnMut(usize)) {
+    const { assert!(VECTORS == 6) };
+    each(0);
+    each(1);
+    each(2);
+    each(3);
+    each(4);
+    each(5);
 }

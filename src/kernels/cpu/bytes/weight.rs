@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::rounded::LEAST;
 use super::{LARGEST_WEIGHT_SIDE, LONGEST, ONES, SEGMENT, SIDES, STEPS, dot, integers, side_words};
 use crate::kernels::cpu::lanes::*;
 use crate::kernels::cpu::memory::room;
@@ -38,7 +39,7 @@ impl<'a> Packed<'a> {
     }
 }
 
-/// [`PANEL`] rows of a weight for some segments. Blocks that the last segment lacks are zero.
+/// [`PANEL`] rows of a weight for some segments. Scales and sides of blocks that the last segment lacks are zero, their numbers any.
 pub struct Panel<'a> {
     pub segments: Range<usize>,
     /// `[segments, BLOCKS, STEPS, PANEL]`
@@ -187,8 +188,6 @@ fn pack_block<const SIGNED: bool, const Q4: bool>(
 #[inline(always)]
 #[allow(unsafe_code)]
 fn round_sides(sides: &[Lanes], words: &mut [u32]) -> Lanes {
-    /// Scales below this count as zero: inverses must be finite.
-    const LEAST: f32 = 1e-30;
     let (mut largest, mut nothing) = (splat(0.0), splat(0.0));
     for side in sides {
         largest = greater(

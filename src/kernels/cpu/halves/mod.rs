@@ -18,7 +18,7 @@ use std::sync::Mutex;
 use super::epilogue::{LayerOutput, Summing, add_middles};
 use super::memory::room;
 use super::packed_rows::{BLOCK, BLOCKS, PackedRows};
-use super::panel::{MatrixView, PANEL, columns, columns_of_halves};
+use super::panel::{MatrixView, PANEL, chunks, columns, columns_of_halves};
 use super::parallel::for_threads;
 use super::strassen::{self, Operand, PRODUCTS};
 use crate::kernels::packed::Dtype;
@@ -42,11 +42,6 @@ const LEAST: f32 = 1e-18;
 /// Segments of the longest panel: 48 KiB, which come from the second-level cache as fast as they are used. (With 24, which the first-level cache holds,
 /// 64 rows took 1.04 of the time, as sums are written more often.)
 const LONGEST: usize = (12 << 10) / (STEPS * PANEL);
-/// Numbers of `x` that pass by a panel, and the fewest and the most rows that these are. (Panels are packed for each chunk: 1024 rows of 768 numbers
-/// took 1.04 of the time in chunks of 256, and 1024 rows of 3072 numbers 1.13 in chunks of 512.)
-const CHUNK: usize = 768 << 10;
-const CHUNK_ROWS: [usize; 2] = [256, 1024];
-
 /// Memory that one layer after the other uses: of rows, and of what halves leave over.
 static ROUNDED: Mutex<[Memory; 2]> = Mutex::new([Memory::new(), Memory::new()]);
 
@@ -61,30 +56,20 @@ pub fn linear(x: MatrixView, words: &[u32], dtype: Dtype, y: &mut LayerOutput) {
         && weight.rows() >= 4 * PANEL
         && weight.rows().is_multiple_of(2);
     let [rounded, last] = &mut *ROUNDED.lock().expect("no product panics");
-    let [least, most] = CHUNK_ROWS;
-    let chunks = x.rows.div_ceil((CHUNK / x.length).clamp(least, most));
-    let chunk = x.rows.div_ceil(chunks.max(1)).next_multiple_of(2);
-    for first in (0..x.rows).step_by(chunk) {
-        let x = x.rows(first, chunk.min(x.rows - first));
+    for x in chunks(x) {
         match strassen {
-            true => by_strassen(x, &weight, first, y, rounded, last),
-            false => plainly(x, &weight, first, y, rounded),
+            true => by_strassen(x, &weight, y, rounded, last),
+            false => plainly(x, &weight, y, rounded),
         }
     }
 }
 
-fn plainly(
-    x: MatrixView,
-    weight: &PackedRows,
-    first: usize,
-    y: &mut LayerOutput,
-    memory: &mut Memory,
-) {
+fn plainly(x: MatrixView, weight: &PackedRows, y: &mut LayerOutput, memory: &mut Memory) {
     let (rows, blocks) = (x.rows, x.length.div_ceil(BLOCK));
     let ([x], middles) = Rounded::all(x, rows, blocks, [Operand::Quarter(0)], memory);
     let mut threads = for_threads(|| Summing::new(Panels::<1>::new()));
     let parts = columns(0..weight.rows());
-    y.write(first, rows, &parts, &mut threads, |panels, i, sums| {
+    y.write(rows, &parts, &mut threads, |panels, i, sums| {
         panels.totals = [[0.0; PANEL]];
         sums.fill(0.0);
         for segments in pieces(x.segments()) {
@@ -104,7 +89,6 @@ fn plainly(
 fn by_strassen(
     x: MatrixView,
     weight: &PackedRows,
-    first: usize,
     y: &mut LayerOutput,
     memory: &mut Memory,
     last_memory: &mut Memory,
@@ -120,7 +104,6 @@ fn by_strassen(
     let segments = blocks.div_ceil(BLOCKS);
     let mut threads = for_threads(|| Summing::new((Panels::<4>::new(), Vec::new())));
     y.write(
-        first,
         x.rows,
         &columns_of_halves(weight.rows()),
         &mut threads,
