@@ -10,7 +10,7 @@
 //! | `q8` | four per word, the first in the lowest byte: `w = n · s + o`, `n` in 0…255 | `s` (low half) and `o` (high half) as bf16 for each block of 32 along the input | 9 |
 //! | `q4` | eight per word: byte `b` holds number `b` in its low half and number `4 + b` in its high half: `w = n · s + o`, `n` in 0…15 | as `q8` | 5 |
 //!
-//! The last block of a row may be shorter than the others; what fills it up is never read. bf16 has the range of f32, so that no weight
+//! The last block of a row may be shorter than the others; zeros fill it up. bf16 has the range of f32, so that no weight
 //! is too small or too large, and takes one shift to read. An affine scheme needs 13 % smaller steps than a symmetric one for blocks of 32
 //! normal numbers, and stores no more, because a word per block is read either way.
 //!
