@@ -186,6 +186,15 @@ async function towers(dtype) {
     if (dtype === "f32") exact[tower] = results[tower][ours].embeddings;
     else if (exact[tower]) console.log(`Error of an embedding's component against f32, ${tower}, root of the mean square: ${names.map(error).join(", ")}.`);
   }
+  if (dtype === "f32" || !exact.image) return;
+  const scale = Math.exp(results.image[ours].logitScale);
+  const logits = (images, texts) => images.map((image) => texts.map((text) => scale * image.reduce((sum, value, i) => sum + value * text[i], 0)));
+  const right = logits(exact.image, exact.text);
+  const errors = names.map((name) => {
+    const got = logits(results.image[name].embeddings, results.text[name].embeddings);
+    return `${name} ${difference(got, right).toFixed(2)} (${rms(got, right).toFixed(2)})`;
+  });
+  console.log(`Largest error of a logit against f32, and the root of the mean square, all pictures × all labels: ${errors.join(", ")}.`);
 }
 
 async function threads() {

@@ -37,6 +37,7 @@ async function ours({ model = "/model/", dtype, backend = "cpu", worker = true }
 /** @param {"image"|"text"} tower */
 const ourTower = (classifier, tower) => ({
   note: classifier.info.backendReason,
+  logitScale: classifier.info.logitScale,
   embed: tower === "image" ? (input) => classifier.embedImage(input) : async (input) => (await classifier.embedText([input]))[0],
   close: () => classifier.dispose(),
 });
@@ -313,7 +314,7 @@ window.bench = {
     return { count, files, opens, searches, first, again };
   },
 
-  /** One tower, the contestants in turns. → {contestant: {load, first, times, embeddings, note}} */
+  /** One tower, the contestants in turns. → {contestant: {load, first, times, embeddings, note, logitScale?}} */
   async towers({ tower, names, rounds, side, dtype, threads }) {
     const results = {};
     const running = [];
@@ -328,7 +329,7 @@ window.bench = {
     for (const name of names) {
       console.log(`${tower} ${dtype}: loading ${name}`);
       const [load, contestant] = await timed(() => contestants[name]({ tower, dtype, threads }));
-      results[name] = { load, times: [], embeddings: [], note: contestant.note };
+      results[name] = { load, times: [], embeddings: [], note: contestant.note, logitScale: contestant.logitScale };
       running.push([name, contestant]);
       // Before the next one's code is compiled beside it. It is no measure of the others.
       results[name].first = await run(name, contestant, 0);

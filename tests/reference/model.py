@@ -60,6 +60,8 @@ FIXTURE_MODELS = {
 
 PRESETS = {
     "base-patch16-224": dict(text=dict(BASE, vocab_size=32000), vision=dict(BASE, image_size=224, patch_size=16)),
+    # What folders are indexed with.
+    "base-patch32-256": dict(text=dict(BASE, vocab_size=32000), vision=dict(BASE, image_size=256, patch_size=32)),
     "base-1layer": dict(text=dict(BASE, vocab_size=32000, num_hidden_layers=1),
                         vision=dict(BASE, image_size=224, patch_size=16, num_hidden_layers=1)),
     "large-patch16-256": dict(text=dict(LARGE, vocab_size=32000), vision=dict(LARGE, image_size=256, patch_size=16)),
