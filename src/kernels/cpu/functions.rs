@@ -45,6 +45,13 @@ pub fn halves(bits: Words) -> Lanes {
     from_bits(or(or(to_bits(magnitude), infinite), sign))
 }
 
+/// Without their signs.
+#[cfg(any(target_family = "wasm", test))]
+#[inline(always)]
+pub fn magnitude(v: Lanes) -> Lanes {
+    from_bits(and(to_bits(v), constant_word(&[0x7fff_ffff; WIDTH])))
+}
+
 /// 1.5·2²³: a number below 2²² added to it is rounded to the nearest integer, which the lowest bits then hold.
 pub const MIDDLE: f32 = 12_582_912.0;
 

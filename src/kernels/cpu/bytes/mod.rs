@@ -23,12 +23,12 @@ use std::sync::Mutex;
 use super::epilogue::{LayerOutput, Summing, add_middles};
 use super::functions::MIDDLE;
 use super::lanes::*;
-use super::packed_rows::{BLOCK, BLOCKS};
+use super::packed_rows::{BLOCK, BLOCKS, PackedRows};
 use super::panel::{MatrixView, PANEL, chunks, columns};
 use super::parallel::for_threads;
 use crate::kernels::packed::Dtype;
 use rounded::{Memory, Rounded};
-use weight::{Packed, Panels};
+use weight::Panels;
 
 /// Words of a block.
 const STEPS: usize = BLOCK / 4;
@@ -81,12 +81,13 @@ static ROUNDED: Mutex<Memory> = Mutex::new(Memory::new());
 
 /// A linear layer with a weight packed as `q8` or `q4`.
 pub fn linear<const SIGNED: bool>(x: MatrixView, words: &[u32], dtype: Dtype, y: &mut LayerOutput) {
-    let weight = Packed::new::<SIGNED>(words, dtype, x.length);
+    let weight = PackedRows::new(words, dtype, x.length);
     let mut rounded = ROUNDED.lock().expect("no product panics");
     let mut threads = for_threads(|| Summing::new(Panels::default()));
     let parts = columns(0..weight.rows());
+    let start_factor = weight::start_factor::<SIGNED>(&weight);
     for x in chunks(x) {
-        let x = Rounded::new::<SIGNED>(x, weight.start_factor(), &mut rounded);
+        let x = Rounded::new::<SIGNED>(x, start_factor, &mut rounded);
         y.write(x.rows, &parts, &mut threads, |panels, i, sums| {
             panels.totals = [0.0; PANEL];
             sums.fill(0.0);

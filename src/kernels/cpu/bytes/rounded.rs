@@ -1,6 +1,7 @@
 //! Rows of `x`, rounded to bytes.
 
 use super::{LARGEST_SIDE, ONES, SEGMENT, SIDES, STEPS, dot, integers, side_words};
+use crate::kernels::cpu::functions::magnitude;
 use crate::kernels::cpu::lanes::*;
 use crate::kernels::cpu::memory::room;
 use crate::kernels::cpu::packed_rows::{BLOCK, BLOCKS};
@@ -310,7 +311,6 @@ fn take_middle(sides: &mut [f32], numbers: usize) -> f32 {
 fn round_sides(sides: &[f32], words: &mut [u32]) -> f32 {
     let (eights, _) = sides.as_chunks::<{ 2 * WIDTH }>();
     assert!(words.len() >= eights.len() * WIDTH);
-    let magnitude = |v: Lanes| from_bits(and(to_bits(v), constant_word(&[0x7fff_ffff; WIDTH])));
     let (mut largest, mut nothing) = (splat(0.0), splat(0.0));
     for eight in eights {
         for v in [load(eight, 0), load(eight, WIDTH)] {

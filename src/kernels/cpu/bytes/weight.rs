@@ -4,38 +4,30 @@ use std::ops::Range;
 
 use super::rounded::LEAST;
 use super::{LARGEST_WEIGHT_SIDE, LONGEST, ONES, SEGMENT, SIDES, STEPS, dot, integers, side_words};
+use crate::kernels::cpu::functions::magnitude;
 use crate::kernels::cpu::lanes::*;
 use crate::kernels::cpu::memory::room;
 use crate::kernels::cpu::packed_rows::{BLOCK, BLOCKS, PackedRows, load_rows};
 use crate::kernels::cpu::panel::{PANEL, VECTORS};
 use crate::kernels::packed::Dtype;
 
-/// A packed weight, of which bytes are made.
-pub struct Packed<'a> {
-    rows: PackedRows<'a>,
-    /// The middle of what its numbers can be.
-    centre: i32,
-    /// Whether that must be taken from them before they fit.
-    is_shifted: bool,
+/// The middle of what a weight's numbers can be.
+const fn centre(q4: bool) -> i32 {
+    if q4 { 8 } else { 128 }
 }
 
-impl<'a> Packed<'a> {
-    /// `[rows, words]`, with so many numbers in a row.
-    pub fn new<const SIGNED: bool>(words: &'a [u32], dtype: Dtype, input: usize) -> Self {
-        Self {
-            rows: PackedRows::new(words, dtype, input),
-            centre: if dtype == Dtype::Q4 { 8 } else { 128 },
-            is_shifted: SIGNED && dtype == Dtype::Q8,
-        }
-    }
+/// Whether that must be taken from them before they fit bytes that count as −128…127.
+const fn is_shifted(signed: bool, q4: bool) -> bool {
+    signed && !q4
+}
 
-    pub fn rows(&self) -> usize {
-        self.rows.rows()
-    }
-
-    /// What the sum of a block's integers of `x` is to be multiplied with and added.
-    pub fn start_factor(&self) -> i32 {
-        if self.is_shifted { 0 } else { -self.centre }
+/// What the sum of a block's integers of `x` is to be multiplied with and added.
+pub fn start_factor<const SIGNED: bool>(weight: &PackedRows) -> i32 {
+    let q4 = weight.dtype == Dtype::Q4;
+    if is_shifted(SIGNED, q4) {
+        0
+    } else {
+        -centre(q4)
     }
 }
 
@@ -66,11 +58,11 @@ impl Panels {
     /// Takes rows from `first` on; rows that are missing repeat the last one.
     pub fn pack<const SIGNED: bool>(
         &mut self,
-        weight: &Packed,
+        weight: &PackedRows,
         first: usize,
         segments: Range<usize>,
     ) -> Panel<'_> {
-        match weight.rows.dtype {
+        match weight.dtype {
             Dtype::Q4 => self.pack_as::<SIGNED, true>(weight, first, segments),
             _ => self.pack_as::<SIGNED, false>(weight, first, segments),
         }
@@ -78,7 +70,7 @@ impl Panels {
 
     fn pack_as<const SIGNED: bool, const Q4: bool>(
         &mut self,
-        weight: &Packed,
+        weight: &PackedRows,
         first: usize,
         segments: Range<usize>,
     ) -> Panel<'_> {
@@ -87,15 +79,15 @@ impl Panels {
         let scales = room(&mut self.scales, count * BLOCKS * PANEL);
         let sides = room(&mut self.sides, side_words(count) * PANEL);
         let mut side_scales = [0.0; PANEL];
-        (weight.rows).fetch(first, segments.start * BLOCKS..segments.end * BLOCKS);
+        weight.fetch(first, segments.start * BLOCKS..segments.end * BLOCKS);
         for vector in 0..VECTORS {
             let column = vector * WIDTH;
-            let rows = weight.rows.four(first + column);
+            let rows = weight.four(first + column);
             let mut floats = [splat(0.0); 2 * side_words(LONGEST)];
             for (i, segment) in segments.clone().enumerate() {
                 let blocks = segment * BLOCKS..(segment + 1) * BLOCKS;
-                let blocks = weight.rows.present(blocks);
-                let affine = weight.rows.affine(rows, blocks.clone());
+                let blocks = weight.present(blocks);
+                let affine = weight.affine(rows, blocks.clone());
                 let mut totals = splat(0.0);
                 for (b, [scale, offset]) in affine.into_iter().enumerate() {
                     let at = i * BLOCKS + b;
@@ -107,12 +99,11 @@ impl Panels {
                     let numbers = &mut numbers[at * STEPS * PANEL + column..];
                     let sum = pack_block::<SIGNED, Q4>(weight, rows, blocks.start + b, numbers);
                     totals = multiply_add(scale, sum, totals);
-                    floats[i * SIDES + b] =
-                        multiply_add(splat(weight.centre as f32), scale, offset);
+                    floats[i * SIDES + b] = multiply_add(splat(centre(Q4) as f32), scale, offset);
                 }
                 floats[i * SIDES + BLOCKS] = multiply(totals, splat(1.0 / BLOCK as f32));
             }
-            let total = total_of(&floats, weight.rows.input, &segments);
+            let total = total_of(&floats, weight.input, &segments);
             let total = add(load(&self.totals, column), total);
             store(&mut self.totals, column, total);
             let scale = round_sides(&floats[..2 * side_words(count)], &mut sides[column..]);
@@ -146,7 +137,7 @@ fn total_of(sides: &[Lanes], input: usize, segments: &Range<usize>) -> Lanes {
 #[inline(always)]
 #[allow(unsafe_code)]
 fn pack_block<const SIGNED: bool, const Q4: bool>(
-    weight: &Packed,
+    weight: &PackedRows,
     rows: [&[u32]; WIDTH],
     block: usize,
     numbers: &mut [u32],
@@ -168,7 +159,7 @@ fn pack_block<const SIGNED: bool, const Q4: bool>(
                 let low = constant_word(&[0x0f0f_0f0f; WIDTH]);
                 put(2 * (word + i), and(words, low));
                 put(2 * (word + i) + 1, and(shift_right(words, 4), low));
-            } else if SIGNED {
+            } else if is_shifted(SIGNED, Q4) {
                 put(word + i, xor(words, constant_word(&[0x8080_8080; WIDTH])));
             } else {
                 put(word + i, words);
@@ -176,10 +167,10 @@ fn pack_block<const SIGNED: bool, const Q4: bool>(
         }
     }
     // What fills a block up is 0, or was flipped to −c.
-    let present = BLOCK.min(weight.rows.input - block * BLOCK);
-    let fill = match weight.is_shifted {
-        true => weight.centre * (BLOCK - present) as i32,
-        false => -weight.centre * present as i32,
+    let present = BLOCK.min(weight.input - block * BLOCK);
+    let fill = match is_shifted(SIGNED, Q4) {
+        true => centre(Q4) * (BLOCK - present) as i32,
+        false => -centre(Q4) * present as i32,
     };
     to_f32(sum_words(integers, splat_word(fill as u32)))
 }
@@ -190,10 +181,7 @@ fn pack_block<const SIGNED: bool, const Q4: bool>(
 fn round_sides(sides: &[Lanes], words: &mut [u32]) -> Lanes {
     let (mut largest, mut nothing) = (splat(0.0), splat(0.0));
     for side in sides {
-        largest = greater(
-            largest,
-            from_bits(and(to_bits(*side), constant_word(&[0x7fff_ffff; WIDTH]))),
-        );
+        largest = greater(largest, magnitude(*side));
         // Nothing times infinity is NaN.
         nothing = multiply_add(*side, splat(0.0), nothing);
     }

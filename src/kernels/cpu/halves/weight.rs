@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use super::{BLOCK_STEPS, LEAST, SEGMENT, STEPS, WEIGHT_NORM};
-use crate::kernels::cpu::functions::MIDDLE;
+use crate::kernels::cpu::functions::{MIDDLE, magnitude};
 use crate::kernels::cpu::lanes::*;
 use crate::kernels::cpu::memory::room;
 use crate::kernels::cpu::packed_rows::{BLOCK, BLOCKS, PackedRows, load_rows};
@@ -338,11 +338,6 @@ impl PackedRows<'_> {
         let scale = greater(norm, multiply(largest, splat(1.0 / 32767.0)));
         from_bits(or(to_bits(scale), infinite))
     }
-}
-
-#[inline(always)]
-fn magnitude(v: Lanes) -> Lanes {
-    from_bits(and(to_bits(v), constant_word(&[0x7fff_ffff; WIDTH])))
 }
 
 /// 1 by scales, 0 by those that count as zero.
