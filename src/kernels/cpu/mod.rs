@@ -88,7 +88,9 @@ impl Kernels for Flex {
 /// What products with packed weights are tested against.
 #[cfg(all(test, not(target_family = "wasm")))]
 mod definition {
-    use crate::kernels::PackedMatrix;
+    use super::epilogue::{self, EpilogueRef, LayerOutput};
+    use super::panel::MatrixView;
+    use crate::kernels::{Dtype, Numbers, PackedMatrix};
 
     /// Rows, input and outputs that no tile, panel or segment divides.
     pub const SHAPES: [(usize, usize, usize); 7] = [
@@ -123,6 +125,93 @@ mod definition {
             worst = worst.max((y - expected).abs());
         }
         worst / (input as f64).sqrt()
+    }
+
+    /// `x · weightᵀ` by a product that is tested.
+    pub fn outputs(
+        linear: impl Fn(MatrixView, &[u32], Dtype, &mut LayerOutput),
+        x: &[f32],
+        weight: &PackedMatrix,
+    ) -> Vec<f32> {
+        let x = MatrixView::of(x, weight.input());
+        let bias = vec![0.0; weight.rows()];
+        epilogue::output(x.rows, &bias, EpilogueRef::None, |y| {
+            linear(x, weight.words(), weight.dtype(), y);
+        })
+    }
+
+    /// Random products: `x`, whose numbers are about `middle` times a size, the weight, and the size. The first ones have these inputs.
+    pub fn random_products(
+        seed: u32,
+        count: usize,
+        dtypes: &[Dtype],
+        inputs: &[usize],
+        middle: f32,
+    ) -> impl Iterator<Item = (Vec<f32>, PackedMatrix, f32)> {
+        let mut numbers = Numbers(seed);
+        (0..count).map(move |case| {
+            let dtype = numbers.one_of(dtypes);
+            let rows = numbers.within(1..=9);
+            let input = match inputs.get(case) {
+                Some(input) => *input,
+                None => numbers.within(1..=300),
+            };
+            let outputs = numbers.within(1..=60);
+            let size = numbers.one_of(&[1.0, 1e-3, 300.0]);
+            let x: Vec<f32> = (numbers.values(rows * input).iter())
+                .map(|v| (v + middle) * size)
+                .collect();
+            // Some weights are much larger than the others of their block or segment.
+            let large = numbers.within(0..=input - 1);
+            let mut weight = numbers.values(outputs * input);
+            for row in weight.chunks_exact_mut(input) {
+                row[large] *= 8.0;
+            }
+            (x, PackedMatrix::pack(dtype, input, &weight), size)
+        })
+    }
+
+    /// That a number that is not finite shows in its row, and nowhere else.
+    pub fn check_not_finite(
+        linear: impl Fn(MatrixView, &[u32], Dtype, &mut LayerOutput),
+        bound: f32,
+    ) {
+        for input in [64, 130, 37] {
+            let weight = PackedMatrix::pack(Dtype::Q8, input, &vec![0.25; input * 12]);
+            for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+                let mut x = vec![1.0; 5 * input];
+                x[3 * input + input / 2] = bad;
+                let expected = input as f32 / 4.0;
+                for (i, y) in outputs(&linear, &x, &weight).into_iter().enumerate() {
+                    match i / 12 {
+                        3 => assert!(!y.is_finite(), "{bad} of {input}: {y}"),
+                        _ => assert!((y - expected).abs() < bound, "{bad} of {input}: {y}"),
+                    }
+                }
+            }
+        }
+    }
+
+    /// That a word of a weight's row that is damaged, at a place and to such bits, shows in its column, and nowhere else.
+    pub fn check_damage(
+        linear: impl Fn(MatrixView, &[u32], Dtype, &mut LayerOutput),
+        damages: &[(Dtype, usize, u32)],
+    ) {
+        let input = 128;
+        for (dtype, at, bits) in damages.iter().copied() {
+            let packed = PackedMatrix::pack(dtype, input, &vec![0.25; input * 30]);
+            let length = dtype.row_words(input);
+            let mut words = packed.words().to_vec();
+            words[13 * length + at] = bits;
+            let damaged = PackedMatrix::from_words(dtype, input, words);
+            let x = [1.0; 4 * 128];
+            for (i, y) in outputs(&linear, &x, &damaged).into_iter().enumerate() {
+                match i % 30 {
+                    13 => assert!(!y.is_finite(), "{dtype:?} {at}: {y}"),
+                    _ => assert!((y - 32.0).abs() < 0.05, "{dtype:?} {at}: {y}"),
+                }
+            }
+        }
     }
 }
 

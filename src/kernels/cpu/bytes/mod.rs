@@ -8,8 +8,7 @@
 //!
 //! to an output, where the outer sums are those of its blocks. The sums of bytes are exact, `Σ x` is that of the numbers themselves, and the smaller
 //! `n − c` and `q`, the less the rounding of `x` matters. What is no sum of bytes is a product of five numbers for each segment, its *sides*, which are
-//! rounded to 16-bit integers after the mean of `x` was taken out of them: that loses far less than
-//! rounding `x` does.
+//! rounded to 16-bit integers after the mean of `x` was taken out of them.
 //!
 //! Only for machines that add four products of bytes exactly: see [`signed`]. Elsewhere [`halves`](super::halves) is faster, and finer.
 
@@ -52,6 +51,11 @@ const ONES: u32 = 0x0101_0101;
 /// Words of the sides of so many segments, with two of them each.
 const fn side_words(segments: usize) -> usize {
     (segments * SIDES).div_ceil(2)
+}
+
+/// How many numbers a segment's block has where so many are left from the segment on.
+fn present(left: usize, block: usize) -> f32 {
+    left.saturating_sub(block * BLOCK).min(BLOCK) as f32
 }
 
 /// Adds the products of the bytes of `x` and `weight`, of which those of the latter count as −128…127 where `SIGNED`, as 0…255 elsewhere.
@@ -131,7 +135,6 @@ fn integers(v: Lanes, factor: Lanes) -> Words {
 mod tests {
     use super::*;
     use crate::kernels::cpu::definition;
-    use crate::kernels::cpu::epilogue::{self, EpilogueRef};
     use crate::kernels::{Numbers, PackedMatrix};
 
     /// Adds the products of bytes, as machines do it in one instruction.
@@ -149,11 +152,7 @@ mod tests {
     }
 
     fn outputs_of<const SIGNED: bool>(x: &[f32], weight: &PackedMatrix) -> Vec<f32> {
-        let x = MatrixView::of(x, weight.input());
-        let bias = vec![0.0; weight.rows()];
-        epilogue::output(x.rows, &bias, EpilogueRef::None, |y| {
-            linear::<SIGNED>(x, weight.words(), weight.dtype(), y);
-        })
+        definition::outputs(linear::<SIGNED>, x, weight)
     }
 
     fn error<const SIGNED: bool>(dtype: Dtype, rows: usize, input: usize, outputs: usize) -> f64 {
@@ -181,33 +180,18 @@ mod tests {
 
     #[test]
     fn products_of_random_shapes_and_sizes_of_numbers() {
-        let mut numbers = Numbers(53);
-        for case in 0..60 {
-            let dtype = numbers.one_of(&[Dtype::Q8, Dtype::Q4]);
-            let rows = numbers.within(1..=9);
-            // One piece, and several: segments that are whole, and with a block or a number over.
-            let input = match case {
-                0..6 => [1, 127, 129, 768, 900, 2561][case],
-                _ => numbers.within(1..=300),
-            };
-            let outputs = numbers.within(1..=60);
-            let size = numbers.one_of(&[1.0, 1e-3, 300.0]);
-            let x: Vec<f32> = (numbers.values(rows * input).iter())
-                .map(|v| (v + 0.5) * size)
-                .collect();
-            // A block may have weights that are much larger than the others'.
-            let large = numbers.within(0..=input - 1);
-            let mut weight = numbers.values(outputs * input);
-            for row in weight.chunks_exact_mut(input) {
-                row[large] *= 8.0;
-            }
-            let packed = PackedMatrix::pack(dtype, input, &weight);
+        let dtypes = [Dtype::Q8, Dtype::Q4];
+        // One piece, and several: segments that are whole, and with a block or a number over.
+        let inputs = [1, 127, 129, 768, 900, 2561];
+        for (x, packed, size) in definition::random_products(53, 60, &dtypes, &inputs, 0.5) {
             for y in [
                 outputs_of::<false>(&x, &packed),
                 outputs_of::<true>(&x, &packed),
             ] {
                 let worst = definition::error(&x, &packed, y.into_iter().map(f64::from));
                 let worst = worst / f64::from(size);
+                let (dtype, input, outputs) = (packed.dtype(), packed.input(), packed.rows());
+                let rows = x.len() / input;
                 assert!(
                     worst < 4e-2,
                     "{dtype:?} {rows}×{input}→{outputs}, {size}: {worst:e}"
@@ -276,43 +260,19 @@ mod tests {
 
     #[test]
     fn damaged_weights_show_in_their_columns_and_nowhere_else() {
-        let input = 128;
-        for (dtype, at, bits) in [
-            (Dtype::Q8, 33, 0x3f80_7f80),
-            (Dtype::Q8, 34, 0xff80_3f80),
-            (Dtype::Q4, 18, 0x7fc0_3f80),
-            (Dtype::Q4, 19, 0x3f80_7fff),
-        ] {
-            let packed = PackedMatrix::pack(dtype, input, &vec![0.25; input * 30]);
-            let length = dtype.row_words(input);
-            let mut words = packed.words().to_vec();
-            words[13 * length + at] = bits;
-            let damaged = PackedMatrix::from_words(dtype, input, words);
-            let x = [1.0; 4 * 128];
-            for (i, y) in outputs_of::<false>(&x, &damaged).into_iter().enumerate() {
-                match i % 30 {
-                    13 => assert!(!y.is_finite(), "{dtype:?} {at}: {y}"),
-                    _ => assert!((y - 32.0).abs() < 0.05, "{dtype:?} {at}: {y}"),
-                }
-            }
-        }
+        definition::check_damage(
+            linear::<false>,
+            &[
+                (Dtype::Q8, 33, 0x3f80_7f80),
+                (Dtype::Q8, 34, 0xff80_3f80),
+                (Dtype::Q4, 18, 0x7fc0_3f80),
+                (Dtype::Q4, 19, 0x3f80_7fff),
+            ],
+        );
     }
 
     #[test]
     fn a_number_that_is_not_finite_shows_in_its_row_and_nowhere_else() {
-        for input in [64, 130, 37] {
-            let packed = PackedMatrix::pack(Dtype::Q8, input, &vec![0.25; input * 12]);
-            for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-                let mut x = vec![1.0; 5 * input];
-                x[3 * input + input / 2] = bad;
-                let expected = input as f32 / 4.0;
-                for (i, y) in outputs_of::<false>(&x, &packed).into_iter().enumerate() {
-                    match i / 12 {
-                        3 => assert!(!y.is_finite(), "{bad} of {input}: {y}"),
-                        _ => assert!((y - expected).abs() < 1e-2, "{bad} of {input}: {y}"),
-                    }
-                }
-            }
-        }
+        definition::check_not_finite(linear::<false>, 1e-2);
     }
 }

@@ -1,6 +1,6 @@
 //! Rows of `x`, rounded to bytes.
 
-use super::{LARGEST_SIDE, ONES, SEGMENT, SIDES, STEPS, dot, integers, side_words};
+use super::{LARGEST_SIDE, ONES, SEGMENT, SIDES, STEPS, dot, integers, present, side_words};
 use crate::kernels::cpu::functions::magnitude;
 use crate::kernels::cpu::lanes::*;
 use crate::kernels::cpu::memory::room;
@@ -178,8 +178,9 @@ impl Row<'_> {
             let sides = &mut sides[segment * SIDES..][..SIDES];
             store(sides, 0, sums);
             sides[BLOCKS] = steps.middle * BLOCK as f32;
-            for (b, sum) in sides[..BLOCKS].iter_mut().rev().enumerate() {
-                *sum -= steps.middle * missing.saturating_sub(b * BLOCK).min(BLOCK) as f32;
+            for (b, sum) in sides[..BLOCKS].iter_mut().enumerate() {
+                let filled = BLOCK as f32 - present(SEGMENT - missing, b);
+                *sum -= steps.middle * filled;
             }
         }
         *self.middle = take_middle(&mut sides[..self.uneven.len() * SIDES], x.len());
@@ -297,9 +298,9 @@ fn take_middle(sides: &mut [f32], numbers: usize) -> f32 {
         return 0.0;
     }
     for (segment, sides) in sides.chunks_exact_mut(SIDES).enumerate() {
-        let left = numbers.saturating_sub(segment * SEGMENT);
+        let left = numbers - segment * SEGMENT;
         for (b, sum) in sides[..BLOCKS].iter_mut().enumerate() {
-            *sum -= mean * left.saturating_sub(b * BLOCK).min(BLOCK) as f32;
+            *sum -= mean * present(left, b);
         }
         sides[BLOCKS] -= mean * BLOCK as f32;
     }

@@ -3,7 +3,9 @@
 use std::ops::Range;
 
 use super::rounded::LEAST;
-use super::{LARGEST_WEIGHT_SIDE, LONGEST, ONES, SEGMENT, SIDES, STEPS, dot, integers, side_words};
+use super::{
+    LARGEST_WEIGHT_SIDE, LONGEST, ONES, SEGMENT, SIDES, STEPS, dot, integers, present, side_words,
+};
 use crate::kernels::cpu::functions::magnitude;
 use crate::kernels::cpu::lanes::*;
 use crate::kernels::cpu::memory::room;
@@ -125,8 +127,7 @@ fn total_of(sides: &[Lanes], input: usize, segments: &Range<usize>) -> Lanes {
     for (segment, sides) in segments.clone().zip(sides.chunks_exact(SIDES)) {
         let left = input - segment * SEGMENT;
         for (b, offset) in sides[..BLOCKS].iter().enumerate() {
-            let present = left.saturating_sub(b * BLOCK).min(BLOCK) as f32;
-            total = multiply_add(*offset, splat(present), total);
+            total = multiply_add(*offset, splat(present(left, b)), total);
         }
         total = multiply_add(sides[BLOCKS], splat(BLOCK as f32), total);
     }

@@ -42,6 +42,7 @@ const LEAST: f32 = 1e-18;
 /// Segments of the longest panel: 48 KiB, which come from the second-level cache as fast as they are used. (With 24, which the first-level cache holds,
 /// 64 rows took 1.04 of the time, as sums are written more often.)
 const LONGEST: usize = (12 << 10) / (STEPS * PANEL);
+
 /// Memory that one layer after the other uses: of rows, and of what halves leave over.
 static ROUNDED: Mutex<[Memory; 2]> = Mutex::new([Memory::new(), Memory::new()]);
 
@@ -160,21 +161,13 @@ fn pieces(segments: usize) -> impl Iterator<Item = Range<usize>> {
 mod tests {
     use super::*;
     use crate::kernels::cpu::definition;
-    use crate::kernels::cpu::epilogue::{self, EpilogueRef};
     use crate::kernels::{Numbers, PackedMatrix};
 
     const PACKED: [Dtype; 3] = [Dtype::F16, Dtype::Q8, Dtype::Q4];
 
-    fn outputs(x: &[f32], weight: &PackedMatrix) -> Vec<f32> {
-        let x = MatrixView::of(x, weight.input());
-        let bias = vec![0.0; weight.rows()];
-        epilogue::output(x.rows, &bias, EpilogueRef::None, |y| {
-            linear(x, weight.words(), weight.dtype(), y);
-        })
-    }
-
     fn error(x: &[f32], weight: &PackedMatrix) -> f64 {
-        definition::error(x, weight, outputs(x, weight).into_iter().map(f64::from))
+        let y = definition::outputs(linear, x, weight);
+        definition::error(x, weight, y.into_iter().map(f64::from))
     }
 
     #[test]
@@ -218,27 +211,11 @@ mod tests {
 
     #[test]
     fn products_of_random_shapes_and_sizes_of_numbers() {
-        let mut numbers = Numbers(31);
-        for case in 0..80 {
-            let dtype = numbers.one_of(&PACKED);
-            let rows = numbers.within(1..=9);
-            let input = match case {
-                0..4 => [1, 63, 64, 1100][case],
-                _ => numbers.within(1..=300),
-            };
-            let outputs = numbers.within(1..=60);
-            let size = numbers.one_of(&[1.0, 1e-3, 300.0]);
-            let x: Vec<f32> = (numbers.values(rows * input).iter())
-                .map(|v| v * size)
-                .collect();
-            // A segment may have weights that are much larger than the others'.
-            let large = numbers.within(0..=input - 1);
-            let mut weight = numbers.values(outputs * input);
-            for row in weight.chunks_exact_mut(input) {
-                row[large] *= 8.0;
-            }
-            let packed = PackedMatrix::pack(dtype, input, &weight);
+        let inputs = [1, 63, 64, 1100];
+        for (x, packed, size) in definition::random_products(31, 80, &PACKED, &inputs, 0.0) {
             let worst = error(&x, &packed) / f64::from(size);
+            let (dtype, input, outputs) = (packed.dtype(), packed.input(), packed.rows());
+            let rows = x.len() / input;
             assert!(
                 worst < 1.5e-3,
                 "{dtype:?} {rows}×{input}→{outputs}, {size}: {worst:e}"
@@ -268,46 +245,22 @@ mod tests {
 
     #[test]
     fn numbers_that_are_not_finite_show_in_their_rows_and_nowhere_else() {
-        for input in [64, 130, 37] {
-            for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-                let weight = PackedMatrix::pack(Dtype::Q8, input, &vec![0.25; input * 12]);
-                let mut x = vec![1.0; 5 * input];
-                x[3 * input + input / 2] = bad;
-                let expected = input as f32 / 4.0;
-                for (i, y) in outputs(&x, &weight).into_iter().enumerate() {
-                    match i / 12 {
-                        3 => assert!(!y.is_finite(), "{bad} of {input}: {y}"),
-                        _ => assert!((y - expected).abs() < 1e-3, "{bad} of {input}: {y}"),
-                    }
-                }
-            }
-        }
+        definition::check_not_finite(linear, 1e-3);
     }
 
     #[test]
     fn damaged_weights_show_in_their_columns_and_nowhere_else() {
-        let input = 128;
-        for (dtype, at, bits) in [
-            (Dtype::F16, 17, 0x7c00_0000),
-            (Dtype::F16, 63, 0x0000_fe00),
-            (Dtype::F16, 5, 0x7fff_7fff),
-            (Dtype::Q8, 33, 0x3f80_7f80),
-            (Dtype::Q8, 34, 0xff80_3f80),
-            (Dtype::Q4, 18, 0x7fc0_3f80),
-            (Dtype::Q4, 19, 0x3f80_7fff),
-        ] {
-            let packed = PackedMatrix::pack(dtype, input, &vec![0.25; input * 30]);
-            let length = dtype.row_words(input);
-            let mut words = packed.words().to_vec();
-            words[13 * length + at] = bits;
-            let damaged = PackedMatrix::from_words(dtype, input, words);
-            let x = [1.0; 4 * 128];
-            for (i, y) in outputs(&x, &damaged).into_iter().enumerate() {
-                match i % 30 {
-                    13 => assert!(!y.is_finite(), "{dtype:?} {at}: {y}"),
-                    _ => assert!((y - 32.0).abs() < 0.05, "{dtype:?} {at}: {y}"),
-                }
-            }
-        }
+        definition::check_damage(
+            linear,
+            &[
+                (Dtype::F16, 17, 0x7c00_0000),
+                (Dtype::F16, 63, 0x0000_fe00),
+                (Dtype::F16, 5, 0x7fff_7fff),
+                (Dtype::Q8, 33, 0x3f80_7f80),
+                (Dtype::Q8, 34, 0xff80_3f80),
+                (Dtype::Q4, 18, 0x7fc0_3f80),
+                (Dtype::Q4, 19, 0x3f80_7fff),
+            ],
+        );
     }
 }
