@@ -8,6 +8,9 @@ const taken = new Set();
 /** What a first visit waits for at most, in ms, before the page is kept. */
 const LONGEST = 20_000;
 
+/** How long a page is new: in ms since it was opened. */
+const START = 10_000;
+
 /**
  * @param {(picture: import('./page.d.ts').Picture) => void} take
  * @param {Promise<void>} begun as `keepPage` takes it
@@ -34,17 +37,26 @@ export async function connectApp(take, begun) {
  */
 export function keepPage(begun) {
   if (!('serviceWorker' in navigator)) return false;
-  const visit = navigator.serviceWorker.controller ? undefined : begun;
+  const { controller } = navigator.serviceWorker;
+  const visit = controller ? undefined : begun;
+  if (controller) navigator.serviceWorker.addEventListener('controllerchange', reload, { once: true });
   // A page without it works as long as there is a network.
   Promise.race([visit, new Promise((done) => { setTimeout(done, LONGEST); })]).then(() => navigator.serviceWorker.register('service-worker.js')).then(renew).catch(() => {});
   return true;
 }
 
-/** A newer page that was fetched during the last visit is taken now, before anything is begun. @param {ServiceWorkerRegistration} registration */
+/** Another version has taken over, maybe long after it was asked to: the page is loaded anew, but not from under a visitor who has begun. */
+function reload() {
+  if (performance.now() < START && !navigator.userActivation?.hasBeenActive) location.reload();
+}
+
+/**
+ * A newer page that was fetched during the last visit is taken now, before anything is begun. Chromium may let the older worker go on, which has
+ * just answered this page: then it is the next opening that shows the newer one.
+ * @param {ServiceWorkerRegistration} registration
+ */
 function renew({ waiting }) {
-  if (!waiting || !navigator.serviceWorker.controller) return;
-  navigator.serviceWorker.addEventListener('controllerchange', () => location.reload(), { once: true });
-  waiting.postMessage({ takeOver: true });
+  if (waiting && navigator.serviceWorker.controller) waiting.postMessage({ takeOver: true });
 }
 
 /** The WebAssembly that suits this browser is kept with the page, and no other. @param {string | undefined} file of a progress event */
