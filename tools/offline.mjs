@@ -2,7 +2,7 @@
 // byte by byte, so that a page that has changed is fetched anew.
 //   node offline.mjs WWW     writes WWW/offline.js, for a site that is served by others; ./build.sh serve answers with it as it is asked
 import { createHash } from "node:crypto";
-import { readFileSync, readdirSync, realpathSync, writeFileSync } from "node:fs";
+import { existsSync, readFileSync, readdirSync, realpathSync, writeFileSync } from "node:fs";
 import { join, relative, sep } from "node:path";
 import { fileURLToPath } from "node:url";
 
@@ -10,16 +10,22 @@ import { fileURLToPath } from "node:url";
 const LEFT_OUT = /(^models\/.*|\.d\.ts|\.md|\.model|^service-worker\.js|^offline\.js|(^|\/)\..*|^samples\/page\.png)$/;
 /** Fetched when a browser first wants them: each takes one of these. */
 const LATER = /^lib\/pkg\//;
+/** Where a site's pages have their scripts (tools/bundle.mjs): as deep in lib/ as the library's own modules, of which some say by their own address where
+ * others are. */
+export const BUNDLE = "lib/bundle";
+/** What is left for pages of others then. */
+const LIBRARY = /^lib\/(?!bundle\/).*\.js$/;
 
 /** The text of offline.js for the folder `www`. @param {string} www */
 export function offlineList(www) {
   const files = [];
+  const bundled = existsSync(join(www, BUNDLE));
   for (const entry of readdirSync(www, { recursive: true, withFileTypes: true })) {
     const path = join(entry.parentPath ?? entry.path, entry.name);
     const name = relative(www, path).split(sep).join("/");
     if (!entry.isFile() || LEFT_OUT.test(name)) continue;
     const hash = createHash("sha256").update(readFileSync(path)).digest("base64");
-    files.push(`  ${JSON.stringify(name)}: [${JSON.stringify(`sha256-${hash}`)}, ${LATER.test(name) ? "LATER" : "AT_ONCE"}],`);
+    files.push(`  ${JSON.stringify(name)}: [${JSON.stringify(`sha256-${hash}`)}, ${LATER.test(name) || (bundled && LIBRARY.test(name)) ? "LATER" : "AT_ONCE"}],`);
   }
   const list = files.sort().join("\n");
   const version = createHash("sha256").update(list).digest("hex").slice(0, 16);

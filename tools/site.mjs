@@ -1,7 +1,8 @@
 // A complete static site: node site.mjs WWW OUT [FOLDER TITLE] (./build.sh site). It is the page with its library; with FOLDER, a checkpoint under OUT,
-// the page opens with that model. Without it, WWW is copied; a second call names the model and lists the files for the page's service worker.
+// the page opens with that model. Without it, WWW is copied, its pages' scripts in few files; a second call names the model and lists the files for the page's service worker.
 import { cpSync, existsSync, mkdirSync, readFileSync, readdirSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { join, relative } from "node:path";
+import { bundle } from "./bundle.mjs";
 import { offlineList } from "./offline.mjs";
 
 /** The largest file that free static hosts take. */
@@ -45,7 +46,9 @@ function fail(/** @type {string} */ message) {
   process.exit(1);
 }
 
-if (folder === undefined) copy();
-else nameModel();
+if (folder === undefined) {
+  copy();
+  await bundle(out);
+} else nameModel();
 check();
 writeFileSync(join(out, "offline.js"), offlineList(out));

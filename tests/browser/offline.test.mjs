@@ -1,16 +1,21 @@
 // The page without a network: its service worker.
 import assert from "node:assert/strict";
-import { readFile } from "node:fs/promises";
+import { execFileSync } from "node:child_process";
+import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { describe, test } from "node:test";
+import { fileURLToPath } from "node:url";
 import { serve } from "../../tools/serve.mjs";
 import { offlineList } from "../../tools/offline.mjs";
 import { launch, waitForPromise, www } from "./harness.mjs";
 
-/** The site as ./build.sh serve has it; `change` may answer other contents of a file. */
-async function openServer(port, change = () => undefined) {
-  const list = offlineList(www);
-  return serve(www, {
-    port,
+const siteTool = fileURLToPath(new URL("../../tools/site.mjs", import.meta.url));
+
+/** The site as ./build.sh serve has it, or `root` as it is; `change` may answer other contents of a file. */
+async function openServer(change = () => undefined, root = www) {
+  const list = root === www ? offlineList(www) : undefined;
+  return serve(root, {
     isolated: true,
     handle(request, response) {
       const path = request.url.replace(/\?.*$/s, "");
@@ -41,38 +46,46 @@ async function firstVisit(browser, { url }) {
 }
 
 describe("the page offline", { timeout: 600_000 }, () => {
-  test("after one visit it opens and answers without its server", async (t) => {
-    const browser = await launch({ serviceWorkers: "allow" });
-    t.after(browser.close);
-    const server = await openServer(0);
-    const page = await firstVisit(browser, server);
-    const modules = await page.evaluate(async () => (await (await caches.open((await caches.keys())[0])).keys()).map(({ url }) => url).filter((url) => /_bg\.wasm$/.test(url)).length);
-    assert.equal(modules, 1, "only the module that this browser takes is kept");
-    const [weights, keeper] = ["GET /lib/models/demo/model.safetensors", "GET /service-worker.js"].map((request) => server.requests.indexOf(request));
-    assert.ok(weights >= 0 && weights < keeper, "nothing is kept beside what the visit is for");
-    // The search page needs a module more, for its index.
-    const searching = (one) => one.waitForFunction(() => /^\d+ pictures\. /.test(document.querySelector("#status").textContent));
-    await page.goto(`${server.url}search.html`);
-    await searching(page);
-    await waitForPromise(page, async () => (await (await caches.open((await caches.keys())[0])).keys()).some(({ url }) => /siglip_web_cpu_relaxed_bg\.wasm$/.test(url)));
-    await page.close();
-    await server.close();
+  const site = async (t) => {
+    const folder = await mkdtemp(join(tmpdir(), "siglip-web-site-"));
+    t.after(() => rm(folder, { recursive: true }));
+    execFileSync(process.execPath, [siteTool, www, folder]);
+    return folder;
+  };
+  for (const [what, folder] of [["", () => www], [", as ./build.sh site writes it, too", site]]) {
+    test(`after one visit it opens and answers without its server${what}`, async (t) => {
+      const browser = await launch({ serviceWorkers: "allow" });
+      t.after(browser.close);
+      const server = await openServer(undefined, await folder(t));
+      const page = await firstVisit(browser, server);
+      const modules = await page.evaluate(async () => (await (await caches.open((await caches.keys())[0])).keys()).map(({ url }) => url).filter((url) => /_bg\.wasm$/.test(url)).length);
+      assert.equal(modules, 1, "only the module that this browser takes is kept");
+      const [weights, keeper] = ["GET /lib/models/demo/model.safetensors", "GET /service-worker.js"].map((request) => server.requests.indexOf(request));
+      assert.ok(weights >= 0 && weights < keeper, "nothing is kept beside what the visit is for");
+      // The search page needs a module more, for its index.
+      const searching = (one) => one.waitForFunction(() => /^\d+ pictures\. /.test(document.querySelector("#status").textContent));
+      await page.goto(`${server.url}search.html`);
+      await searching(page);
+      await waitForPromise(page, async () => (await (await caches.open((await caches.keys())[0])).keys()).some(({ url }) => /siglip_web_cpu_relaxed_bg\.wasm$/.test(url)));
+      await page.close();
+      await server.close();
 
-    const again = await browser.newPage();
-    await again.goto(server.url);
-    await answered(again);
-    assert.match(await again.evaluate(() => document.querySelector("#results").textContent), /a ladybug/);
-    assert.equal(await again.evaluate(() => crossOriginIsolated), true);
-    await again.goto(`${server.url}search.html`);
-    await searching(again);
-  });
+      const again = await browser.newPage();
+      await again.goto(server.url);
+      await answered(again);
+      assert.match(await again.evaluate(() => document.querySelector("#results").textContent), /a ladybug/);
+      assert.equal(await again.evaluate(() => crossOriginIsolated), true);
+      await again.goto(`${server.url}search.html`);
+      await searching(again);
+    });
+  }
 
   test("a page that was built anew comes whole, and one that was half replaced not at all", async (t) => {
     const browser = await launch({ serviceWorkers: "allow" });
     t.after(browser.close);
     /** What the server has instead of the site's files. */
     let replaced = {};
-    const server = await openServer(0, (path) => replaced[path]);
+    const server = await openServer((path) => replaced[path]);
     t.after(() => server.close());
     await (await firstVisit(browser, server)).close();
     const { createHash } = await import("node:crypto");
@@ -116,7 +129,7 @@ describe("the page offline", { timeout: 600_000 }, () => {
   test("another version that takes over doesn't load the page anew from under a visitor who has begun", async (t) => {
     const browser = await launch({ serviceWorkers: "allow" });
     t.after(browser.close);
-    const server = await openServer(0);
+    const server = await openServer();
     t.after(() => server.close());
     await (await firstVisit(browser, server)).close();
     const page = await browser.newPage();
@@ -134,7 +147,7 @@ describe("the page offline", { timeout: 600_000 }, () => {
   test("a picture that another app shares is the page's picture", async (t) => {
     const browser = await launch({ serviceWorkers: "allow" });
     t.after(browser.close);
-    const server = await openServer(0);
+    const server = await openServer();
     t.after(() => server.close());
     const page = await firstVisit(browser, server);
     const penguin = [...(await readFile(`${www}samples/penguin.png`))];

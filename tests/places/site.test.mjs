@@ -14,9 +14,12 @@ const TYPES = { ".html": "text/html", ".js": "text/javascript", ".css": "text/cs
 
 /** Files and their types, no other header: no ranges, no versions. @param {import("node:test").TestContext} t @param {string} folder */
 async function servePlainly(t, folder) {
+  /** @type {string[]} */
+  const requests = [];
   const server = createServer((request, response) => {
     try {
       const path = decodeURIComponent(new URL(request.url ?? "/", "http://localhost").pathname).replace(/\/$/, "/index.html");
+      requests.push(path);
       const body = readFileSync(join(folder, path));
       response.writeHead(200, { "Content-Type": TYPES[extname(path)] ?? "application/octet-stream" }).end(body);
     } catch {
@@ -28,7 +31,7 @@ async function servePlainly(t, folder) {
     server.close(resolve);
     server.closeAllConnections();
   }));
-  return `http://127.0.0.1:${server.address().port}/`;
+  return { url: `http://127.0.0.1:${server.address().port}/`, requests };
 }
 
 /** As one types it, but that the modules, which are built by now, aren't built again. @param {string[]} given */
@@ -54,7 +57,8 @@ describe("./build.sh site", { timeout: 600_000 }, () => {
       const out = join(fresh("site"), "out");
       site(out, ...given);
       for (const file of readdirSync(out, { recursive: true })) assert.ok(statSync(join(out, String(file))).size < 95e6);
-      const page = await browser.page(t, await servePlainly(t, out));
+      const { url, requests } = await servePlainly(t, out);
+      const page = await browser.page(t, url);
       if (!fixed) await page.getByRole("textbox", { name: "Labels" }).fill(expected.join("\n"));
       await page.getByLabel("Image", { exact: true }).setInputFiles(join(samples, "ladybug.png"));
       const items = page.getByRole("list", { name: "Results" }).getByRole("listitem");
@@ -65,7 +69,16 @@ describe("./build.sh site", { timeout: 600_000 }, () => {
       assert.equal(texts.length, expected.length);
       for (const text of texts) assert.match(text, /\d\s?%/);
       if (fixed) assert.equal(await page.getByRole("textbox", { name: "Labels" }).inputValue(), expected.join("\n"));
-      return { worker: page.workers().length > 0 };
+      const scripts = requests.filter((path) => path.endsWith(".js"));
+      assert.equal(new Set(scripts).size, scripts.length, "each script is asked for once");
+      assert.ok(scripts.length < 20, `a page's scripts are in few files: ${scripts}`);
+      const worker = page.workers().length > 0;
+      // The other pages are made of theirs.
+      await page.goto(`${url}speed.html`);
+      await page.getByRole("button", { name: "Measure" }).click();
+      await page.locator("#status").filter({ hasText: /^Done/ }).waitFor();
+      assert.deepEqual(page.problems, []);
+      return { worker };
     });
   }
 });

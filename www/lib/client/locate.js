@@ -57,8 +57,8 @@ function pinOf(model) {
 /** @returns {Located} */
 function locateDemo() {
   if (demo) return locateAddresses(demo, true);
-  // Not in words that a bundler knows: it can't take a whole folder.
-  const base = new URL(import.meta.url.replace(/client\/[^/]*$/, "models/demo/"));
+  // Not in words that a bundler knows: it can't take a whole folder. (In bundle/ where tools/bundle.mjs made this page's site.)
+  const base = new URL(import.meta.url.replace(/(client|bundle)\/[^/]*$/, "models/demo/"));
   const cure = 'A bundler leaves the demo model behind: write import "siglip-web/demo"; once, and it finds the files.';
   if (!readable(base)) throw badInput(`The demo model was looked for at ${base.href}, which this page can't read. ${cure}`);
   return { place: isFile(base) ? { kind: "folder", base: base.href } : { kind: "url", base: base.href, ours: true }, name: "demo", cure };
