@@ -75,5 +75,8 @@ export async function bundle(out) {
   }
   for (const source of taken) if (source.startsWith("page/")) rmSync(join(out, source));
   const folders = readdirSync(out, { withFileTypes: true, recursive: true }).filter((entry) => entry.isDirectory());
-  for (const { parentPath, name } of folders) if (readdirSync(join(parentPath, name)).length === 0) rmdirSync(join(parentPath, name));
+  for (const entry of folders) {
+    const folder = join(entry.parentPath ?? entry.path, entry.name);
+    if (readdirSync(folder).length === 0) rmdirSync(folder);
+  }
 }

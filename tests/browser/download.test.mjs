@@ -428,6 +428,35 @@ describe("downloads and what is kept of them", { timeout: 600_000 }, () => {
     whole(await page.evaluate(() => window.loading));
   });
 
+  test("storage answers although the browser collects its garbage meanwhile", async (t) => {
+    const { library, page: open } = await openSite(t, { args: ["--js-flags=--expose-gc"] });
+    const page = await open();
+    const read = await page.evaluate((library) => new Promise((done, failed) => {
+      const script = `
+        const { createSyncAccessHandle } = FileSystemFileHandle.prototype;
+        FileSystemFileHandle.prototype.createSyncAccessHandle = function (options) {
+          const access = createSyncAccessHandle.call(this, options);
+          queueMicrotask(() => gc({ type: "major" }));
+          return access;
+        };
+        const [{ disks }, { writeAbout }] = await Promise.all([import("${library.replace(/[^/]*$/, "")}store/disks.js"), import("${library.replace(/[^/]*$/, "")}index/disk.js")]);
+        const folder = (await disks())[0].folder("collected");
+        const appender = await folder.append("appended");
+        appender.write(Uint8Array.of(1, 2));
+        appender.close();
+        await folder.write("written", Uint8Array.of(3));
+        const root = await navigator.storage.getDirectory();
+        await writeAbout(root, { name: "index" });
+        const about = await (await (await root.getFileHandle("about.json")).getFile()).text();
+        postMessage([...await folder.read("appended"), ...await folder.read("written"), JSON.parse(about).name]);`;
+      const worker = new Worker(URL.createObjectURL(new Blob([script], { type: "text/javascript" })), { type: "module" });
+      worker.onmessage = ({ data }) => done(data);
+      worker.onerror = ({ message }) => failed(new Error(message));
+      setTimeout(() => failed(new Error("it does not answer")), 20_000);
+    }), library);
+    assert.deepEqual(read, [1, 2, 3, "index"]);
+  });
+
   test("a full disk is told, and the model works all the same", async () => {
     const session = await site.context.newCDPSession(page);
     const usage = await page.evaluate(async () => (await navigator.storage.estimate()).usage);

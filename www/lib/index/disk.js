@@ -6,6 +6,7 @@
 // Whoever writes holds the index's lock; others may read meanwhile. Rows are written before the line that tells of them, so that a page may be closed
 // at any moment.
 import { folderName } from "../hash.js";
+import { openAccess } from "../store/disks.js";
 
 /** The folder of all indexes. */
 export const INDEXES = "siglip-web-indexes";
@@ -64,7 +65,7 @@ class Opened {
 
   /** For writing. `shared`: others may have it open as well, where the browser knows that. */
   async hold() {
-    this.#access ??= await /** @type {any} */ (this.handle).createSyncAccessHandle({ mode: "readwrite-unsafe" });
+    this.#access ??= await openAccess(this.handle, { mode: "readwrite-unsafe" });
     return this.#access.mode === "readwrite-unsafe";
   }
 
@@ -318,8 +319,7 @@ export function idOf({ name, model, dtype, fingerprint, pipeline }) {
 
 /** @param {FileSystemDirectoryHandle} folder @param {About} about */
 export async function writeAbout(folder, about) {
-  const handle = /** @type {any} */ (await folder.getFileHandle("about.json", { create: true }));
-  const access = await handle.createSyncAccessHandle();
+  const access = await openAccess(await folder.getFileHandle("about.json", { create: true }));
   try {
     access.truncate(0);
     access.write(encoder.encode(JSON.stringify(about)), { at: 0 });

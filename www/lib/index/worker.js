@@ -7,6 +7,7 @@ import "../error.js";
 import "../files/download.js";
 import "../files/watch.js";
 import "../hash.js";
+import "../store/disks.js";
 import "../worker/backend.js";
 import "../worker/glue.js";
 import "../worker/module.js";

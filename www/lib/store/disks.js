@@ -92,7 +92,7 @@ class PrivateFolder {
     const temporary = prototype.move ? `${TEMPORARY}${crypto.randomUUID()}` : name;
     const handle = /** @type {any} */ (await directory.getFileHandle(temporary, { create: true }));
     try {
-      const access = await handle.createSyncAccessHandle();
+      const access = await openAccess(handle);
       try {
         access.truncate(0);
         writeAll(access, bytes, 0);
@@ -109,7 +109,7 @@ class PrivateFolder {
   async append(/** @type {string} */ name) {
     if (!(/** @type {any} */ (FileSystemFileHandle).prototype.createSyncAccessHandle)) return undefined;
     const directory = (this.#handle ??= await this.#root.getDirectoryHandle(this.#id, { create: true }));
-    const access = await /** @type {any} */ (await directory.getFileHandle(name, { create: true })).createSyncAccessHandle();
+    const access = await openAccess(await directory.getFileHandle(name, { create: true }));
     access.truncate(0);
     let end = 0;
     return {
@@ -141,6 +141,22 @@ class PrivateFolder {
     const handles = /** @type {AsyncIterable<any>} */ ((await this.#found())?.values() ?? []);
     for await (const handle of handles) sizes.push(handle.getFile().then((/** @type {File} */ { size }) => size, () => 0));
     return (await Promise.all(sizes)).reduce((sum, size) => sum + size, 0);
+  }
+}
+
+/** What is being opened. @type {Set<FileSystemFileHandle>} */
+const opening = new Set();
+
+/**
+ * A file for reading and writing at once, in workers. Chromium (148) never answers where the handle is collected meanwhile: it must be held until then.
+ * @param {FileSystemFileHandle} handle @param {{mode?: string}} [options] @returns {Promise<any>} a FileSystemSyncAccessHandle
+ */
+export async function openAccess(handle, options) {
+  opening.add(handle);
+  try {
+    return await /** @type {any} */ (handle).createSyncAccessHandle(options);
+  } finally {
+    opening.delete(handle);
   }
 }
 

@@ -24,14 +24,24 @@ const whole = (length) => (length + 3) & ~3;
 /** @param {number} key @param {number} entry their bytes */
 const check = (key, entry) => (Math.imul(key ^ MAGIC, 0x9e3779b1) ^ Math.imul(entry, 0x85ebca6b)) >>> 0;
 
-/** @param {string} key @param {Uint8Array} entry */
-function record(key, entry) {
+/** What comes before an entry in its record. @param {string} key @param {Uint8Array} entry */
+function headOf(key, entry) {
   const name = encoder.encode(key);
-  const bytes = new Uint8Array(HEAD + whole(name.length) + whole(entry.length));
+  const bytes = new Uint8Array(HEAD + whole(name.length));
   const view = new DataView(bytes.buffer);
   [MAGIC, name.length, entry.length, check(name.length, entry.length)].forEach((word, i) => view.setUint32(4 * i, word, true));
   bytes.set(name, HEAD);
-  bytes.set(entry, HEAD + whole(name.length));
+  return bytes;
+}
+
+/** @param {Uint8Array[]} parts @param {number} length of all */
+function joined(parts, length) {
+  const bytes = new Uint8Array(length);
+  let at = 0;
+  for (const part of parts) {
+    bytes.set(part, at);
+    at += part.length;
+  }
   return bytes;
 }
 
@@ -103,8 +113,10 @@ export class Packs {
 
   /** @param {string} key of no entry yet @param {Uint8Array} entry */
   async put(key, entry) {
-    const bytes = record(key, entry);
-    if (this.#growing && this.#growing.length + bytes.length > FULL) this.close();
+    // Not copied into one: new memory for each of hundreds of megabytes takes its time.
+    const parts = [headOf(key, entry), entry, new Uint8Array(whole(entry.length) - entry.length)];
+    const length = parts.reduce((sum, part) => sum + part.length, 0);
+    if (this.#growing && this.#growing.length + length > FULL) this.close();
     if (!this.#growing) {
       const last = this.#names.at(-1);
       const name = PREFIX + String(last === undefined ? 0 : Number(last.slice(PREFIX.length)) + 1).padStart(6, "0");
@@ -113,11 +125,11 @@ export class Packs {
       if (this.#next === this.#names.length) this.#next += 1;
       this.#names.push(name);
       if (appender) this.#growing = { appender, length: 0 };
-      else await this.#folder.write(name, bytes);
+      else await this.#folder.write(name, joined(parts, length));
     }
     if (this.#growing) {
-      this.#growing.appender.write(bytes);
-      this.#growing.length += bytes.length;
+      for (const part of parts) this.#growing.appender.write(part);
+      this.#growing.length += length;
     }
     this.#where.set(key, this.#names.length - 1);
   }
