@@ -2,7 +2,7 @@
 //   await bundle(OUT)   OUT: a copy of www/
 // What a page's scripts import, and the workers that they start, goes to lib/bundle/; what is left of page/ is what pages take as it is. The library's own
 // files stay, for pages that import them from there.
-import { readFileSync, readdirSync, rmSync, rmdirSync, writeFileSync } from "node:fs";
+import { readFileSync, readdirSync, realpathSync, rmSync, rmdirSync, writeFileSync } from "node:fs";
 import { basename, dirname, join, relative, resolve, sep } from "node:path";
 import { build } from "esbuild";
 import { BUNDLE } from "./offline.mjs";
@@ -15,8 +15,9 @@ const ADDRESS = /(new Worker\()?new URL\((?:(["'])(\.{1,2}\/[^"'$]*)\2|`(\.{1,2}
 /** @param {string} from @param {string} to */
 const path = (from, to) => relative(from, to).split(sep).join("/");
 
-/** @param {string} out */
-export async function bundle(out) {
+/** @param {string} site */
+export async function bundle(site) {
+  const out = realpathSync(site); // as esbuild names files
   const folder = resolve(out, BUNDLE);
   /** The names of workers' sources that are started somewhere. @type {Set<string>} */
   const workers = new Set();
@@ -41,7 +42,7 @@ export async function bundle(out) {
   };
   /** @type {(options: import("esbuild").BuildOptions) => Promise<import("esbuild").Metafile>} */
   const put = async (options) => (await build({
-    ...options, absWorkingDir: resolve(out), outdir: BUNDLE, chunkNames: "[hash]", bundle: true, format: "esm", target: "es2022", minify: true, metafile: true,
+    ...options, absWorkingDir: out, outdir: BUNDLE, chunkNames: "[hash]", bundle: true, format: "esm", target: "es2022", minify: true, metafile: true,
     external: ["node:*"], plugins: [addresses], logLevel: "warning",
   })).metafile;
 
@@ -50,7 +51,7 @@ export async function bundle(out) {
   for (const page of readdirSync(out).filter((name) => name.endsWith(".html"))) {
     const text = readFileSync(join(out, page), "utf8");
     /** @param {string} script */
-    const entry = (script) => `${basename(page, ".html")}-${basename(script, ".js")}`;
+    const entry = (script) => `${basename(page, ".html")}.${basename(script, ".js")}`; // a worker's has no dot
     const scripts = [...text.matchAll(SCRIPT)].map(([, script]) => script);
     if (scripts.length === 0) continue;
     // A page by itself: with what only some pages have in common in files of its own, each would need many.
