@@ -53,8 +53,11 @@ const option = (page, name) => grid(page).getByRole('option', { name });
 const says = (page, words) => status(page).filter({ hasText: words }).waitFor();
 const button = (page, name) => page.getByRole('button', { name, exact: true });
 const ready = (page) => says(page, new RegExp(`^${DRAWINGS} pictures\\. `));
-/** What is in the grid, as far as it is there, best first. */
-const shown = (page) => grid(page).getByRole('option').evaluateAll((nodes) => nodes.map((node) => ({ name: node.querySelector('.called').textContent, score: parseFloat(node.querySelector('.score').textContent) })));
+/** What is in the grid, as far as it is there, best first. It is drawn in the frame after what the status says. */
+const shown = async (page) => {
+  await page.evaluate(() => new Promise(requestAnimationFrame));
+  return grid(page).getByRole('option').evaluateAll((nodes) => nodes.map((node) => ({ name: node.querySelector('.called').textContent, score: parseFloat(node.querySelector('.score').textContent) })));
+};
 const visit = (name, body, options) => onPage(name, async (page, requests) => {
   await ready(page);
   await body(page, requests);
