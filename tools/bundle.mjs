@@ -3,17 +3,14 @@
 // What a page's scripts import, and the workers that they start, goes to lib/bundle/; what is left of page/ is what pages take as it is. The library's own
 // files stay, for pages that import them from there.
 import { readFileSync, readdirSync, realpathSync, rmSync, rmdirSync, writeFileSync } from "node:fs";
-import { basename, dirname, join, relative, resolve, sep } from "node:path";
+import { basename, dirname, join, resolve } from "node:path";
 import { build } from "esbuild";
-import { BUNDLE } from "./offline.mjs";
+import { BUNDLE, address } from "./offline.mjs";
 
 const SCRIPT = /<script type="module" src="([^"]+)"><\/script>/g;
 const PRELOAD = /<link rel="modulepreload" href="([^"]+)">\n/g;
 /** An address beside a script, of which an expression may be the end. */
 const ADDRESS = /(new Worker\()?new URL\((?:(["'])(\.{1,2}\/[^"'$]*)\2|`(\.{1,2}\/[^`$]*)([^`]*)`), import\.meta\.url\)/g;
-
-/** @param {string} from @param {string} to */
-const path = (from, to) => relative(from, to).split(sep).join("/");
 
 /** @param {string} site */
 export async function bundle(site) {
@@ -25,17 +22,17 @@ export async function bundle(site) {
   const workerName = (source) => source.split("/").slice(-2).join("-");
   /** @type {import("esbuild").Plugin} */
   const addresses = {
-    name: "addresses",
+    name: "addresses of files beside a script",
     setup({ onResolve, onLoad }) {
       // WebAssembly's glue, of which a browser takes one.
-      onResolve({ filter: /\/pkg\/[^/]+\.js$/ }, (imported) => ({ path: path(folder, resolve(imported.resolveDir, imported.path)), external: true }));
+      onResolve({ filter: /\/pkg\/[^/]+\.js$/ }, (imported) => ({ path: address(folder, resolve(imported.resolveDir, imported.path)), external: true }));
       onLoad({ filter: /\.js$/ }, (loaded) => ({
         contents: readFileSync(loaded.path, "utf8").replace(ADDRESS, (_, worker = "", quote, whole, start = whole, expression = "") => {
           const file = resolve(dirname(loaded.path), start);
-          const source = path(out, file);
+          const source = address(out, file);
           if (worker) workers.add(source);
-          const address = worker ? `./${workerName(source)}` : `${path(folder, file)}${start.endsWith("/") ? "/" : ""}`;
-          return `${worker}new URL(\`${address}${expression}\`, import.meta.url)`;
+          const beside = worker ? `./${workerName(source)}` : `${address(folder, file)}${start.endsWith("/") ? "/" : ""}`;
+          return `${worker}new URL(\`${beside}${expression}\`, import.meta.url)`;
         }),
       }));
     },

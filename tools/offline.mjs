@@ -16,13 +16,16 @@ export const BUNDLE = "lib/bundle";
 /** What is left for pages of others then. */
 const LIBRARY = /^lib\/(?!bundle\/).*\.js$/;
 
+/** A path from one place to another, as addresses have it. @param {string} from @param {string} to */
+export const address = (from, to) => relative(from, to).split(sep).join("/");
+
 /** The text of offline.js for the folder `www`. @param {string} www */
 export function offlineList(www) {
   const files = [];
   const bundled = existsSync(join(www, BUNDLE));
   for (const entry of readdirSync(www, { recursive: true, withFileTypes: true })) {
     const path = join(entry.parentPath ?? entry.path, entry.name);
-    const name = relative(www, path).split(sep).join("/");
+    const name = address(www, path);
     if (!entry.isFile() || LEFT_OUT.test(name)) continue;
     const hash = createHash("sha256").update(readFileSync(path)).digest("base64");
     files.push(`  ${JSON.stringify(name)}: [${JSON.stringify(`sha256-${hash}`)}, ${LATER.test(name) || (bundled && LIBRARY.test(name)) ? "LATER" : "AT_ONCE"}],`);

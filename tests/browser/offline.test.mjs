@@ -1,6 +1,7 @@
 // The page without a network: its service worker.
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
+import { createHash } from "node:crypto";
 import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -88,16 +89,11 @@ describe("the page offline", { timeout: 600_000 }, () => {
     const server = await openServer((path) => replaced[path]);
     t.after(() => server.close());
     await (await firstVisit(browser, server)).close();
-    const { createHash } = await import("node:crypto");
-    const css = await readFile(`${www}page.css`, "utf8");
-    const edition = (number) => `${css}\nbody { --edition: ${number}; }\n`;
-    const listOf = (number) => offlineList(www)
-      .replace(/("page\.css": \[")sha256-[^"]+/, `$1sha256-${createHash("sha256").update(edition(number)).digest("base64")}`)
-      .replace(/(VERSION = ")[^"]+/, `$1edition-${number}`);
     const shown = (page) => page.evaluate(() => getComputedStyle(document.body).getPropertyValue("--edition").trim());
 
     // The server has a new style sheet, but its list still names the old one: the old page goes on.
-    replaced = { "/page.css": edition(1) };
+    const css = `${await readFile(`${www}page.css`, "utf8")}\nbody { --edition: 1; }\n`;
+    replaced = { "/page.css": css };
     const old = await browser.newPage();
     await old.goto(server.url);
     await answered(old);
@@ -105,7 +101,9 @@ describe("the page offline", { timeout: 600_000 }, () => {
     await old.close();
 
     // Now the list names the new one: it is taken as a whole, and shown when the page is opened again, once the browser lets the older worker go.
-    replaced = { "/page.css": edition(1), "/offline.js": listOf(1) };
+    const hash = createHash("sha256").update(css).digest("base64");
+    const list = offlineList(www).replace(/("page\.css": \[")sha256-[^"]+/, `$1sha256-${hash}`).replace(/(VERSION = ")[^"]+/, "$1edition-1");
+    replaced = { "/page.css": css, "/offline.js": list };
     const visit = await browser.newPage();
     await visit.goto(server.url);
     await answered(visit);

@@ -34,17 +34,6 @@ function headOf(key, entry) {
   return bytes;
 }
 
-/** @param {Uint8Array[]} parts @param {number} length of all */
-function joined(parts, length) {
-  const bytes = new Uint8Array(length);
-  let at = 0;
-  for (const part of parts) {
-    bytes.set(part, at);
-    at += part.length;
-  }
-  return bytes;
-}
-
 /** @param {Uint8Array} pack @returns {Map<string, Uint8Array>} */
 function entriesOf(pack) {
   const entries = new Map();
@@ -125,7 +114,7 @@ export class Packs {
       if (this.#next === this.#names.length) this.#next += 1;
       this.#names.push(name);
       if (appender) this.#growing = { appender, length: 0 };
-      else await this.#folder.write(name, joined(parts, length));
+      else await this.#folder.write(name, new Uint8Array(await new Blob(/** @type {BlobPart[]} */ (parts)).arrayBuffer()));
     }
     if (this.#growing) {
       for (const part of parts) this.#growing.appender.write(part);
