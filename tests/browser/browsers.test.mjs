@@ -135,6 +135,8 @@ for (const browser of BROWSERS) {
         query.dispatchEvent(new Event("input"));
       });
       await says("fit “a flower”.");
+      // The grid is drawn in the frame after that.
+      await opened.evaluate(() => new Promise(requestAnimationFrame));
       // The small pictures come from a worker.
       await opened.waitForFunction(() => document.querySelector(".tile canvas[data-ready]")?.width > 1);
       assert.match(await opened.evaluate(() => document.querySelector(".tile .called").textContent), /tulip|flower|rose|daisy|sunflower/);

@@ -11,9 +11,9 @@ const folder = (name, config = {}) => ({ [`/${name}/config.json`]: JSON.stringif
 
 const runs = ({ imageRuns, textRuns }) => ({ imageRuns, textRuns });
 
-/** The browser tells a moment later that a worker has ended. */
+/** The browser tells a moment later that a worker has ended: on a busy machine, a long one. */
 async function workersEnded(page) {
-  await Promise.all(page.workers().map((worker) => worker.waitForEvent("close", { timeout: 5000 })));
+  await Promise.all(page.workers().map((worker) => worker.waitForEvent("close", { timeout: 120_000 })));
 }
 
 describe("the library over an engine that fails on command", { timeout: 1_200_000 }, () => {
@@ -268,12 +268,15 @@ describe("the library over an engine that fails on command", { timeout: 1_200_00
     for (const [path, answer, code, message, places] of cases) {
       for (const worker of places) {
         site.overlay[path] = answer;
-        const page = await open();
-        assertError(await page.evaluate((worker) => outcome(() => SiglipClassifier.load("/mock/", { worker })), worker), code, message);
-        await workersEnded(page);
-        await page.close();
-        if (path in broken) site.overlay[path] = broken[path];
-        else delete site.overlay[path];
+        try {
+          const page = await open();
+          assertError(await page.evaluate((worker) => outcome(() => SiglipClassifier.load("/mock/", { worker })), worker), code, message);
+          await workersEnded(page);
+          await page.close();
+        } finally {
+          if (path in broken) site.overlay[path] = broken[path];
+          else delete site.overlay[path];
+        }
       }
     }
   });
