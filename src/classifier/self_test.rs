@@ -192,6 +192,7 @@ fn dtype(weight: &Weight) -> Dtype {
     match weight {
         Weight::Plain(_) => Dtype::F32,
         Weight::Packed(weight) => weight.dtype,
+        Weight::Held(weight) => weight.dtype,
     }
 }
 
@@ -453,6 +454,7 @@ mod on_cpu {
                 let matrix = PackedMatrix::from_words(packed.dtype, packed.input, words);
                 Weight::Packed(PackedWeight::new(matrix, &Device::flex()))
             }
+            Weight::Held(_) => given.clone(),
         })
     }
 

@@ -6,6 +6,7 @@ use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, Dispatch, ExtensionType, TensorMetadata, backend_extension};
 use burn::tensor::{Shape, Tensor};
 
+use super::held::HeldWeight;
 use super::packed::{Dtype, PackedWeight};
 use super::{Activation, matrix, plain};
 
@@ -23,6 +24,8 @@ pub enum Matrix<B: Backend = Dispatch> {
         /// Numbers of a row.
         input: usize,
     },
+    /// For the browser's CPU alone.
+    Held(HeldWeight),
 }
 
 impl<B: Backend> Matrix<B> {
@@ -31,6 +34,7 @@ impl<B: Backend> Matrix<B> {
         match self {
             Self::F32(weight) => weight.shape().dims(),
             Self::Packed { words, input, .. } => [words.shape()[0], *input],
+            Self::Held(weight) => weight.dims,
         }
     }
 
@@ -40,6 +44,7 @@ impl<B: Backend> Matrix<B> {
         match self {
             Self::F32(_) => Dtype::F32,
             Self::Packed { dtype, .. } => *dtype,
+            Self::Held(weight) => weight.dtype,
         }
     }
 
@@ -56,6 +61,7 @@ impl<B: Backend> Matrix<B> {
                 dtype,
                 input,
             },
+            Self::Held(_) => unreachable!("what is read in parts is not held so"),
         }
     }
 }
@@ -73,6 +79,12 @@ impl From<&PackedWeight> for Matrix {
             dtype: weight.dtype,
             input: weight.input,
         }
+    }
+}
+
+impl From<&HeldWeight> for Matrix {
+    fn from(weight: &HeldWeight) -> Self {
+        Self::Held(weight.clone())
     }
 }
 

@@ -5,7 +5,7 @@
 
 use burn::tensor::{Device, Tensor};
 
-use super::{Activation, Dtype, Epilogue, Numbers, PackedMatrix, PackedWeight};
+use super::{Activation, Dtype, Epilogue, HeldWeight, Matrix, Numbers, PackedMatrix, PackedWeight};
 use super::{add_rows, attention, from_ids, from_vec, gather, layer_norm, linear};
 use super::{patches, projections, reshape, take_rows, to_vec};
 use crate::error::{Error, Result};
@@ -83,16 +83,25 @@ fn cases(device: &Device) -> Vec<(&'static str, Vec<f32>, Tensor<1>)> {
     for part in projections(xs.clone(), ws, [(); 3].map(|()| vector(&bias))) {
         compare("three matrix products at once", &product, part);
     }
-    for (name, dtype) in [
+    let is_held = HeldWeight::are_all() && *device == Device::flex();
+    // Elsewhere they are held as those above.
+    let f32 = is_held.then_some(("matrix product with f32 weights", Dtype::F32));
+    for (name, dtype) in f32.into_iter().chain([
         ("matrix product with f16 weights", Dtype::F16),
         ("matrix product with q8 weights", Dtype::Q8),
         ("matrix product with q4 weights", Dtype::Q4),
-    ] {
+    ]) {
         let packed = PackedMatrix::pack(dtype, INPUT, &weight);
         let expected = host::linear(&x, &packed.unpack(), &bias);
-        let held = PackedWeight::new(packed, device);
-        let y = linear(xs.clone(), &held, b.clone(), Epilogue::None);
-        compare(name, &expected, y);
+        let weight: Matrix = match is_held {
+            true => (&HeldWeight::new(packed)).into(),
+            false => (&PackedWeight::new(packed, device)).into(),
+        };
+        // The second product with a held weight is another one.
+        for _ in 0..if is_held { 2 } else { 1 } {
+            let y = linear(xs.clone(), weight.clone(), b.clone(), Epilogue::None);
+            compare(name, &expected, y);
+        }
     }
 
     let expected = host::attention(&queries, &x, &x);

@@ -318,6 +318,7 @@ impl<B: Derivatives, C: CheckpointStrategy> Kernels for Autodiff<B, C> {
                 dtype,
                 input,
             } => Self::from_inner(unpacked::<B>(words, dtype, input)),
+            Matrix::Held(_) => unreachable!("only the browser's CPU holds its weights so"),
         };
         let (x, x_guard) = x.into_parts();
         let (weight, weight_guard) = weight.into_parts();

@@ -13,6 +13,7 @@ pub mod check;
 pub(crate) mod cpu;
 #[cfg(feature = "train")]
 mod gradients;
+mod held;
 mod numbers;
 pub mod packed;
 #[cfg(feature = "webgpu")]
@@ -32,6 +33,7 @@ use burn::tensor::{Int, Shape, Tensor};
 pub use activation::Activation;
 use backend::Kernels;
 pub use backend::{Epilogue, Matrix};
+pub use held::HeldWeight;
 pub use numbers::Numbers;
 pub use packed::{Dtype, PackedMatrix, PackedWeight, takes_packed};
 pub use receipt::Receipt;

@@ -6,7 +6,7 @@ use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 
 use super::{Activation, Role, Scope, Weights};
-use crate::kernels::{self, Epilogue, Matrix, PackedWeight};
+use crate::kernels::{self, Epilogue, HeldWeight, Matrix, PackedWeight};
 
 /// A matrix `[output, input]`, as PyTorch and the checkpoints have it.
 #[derive(Module, Debug)]
@@ -16,6 +16,8 @@ pub enum Weight {
     Plain(Param<Tensor<2>>),
     /// In fewer bits, for inference.
     Packed(PackedWeight),
+    /// In any bits, for inference on the browser's CPU.
+    Held(HeldWeight),
 }
 
 impl Weight {
@@ -24,6 +26,7 @@ impl Weight {
         match self {
             Weight::Plain(weight) => weight.dims(),
             Weight::Packed(weight) => weight.dims(),
+            Weight::Held(weight) => weight.dims,
         }
     }
 
@@ -43,6 +46,7 @@ impl From<&Weight> for Matrix {
         match weight {
             Weight::Plain(weight) => weight.val().into(),
             Weight::Packed(weight) => weight.into(),
+            Weight::Held(weight) => weight.into(),
         }
     }
 }

@@ -42,6 +42,7 @@ export const CANNOT = {
       "a page of another site imports the library and classifies in a worker",
     ]],
     ["WebDriver doesn't tell of errors and requests, and can't answer in a server's place", [
+      "what was asked for ahead is let go of without a word when a load is aborted",
       "progress has the contract's shape, and a listener that throws stops nothing",
       "models of the Hub are asked for where they are, and what it refuses is explained",
       "an address is fetched at once, while another call runs, and not after an abort",

@@ -204,6 +204,38 @@ describe("the library over an engine that fails on command", { timeout: 1_200_00
     await page.close();
   });
 
+  test("what was asked for ahead is let go of without a word when a load is aborted", async () => {
+    const page = await open();
+    const troubles = [];
+    page.on("pageerror", ({ message }) => troubles.push(message));
+    let asked;
+    const requested = new Promise((resolve) => { asked = resolve; });
+    Object.assign(site.overlay, folder("ahead"));
+    // The engine, which would read it, doesn't come.
+    const module = `/lib/pkg/siglip_web_cpu${LACKS[BROWSER].relaxedSimd ? "" : "_relaxed"}_bg.wasm`;
+    const there = site.overlay[module];
+    site.overlay[module] = () => {};
+    site.overlay["/ahead/preprocessor_config.json"] = (request, response) => {
+      response.writeHead(200, { "Content-Type": "application/json", "Content-Length": 1000 });
+      response.write("{");
+      asked();
+    };
+    const loading = page.evaluate(() => {
+      window.stop = new AbortController();
+      return outcome(() => SiglipClassifier.load("/ahead/", { worker: false, backend: "cpu", signal: window.stop.signal }));
+    });
+    await requested;
+    await page.evaluate(async () => {
+      await (await fetch("/blank.html")).text(); // later than the answer above
+      window.stop.abort();
+    });
+    assertError(await loading, "aborted");
+    await page.evaluate(() => new Promise(requestAnimationFrame));
+    assert.deepEqual(troubles, []);
+    site.overlay[module] = there;
+    await page.close();
+  });
+
   test("progress has the contract's shape, and a listener that throws stops nothing", async () => {
     const page = await open();
     page.on("pageerror", () => {});

@@ -2,8 +2,8 @@
 //   node memory.mjs FOLDER [DTYPE…]              FOLDER: a checkpoint; after ./build.sh
 //   node memory.mjs --peer NPM FOLDER [DTYPE…]   Transformers.js from NPM (a node_modules, as ./build.sh bench makes it) with an
 //                                                export of the checkpoint (benches/peers/export.py)
-// Prints a row of a table per load: MB of weights (of the peer, its files), of WebAssembly memory after loading and after a picture
-// and two texts, of the renderer process at its highest (Linux), and the requests.
+// Prints a row of a table per load: MB of weights (of the peer, its files), of WebAssembly memory after loading and after two pictures
+// and four texts (of the peer a picture and two), of the renderer process at its highest (Linux), and the requests.
 import { stat } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { highest, html, launch, measureIn } from "./harness.mjs";
@@ -36,7 +36,12 @@ async function ours(dtype) {
         const seconds = (performance.now() - start) / 1000;
         const memory = async () => (await classifier[Symbol.for("siglip-web.stats")]()).memory;
         const loaded = await memory();
-        await classifier.classify(new ImageData(384, 384), ["a cat", "a dog"]);
+        // Weights are laid out at their second product.
+        for (const [i, labels] of [["a cat", "a dog"], ["a house", "a tree"]].entries()) {
+          const picture = new ImageData(384, 384);
+          picture.data.fill(100 * i);
+          await classifier.classify(picture, labels);
+        }
         return { seconds, weights: classifier.info.bytes, loaded, used: await memory() };
       }), [files.url, dtype]);
       if (!value) throw new Error(error.message);

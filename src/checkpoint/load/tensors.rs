@@ -18,7 +18,7 @@ use crate::checkpoint::format::{LABEL_EMBEDDINGS, TOKEN_TABLE};
 use crate::checkpoint::safetensors::size_of_number;
 use crate::checkpoint::{Pace, Progress, Reader, Source, Stage, Store, TensorInfo, weight_dtype};
 use crate::error::{Error, Result};
-use crate::kernels::{self, Dtype, PackedMatrix, PackedWeight};
+use crate::kernels::{self, Dtype, HeldWeight, PackedMatrix, PackedWeight, takes_packed};
 use crate::model::{Parameter, ParameterSpec, Role, Weight, Weights};
 
 /// Token tables above this stay in the CPU's memory: WebGPU promises bindings of 128 MiB and no more.
@@ -50,7 +50,7 @@ pub struct Loader<'a> {
     naflex: bool,
     expected: HashMap<String, ParameterSpec>,
     plain: HashMap<String, Tensor<1>>,
-    packed: HashMap<String, PackedWeight>,
+    weights: HashMap<String, Weight>,
     /// The token table, where the host holds it.
     pub table: Option<PackedMatrix>,
     /// Where the token table was left.
@@ -86,7 +86,7 @@ impl<'a> Loader<'a> {
                 .map(|spec| (spec.name.clone(), spec.clone()))
                 .collect(),
             plain: HashMap::new(),
-            packed: HashMap::new(),
+            weights: HashMap::new(),
             table: None,
             remote: None,
             labels: None,
@@ -314,6 +314,13 @@ impl<'a> Loader<'a> {
             // Parts are put together before.
             Numbers::None | Numbers::Part(_) => {}
             Numbers::Plain(values) => {
+                let spec = &self.expected[name];
+                if spec.is_weight && is_held(spec) {
+                    let words = bytemuck::cast_vec(values);
+                    let [_, input] = spec.matrix();
+                    let matrix = PackedMatrix::from_words(Dtype::F32, input, words);
+                    return self.place(name, target, Numbers::Packed(matrix));
+                }
                 self.bytes += size_of_val(values.as_slice());
                 if target == Target::Labels {
                     self.labels = Some(values);
@@ -325,13 +332,15 @@ impl<'a> Loader<'a> {
             }
             Numbers::Packed(matrix) => {
                 self.bytes += size_of_val(matrix.words());
-                match target {
-                    Target::Table(_) => self.table = Some(matrix),
-                    _ => {
-                        let weight = PackedWeight::new(matrix, self.device);
-                        self.packed.insert(name.to_owned(), weight);
-                    }
+                if let Target::Table(_) = target {
+                    self.table = Some(matrix);
+                    return;
                 }
+                let weight = match is_held(&self.expected[name]) {
+                    true => Weight::Held(HeldWeight::new(matrix)),
+                    false => Weight::Packed(PackedWeight::new(matrix, self.device)),
+                };
+                self.weights.insert(name.to_owned(), weight);
             }
         }
     }
@@ -345,8 +354,8 @@ impl Weights for Loader<'_> {
     }
 
     fn weight<const D: usize>(&mut self, parameter: Parameter, shape: [usize; D]) -> Weight {
-        match self.packed.remove(parameter.name) {
-            Some(weight) => Weight::Packed(weight),
+        match self.weights.remove(parameter.name) {
+            Some(weight) => weight,
             None => {
                 let matrix = [shape[0], shape[1..].iter().product()];
                 Weight::Plain(Param::from_tensor(self.tensor(parameter, matrix)))
@@ -362,6 +371,11 @@ impl Weights for Loader<'_> {
     fn has_text(&self) -> bool {
         (self.expected.values()).any(|spec| spec.role == Role::TokenTable)
     }
+}
+
+/// Whether the weight of a product is held as a [`HeldWeight`], in f32 too: not where products take some of its rows.
+fn is_held(spec: &ParameterSpec) -> bool {
+    HeldWeight::are_all() && spec.role != Role::InProjection && takes_packed(spec.matrix())
 }
 
 /// Has this tensor the shape of the parameter, in a format that can be read?

@@ -6,13 +6,43 @@ use burn::backend::{Flex, TensorMetadata};
 #[cfg(target_feature = "relaxed-simd")]
 use super::bytes;
 use super::epilogue::{EpilogueRef, LayerOutput};
+use super::laid_out::LaidOut;
 use super::lanes::WIDTH;
+use super::packed_rows::PackedRows;
 use super::panel::MatrixView;
 use super::product::WeightView;
 use super::{attention, epilogue, functions, halves, parallel, product, tensor};
+use crate::kernels::held::Words;
 #[cfg(not(feature = "webgpu"))]
-use crate::kernels::Activation;
-use crate::kernels::{Dtype, Epilogue, Matrix, plain};
+use crate::kernels::{Activation, PackedMatrix};
+use crate::kernels::{Dtype, Epilogue, HeldWeight, Matrix, plain};
+
+/// A weight's words as the products here read them; none where that takes more memory than rows, which are then packed at each call.
+fn lay_out(words: &[u32], dtype: Dtype, input: usize) -> Option<LaidOut> {
+    let rows = PackedRows::new(words, dtype, input);
+    match (dtype, signed_bytes()) {
+        (Dtype::F32, _) => Some(product::lay_out(MatrixView::of(
+            bytemuck::cast_slice(words),
+            input,
+        ))),
+        // See `packed_linear`.
+        (Dtype::F16, Some(true)) => None,
+        (Dtype::F16, _) => Some(halves::lay_out(&rows)),
+        #[cfg(target_feature = "relaxed-simd")]
+        (Dtype::Q8, Some(true)) => Some(bytes::lay_out::<true>(&rows)),
+        #[cfg(target_feature = "relaxed-simd")]
+        (Dtype::Q8, Some(false)) => Some(bytes::lay_out::<false>(&rows)),
+        (Dtype::Q8 | Dtype::Q4, _) => None,
+    }
+}
+
+/// Whether bytes of a weight count as −128…127, where products of bytes are fast.
+fn signed_bytes() -> Option<bool> {
+    #[cfg(target_feature = "relaxed-simd")]
+    return bytes::signed();
+    #[cfg(not(target_feature = "relaxed-simd"))]
+    None
+}
 
 /// Runs the kernels of a model with weights in these forms a few times so that the browser tiers them up, on another thread, while
 /// weights load: a call that began in baseline code finishes there, and the first picture took three times as long as the next.
@@ -29,15 +59,20 @@ pub fn warm_up(forms: impl Iterator<Item = Dtype>) {
     }
     for dtype in forms {
         let words = vec![0; OUTPUT * dtype.row_words(INPUT)];
-        let product = |y: &mut LayerOutput| packed_linear(rows, &words, dtype, y);
+        let new = || HeldWeight::new(PackedMatrix::from_words(dtype, INPUT, words.clone()));
         let gelu = EpilogueRef::Activation(Activation::GeluTanh);
         // The loops of packed weights are shorter.
-        let times = if dtype == Dtype::F32 { 4 } else { 16 };
+        let times = if dtype == Dtype::F32 { 2 } else { 10 };
         for i in 0..times {
+            // Once as rows, once laid out.
+            let weight = new();
+            let product = |y: &mut LayerOutput| held_linear(rows, &weight, y);
             let residual = output(gelu, product);
-            if i % 4 == 0 {
-                output(EpilogueRef::Add(&residual), product);
-            }
+            let epilogue = match i % 4 {
+                0 => EpilogueRef::Add(&residual),
+                _ => gelu,
+            };
+            output(epilogue, product);
         }
     }
     let sizes = attention::Sizes {
@@ -81,8 +116,26 @@ pub fn linear(
             let words = words.to_contiguous();
             packed_linear(x, words.storage(), dtype, y);
         }
+        Matrix::Held(weight) => held_linear(x, &weight, y),
     });
     tensor(y, [rows, bias.len()])
+}
+
+/// A linear layer with a weight that is laid out at its second product.
+fn held_linear(x: MatrixView, weight: &HeldWeight, y: &mut LayerOutput) {
+    let mut words = weight.words();
+    if let Words::Rows(rows, true) = &*words
+        && let Some(panels) = lay_out(rows, weight.dtype, x.length)
+    {
+        *words = Words::LaidOut(panels);
+    }
+    match &mut *words {
+        Words::Rows(rows, used) => {
+            packed_linear(x, rows, weight.dtype, y);
+            *used = true;
+        }
+        Words::LaidOut(panels) => laid_out_linear(x, panels, weight, y),
+    }
 }
 
 /// A linear layer with a weight in words, with the product that is fastest here.
@@ -91,21 +144,42 @@ fn packed_linear(x: MatrixView, words: &[u32], dtype: Dtype, y: &mut LayerOutput
         let weight = WeightView::of(bytemuck::cast_slice(words), x.length);
         return product::linear(x, weight, y);
     }
-    // What a GPU is checked against rounds nothing else.
-    if cfg!(feature = "webgpu") && dtype == Dtype::F16 {
+    // What a GPU is checked against rounds nothing else. And Arm, where two products of halves take as long as four of floats.
+    if dtype == Dtype::F16 && (cfg!(feature = "webgpu") || signed_bytes() == Some(true)) {
         return product::linear(x, WeightView::of_halves(words, x.length), y);
     }
+    let rows = PackedRows::new(words, dtype, x.length);
     #[cfg(target_feature = "relaxed-simd")]
     match (bytes::signed(), dtype) {
-        // Arm, where two products of halves take as long as four of floats.
-        (Some(true), Dtype::F16) => {
-            return product::linear(x, WeightView::of_halves(words, x.length), y);
+        (Some(true), Dtype::Q8 | Dtype::Q4) => {
+            return bytes::linear::<true>(x, &bytes::Weight::Rows(rows), y);
         }
-        (Some(true), _) => return bytes::linear::<true>(x, words, dtype, y),
-        (Some(false), Dtype::Q8 | Dtype::Q4) => return bytes::linear::<false>(x, words, dtype, y),
+        (Some(false), Dtype::Q8 | Dtype::Q4) => {
+            return bytes::linear::<false>(x, &bytes::Weight::Rows(rows), y);
+        }
         _ => {}
     }
-    halves::linear(x, words, dtype, y);
+    halves::linear(x, &rows, y);
+}
+
+/// A linear layer with a weight as [`lay_out`] has it.
+fn laid_out_linear(x: MatrixView, panels: &LaidOut, weight: &HeldWeight, y: &mut LayerOutput) {
+    let (dtype, [outputs, _]) = (weight.dtype, weight.dims);
+    match (dtype, signed_bytes()) {
+        (Dtype::F32, _) => product::linear(x, WeightView::LaidOut(panels, outputs), y),
+        (Dtype::F16, _) => halves::linear_laid_out(x, panels, outputs, y),
+        #[cfg(target_feature = "relaxed-simd")]
+        (Dtype::Q8 | Dtype::Q4, Some(true)) => {
+            let weight = bytes::Weight::LaidOut(panels, outputs, dtype);
+            bytes::linear::<true>(x, &weight, y);
+        }
+        #[cfg(target_feature = "relaxed-simd")]
+        (Dtype::Q8 | Dtype::Q4, Some(false)) => {
+            let weight = bytes::Weight::LaidOut(panels, outputs, dtype);
+            bytes::linear::<false>(x, &weight, y);
+        }
+        (Dtype::Q8 | Dtype::Q4, _) => unreachable!("rows that halves are made of are not laid out"),
+    }
 }
 
 /// `query [batch, queries, hidden]`, `key` and `value [batch, keys, hidden]` → `[batch, queries, hidden]`.

@@ -19,6 +19,8 @@ mod functions;
 mod gradients;
 #[cfg(any(target_family = "wasm", test))]
 mod halves;
+#[cfg(any(target_family = "wasm", test))]
+mod laid_out;
 // Natively only a part of it is called.
 #[cfg_attr(not(any(target_family = "wasm", test)), allow(dead_code))]
 mod lanes;
@@ -47,11 +49,16 @@ use browser as form;
 #[cfg(all(target_family = "wasm", not(feature = "webgpu")))]
 pub use browser::warm_up;
 pub(super) use functions::halves_to_f32;
+#[cfg(target_family = "wasm")]
+pub use laid_out::LaidOut;
 #[cfg(not(target_family = "wasm"))]
 use native as form;
 
 use super::backend::Kernels;
 use super::{Epilogue, Matrix};
+
+/// Whether weights are laid out for the products here.
+pub const LAYS_OUT: bool = cfg!(all(target_family = "wasm", not(feature = "webgpu")));
 
 #[cfg(all(feature = "train", target_family = "wasm"))]
 impl super::gradients::Derivatives for Flex {}

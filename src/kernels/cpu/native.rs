@@ -26,6 +26,7 @@ pub fn linear(
             dtype,
             input,
         } => packed_product(x, words, dtype, input),
+        Matrix::Held(_) => unreachable!("only the browser's CPU holds its weights so"),
     };
     let bias = bias.to_contiguous();
     let bias: &[f32] = bias.storage();

@@ -2,13 +2,15 @@
 //!
 //! Rows of the weight, 24 at a time, are laid out as a *panel*, summed dimension first, so that a tile of 2 × 24 outputs
 //! grows by twelve vector multiply-adds for each number of the two rows of `x`: sums and operands fill the fifteen vector registers
-//! that browsers have for them on x86. Large products save an eighth of the multiplications with one step of [Strassen's](strassen)
-//! algorithm, panel by panel, so that its sums of weights never leave the cache. Natively burn-flex's product, with wider vectors, is
-//! faster.
+//! that browsers have for them on x86. A model's weights are [laid out](lay_out) once; what isn't, is at each product. Large
+//! products save an eighth of the multiplications with one step of [Strassen's](strassen) algorithm, panel by panel, so that its sums of
+//! weights never leave the cache. Natively burn-flex's product, with wider vectors, is faster.
 
+use std::ops::Range;
 use std::sync::Mutex;
 
 use super::epilogue::LayerOutput;
+use super::laid_out::LaidOut;
 use super::lanes::{Lanes, WIDTH, load, load_unchecked, multiply_add, splat, store};
 use super::memory::room;
 use super::panel::{MatrixView, PANEL, VECTORS, columns, columns_of_halves, pack};
@@ -30,6 +32,8 @@ const SHARE: usize = 16;
 pub enum WeightView<'a> {
     F32(MatrixView<'a>),
     F16(MatrixView<'a, u16>),
+    /// As [`lay_out`] has it, with so many rows.
+    LaidOut(&'a LaidOut, usize),
 }
 
 impl<'a> WeightView<'a> {
@@ -53,23 +57,68 @@ impl<'a> WeightView<'a> {
         match self {
             Self::F32(weight) => weight.rows,
             Self::F16(weight) => weight.rows,
+            Self::LaidOut(_, rows) => rows,
         }
     }
 
-    /// Some of its columns.
-    fn columns(self, first: usize, length: usize) -> Self {
+    /// A panel's rows, with some of their numbers: there, or in `memory`.
+    fn panel<'p>(
+        self,
+        rows: &Range<usize>,
+        numbers: Range<usize>,
+        memory: &'p mut [f32],
+    ) -> &'p [f32]
+    where
+        'a: 'p,
+    {
         match self {
-            Self::F32(weight) => Self::F32(weight.columns(first, length)),
-            Self::F16(weight) => Self::F16(weight.columns(first, length)),
+            Self::F32(weight) => {
+                let weight = weight.columns(numbers.start, numbers.len());
+                pack::<VECTORS, f32>(weight.rows(rows.start, rows.len()), memory);
+            }
+            Self::F16(weight) => {
+                let weight = weight.columns(numbers.start, numbers.len());
+                pack::<VECTORS, u16>(weight.rows(rows.start, rows.len()), memory);
+            }
+            Self::LaidOut(panels, all) => {
+                let panel = panels.panel(place_of(rows.start, all));
+                return bytemuck::cast_slice(&panel[numbers.start * PANEL..numbers.end * PANEL]);
+            }
         }
+        memory
     }
+}
 
-    /// Some rows, at most `PANEL`, as a panel.
-    fn pack(self, first: usize, rows: usize, panel: &mut [f32]) {
-        match self {
-            Self::F32(weight) => pack::<VECTORS, f32>(weight.rows(first, rows), panel),
-            Self::F16(weight) => pack::<VECTORS, u16>(weight.rows(first, rows), panel),
-        }
+/// Panels `[input, PANEL]` in the order of [`columns_of_halves`], of a weight in f32.
+pub fn lay_out(weight: MatrixView) -> LaidOut {
+    /// Numbers of each row that are laid out at a time: the first-level cache holds as much.
+    const LENGTH: usize = 256;
+    let panels: Vec<_> = columns_of_halves(weight.rows)
+        .into_iter()
+        .flatten()
+        .collect();
+    let size = weight.length * PANEL;
+    LaidOut::new(
+        panels.len(),
+        size,
+        || (),
+        |(), i, panel| {
+            let rows = weight.rows(panels[i].start, panels[i].len());
+            for (part, panel) in panel.chunks_mut(LENGTH * PANEL).enumerate() {
+                let numbers = rows.columns(part * LENGTH, panel.len() / PANEL);
+                pack::<VECTORS, f32>(numbers, bytemuck::cast_slice_mut(panel));
+            }
+        },
+    )
+}
+
+/// Which of the panels that [`columns_of_halves`] makes of so many rows begins with this one.
+fn place_of(first: usize, rows: usize) -> usize {
+    let half = rows / 2;
+    match first {
+        _ if first < half => 2 * (first / PANEL),
+        _ if first < 2 * half => 2 * ((first - half) / PANEL) + 1,
+        _ => 2 * half.div_ceil(PANEL),
     }
 }
 
@@ -78,13 +127,14 @@ impl<'a> WeightView<'a> {
 struct Workspace {
     operands: Vec<f32>,
     sums: Vec<f32>,
-    panels: Vec<Vec<f32>>,
+    /// Of each thread.
+    memories: Vec<Vec<f32>>,
 }
 
 static WORKSPACE: Mutex<Workspace> = Mutex::new(Workspace {
     operands: Vec::new(),
     sums: Vec::new(),
-    panels: Vec::new(),
+    memories: Vec::new(),
 });
 
 /// A linear layer with a weight in f32 or f16.
@@ -93,10 +143,10 @@ pub fn linear(x: MatrixView, weight: WeightView, y: &mut LayerOutput) {
     let Workspace {
         operands,
         sums,
-        panels,
+        memories,
     } = &mut *workspace;
-    if panels.is_empty() {
-        *panels = for_threads(Vec::new);
+    if memories.is_empty() {
+        *memories = for_threads(Vec::new);
     }
     let input = x.length;
     let large = x.rows >= 48 && input >= 256 && weight.rows() >= 4 * PANEL;
@@ -113,44 +163,59 @@ pub fn linear(x: MatrixView, weight: WeightView, y: &mut LayerOutput) {
     let chunk = x.rows.div_ceil(chunks.max(1)).next_multiple_of(2).max(2);
     for row in (0..x.rows).step_by(chunk) {
         let x = x.rows(row, chunk.min(x.rows - row));
-        // With Strassen's algorithm the columns of both halves, of which those that are left over take the last parts.
-        let left = if strassen { weight.rows() / 2 * 2 } else { 0 };
-        let parts = match strassen {
+        let parts = match strassen || matches!(weight, WeightView::LaidOut(..)) {
             true => columns_of_halves(weight.rows()),
             false => columns(0..weight.rows()),
         };
-        let all = parts.iter().flatten();
-        let of_halves = all.clone().filter(|panel| panel.end <= left).count();
+        // With Strassen's algorithm the columns of both halves, of which those that are left over take the last parts.
+        let left = if strassen { weight.rows() / 2 * 2 } else { 0 };
+        let panels: Vec<_> = parts.iter().flatten().cloned().collect();
+        let of_halves = panels.iter().filter(|panel| panel.end <= left).count();
         let size = x.rows * PANEL;
-        let sums = room(sums, all.count() * size);
-        let (of_halves, rest) = sums.split_at_mut(of_halves * size);
+        let sums = room(sums, panels.len() * size);
+        let (of_halves_sums, rest) = sums.split_at_mut(of_halves * size);
         for start in (0..input).step_by(length) {
-            let length = length.min(input - start);
-            let (x, weight) = (x.columns(start, length), weight.columns(start, length));
+            let numbers = start..input.min(start + length);
+            let x = x.columns(start, numbers.len());
             let afresh = start == 0;
             if strassen {
-                add_strassen(x, weight, afresh, of_halves, operands, panels);
+                add_strassen(
+                    x,
+                    weight,
+                    numbers.clone(),
+                    afresh,
+                    of_halves_sums,
+                    operands,
+                    memories,
+                );
             }
-            add_plain(x, weight, left, afresh, rest, panels);
+            add_plain(
+                x,
+                weight,
+                numbers,
+                &panels[of_halves..],
+                afresh,
+                rest,
+                memories,
+            );
         }
         y.write_sums(x.rows, &parts, sums);
     }
 }
 
-/// Adds the product with the weight's rows from `first` on to `sums`, panel by panel, or begins them `afresh`.
+/// Adds the product with some panels of the weight to `sums`, panel by panel, or begins them `afresh`. `x` has these of its numbers.
 fn add_plain(
     x: MatrixView,
     weight: WeightView,
-    first: usize,
+    numbers: Range<usize>,
+    panels: &[Range<usize>],
     afresh: bool,
     sums: &mut [f32],
-    panels: &mut [Vec<f32>],
+    memories: &mut [Vec<f32>],
 ) {
     let size = x.length * PANEL;
-    for_parts(sums, x.rows * PANEL, panels, |panel, i, sums| {
-        let column = first + i * PANEL;
-        let panel = room(panel, size);
-        weight.pack(column, PANEL.min(weight.rows() - column), panel);
+    for_parts(sums, x.rows * PANEL, memories, |memory, i, sums| {
+        let panel = weight.panel(&panels[i], numbers.clone(), room(memory, size));
         if afresh {
             sums.fill(0.0);
         }
@@ -162,10 +227,11 @@ fn add_plain(
 fn add_strassen(
     x: MatrixView,
     weight: WeightView,
+    numbers: Range<usize>,
     afresh: bool,
     sums: &mut [f32],
     operands: &mut Vec<f32>,
-    panels: &mut [Vec<f32>],
+    memories: &mut [Vec<f32>],
 ) {
     let (rows, length, outputs) = (x.rows / 2, x.length / 2, weight.rows() / 2);
     let quarters = [(0, 0), (0, length), (rows, 0), (rows, length)]
@@ -193,15 +259,14 @@ fn add_strassen(
     // What halves leave over: a last row, and a last column.
     let last = x.rows(2 * rows, x.rows - 2 * rows);
     let panel_size = length * PANEL;
-    for_parts(sums, 2 * x.rows * PANEL, panels, |panels, i, sums| {
-        let panels = room(panels, 5 * panel_size);
-        let (low, others) = panels.split_at_mut(2 * panel_size);
+    for_parts(sums, 2 * x.rows * PANEL, memories, |memory, i, sums| {
+        let (low, others) = room(memory, 5 * panel_size).split_at_mut(2 * panel_size);
         let (high, sum) = others.split_at_mut(2 * panel_size);
-        let first = i * PANEL;
-        let columns = PANEL.min(outputs - first);
+        let upper = i * PANEL..outputs.min((i + 1) * PANEL);
+        let lower = outputs + upper.start..outputs + upper.end;
         // Whole rows at once, as they lie in memory: b₁₁ then b₂₁, b₁₂ then b₂₂.
-        weight.pack(first, columns, low);
-        weight.pack(outputs + first, columns, high);
+        let low = weight.panel(&upper, numbers.clone(), low);
+        let high = weight.panel(&lower, numbers.clone(), high);
         let (b11, b21) = low.split_at(panel_size);
         let (b12, b22) = high.split_at(panel_size);
         let panels = [b11, b12, b21, b22];
@@ -346,8 +411,10 @@ mod tests {
             let residual: Vec<f32> = (0..rows * output).map(|i| number(i + 9)).collect();
             let x = MatrixView::of(&x, input);
             let halves = PackedMatrix::pack(Dtype::F16, input, &weight);
+            let laid_out = lay_out(MatrixView::of(&weight, input));
             let cases = [
                 (WeightView::of(&weight, input), weight.clone()),
+                (WeightView::LaidOut(&laid_out, output), weight.clone()),
                 (
                     WeightView::of_halves(halves.words(), input),
                     halves.unpack(),

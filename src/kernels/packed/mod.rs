@@ -171,6 +171,11 @@ impl PackedMatrix {
         &self.words
     }
 
+    /// The same, alone.
+    pub(crate) fn into_words(self) -> Vec<u32> {
+        self.words
+    }
+
     /// Row `row`'s numbers.
     pub fn row(&self, row: usize) -> Vec<f32> {
         let words = self.dtype.row_words(self.input);

@@ -203,6 +203,7 @@ impl Operand {
         let weight = match weight {
             Matrix::F32(weight) => weight,
             Matrix::Packed { words, .. } => words,
+            Matrix::Held(_) => unreachable!("only the CPU holds its weights so"),
         };
         Self {
             weight: contiguous(weight),

@@ -76,15 +76,16 @@ export class RemoteFiles {
     this.#ask("preprocessor_config.json");
     if (this.#absent(WEIGHTS)) return;
     this.#opened = this.#openFile(WEIGHTS);
-    this.#opened.then(({ reader }) => reader?.begin(), () => {}); // as above
+    this.#opened.then(({ reader }) => reader?.begin()).catch(() => {}); // as above
   }
 
   /** Lets go of what was asked for and not wanted: what a model has is the engine's to know. */
   settle() {
     this.#settled = true;
-    for (const { first } of this.#asked.values()) first.then((response) => response?.body?.cancel(), () => {});
+    // What was aborted can't be cancelled any more, and says so.
+    for (const { first } of this.#asked.values()) first.then((response) => response?.body?.cancel()).catch(() => {});
     this.#asked.clear();
-    this.#opened?.then(({ reader }) => reader?.close(), () => {});
+    this.#opened?.then(({ reader }) => reader?.close()).catch(() => {});
     this.#opened = undefined;
   }
 

@@ -10,6 +10,8 @@
 //! `n − c` and `q`, the less the rounding of `x` matters. What is no sum of bytes is a product of five numbers for each segment, its *sides*, which are
 //! rounded to 16-bit integers after the mean of `x` was taken out of them.
 //!
+//! A model's weights in `q8` are laid out once; others are packed at each product.
+//!
 //! Only for machines that add four products of bytes exactly: see [`signed`]. Elsewhere [`halves`](super::halves) is faster, and finer.
 
 mod rounded;
@@ -21,13 +23,15 @@ use std::sync::Mutex;
 
 use super::epilogue::{LayerOutput, Summing, add_middles};
 use super::functions::MIDDLE;
+use super::laid_out::LaidOut;
 use super::lanes::*;
+use super::memory::room;
 use super::packed_rows::{BLOCK, BLOCKS, PackedRows};
 use super::panel::{MatrixView, PANEL, chunks, columns};
 use super::parallel::for_threads;
 use crate::kernels::packed::Dtype;
 use rounded::{Memory, Rounded};
-use weight::Panels;
+use weight::{Panel, panel_words, piece_words};
 
 /// Words of a block.
 const STEPS: usize = BLOCK / 4;
@@ -83,24 +87,83 @@ pub fn signed() -> Option<bool> {
 /// Memory that one layer after the other uses.
 static ROUNDED: Mutex<Memory> = Mutex::new(Memory::new());
 
-/// A linear layer with a weight packed as `q8` or `q4`.
-pub fn linear<const SIGNED: bool>(x: MatrixView, words: &[u32], dtype: Dtype, y: &mut LayerOutput) {
-    let weight = PackedRows::new(words, dtype, x.length);
+/// The weight of a linear layer.
+pub enum Weight<'a> {
+    /// Packed as `q8` or `q4`.
+    Rows(PackedRows<'a>),
+    /// As [`lay_out`] has it, with so many rows, packed as such.
+    LaidOut(&'a LaidOut, usize, Dtype),
+}
+
+impl Weight<'_> {
+    fn dtype(&self) -> Dtype {
+        match self {
+            Self::Rows(rows) => rows.dtype,
+            Self::LaidOut(_, _, dtype) => *dtype,
+        }
+    }
+
+    fn rows(&self) -> usize {
+        match self {
+            Self::Rows(rows) => rows.rows(),
+            Self::LaidOut(_, rows, _) => *rows,
+        }
+    }
+}
+
+/// The panels of a weight packed as `q8`; as `q4` it would take twice the memory.
+pub fn lay_out<const SIGNED: bool>(weight: &PackedRows) -> LaidOut {
+    let (panels, segments) = (
+        weight.rows().div_ceil(PANEL),
+        weight.input.div_ceil(SEGMENT),
+    );
+    LaidOut::new(
+        panels,
+        panel_words(segments),
+        || (),
+        |(), i, mut panel| {
+            for segments in pieces(segments) {
+                let (piece, rest) = panel.split_at_mut(piece_words(segments.len()));
+                weight::pack::<SIGNED>(weight, i * PANEL, segments, piece);
+                panel = rest;
+            }
+        },
+    )
+}
+
+/// A linear layer.
+pub fn linear<const SIGNED: bool>(x: MatrixView, weight: &Weight, y: &mut LayerOutput) {
     let mut rounded = ROUNDED.lock().expect("no product panics");
-    let mut threads = for_threads(|| Summing::new(Panels::default()));
+    let mut threads = for_threads(|| Summing::new(Vec::new()));
     let parts = columns(0..weight.rows());
-    let start_factor = weight::start_factor::<SIGNED>(&weight);
+    let start_factor = weight::start_factor::<SIGNED>(weight.dtype());
     for x in chunks(x) {
         let x = Rounded::new::<SIGNED>(x, start_factor, &mut rounded);
-        y.write(x.rows, &parts, &mut threads, |panels, i, sums| {
-            panels.totals = [0.0; PANEL];
+        y.write(x.rows, &parts, &mut threads, |memory, i, sums| {
+            let mut left: &[u32] = match weight {
+                Weight::Rows(_) => &[],
+                Weight::LaidOut(panels, ..) => panels.panel(i),
+            };
+            let mut totals = [0.0; PANEL];
             sums.fill(0.0);
             for segments in pieces(x.segments) {
-                let panel = panels.pack::<SIGNED>(&weight, i * PANEL, segments);
+                let words = piece_words(segments.len());
+                let piece = match weight {
+                    Weight::Rows(rows) => {
+                        let piece = room(memory, words);
+                        weight::pack::<SIGNED>(rows, i * PANEL, segments.clone(), piece);
+                        piece
+                    }
+                    Weight::LaidOut(..) => left.split_off(..words).expect("all pieces are there"),
+                };
+                let panel = Panel::of(piece, segments);
                 tile::add_sides(&x, &panel, sums);
                 tile::add_product::<SIGNED>(&x, &panel, sums);
+                for (total, piece) in totals.iter_mut().zip(panel.totals) {
+                    *total += piece;
+                }
             }
-            add_middles(x.middles.iter(), &panels.totals, sums);
+            add_middles(x.middles.iter(), &totals, sums);
         });
     }
 }
@@ -151,8 +214,32 @@ mod tests {
         })
     }
 
+    fn by_rows<const SIGNED: bool>(
+        x: MatrixView,
+        words: &[u32],
+        dtype: Dtype,
+        y: &mut LayerOutput,
+    ) {
+        let rows = PackedRows::new(words, dtype, x.length);
+        linear::<SIGNED>(x, &Weight::Rows(rows), y);
+    }
+
+    fn laid_out<const SIGNED: bool>(
+        x: MatrixView,
+        words: &[u32],
+        dtype: Dtype,
+        y: &mut LayerOutput,
+    ) {
+        let rows = PackedRows::new(words, dtype, x.length);
+        let panels = lay_out::<SIGNED>(&rows);
+        linear::<SIGNED>(x, &Weight::LaidOut(&panels, rows.rows(), dtype), y);
+    }
+
+    /// The outputs of both forms of a weight, which are the same.
     fn outputs_of<const SIGNED: bool>(x: &[f32], weight: &PackedMatrix) -> Vec<f32> {
-        definition::outputs(linear::<SIGNED>, x, weight)
+        let y = definition::outputs(by_rows::<SIGNED>, x, weight);
+        assert_eq!(definition::outputs(laid_out::<SIGNED>, x, weight), y);
+        y
     }
 
     fn error<const SIGNED: bool>(dtype: Dtype, rows: usize, input: usize, outputs: usize) -> f64 {
@@ -261,7 +348,7 @@ mod tests {
     #[test]
     fn damaged_weights_show_in_their_columns_and_nowhere_else() {
         definition::check_damage(
-            linear::<false>,
+            by_rows::<false>,
             &[
                 (Dtype::Q8, 33, 0x3f80_7f80),
                 (Dtype::Q8, 34, 0xff80_3f80),
@@ -273,6 +360,6 @@ mod tests {
 
     #[test]
     fn a_number_that_is_not_finite_shows_in_its_row_and_nowhere_else() {
-        definition::check_not_finite(linear::<false>, 1e-2);
+        definition::check_not_finite(by_rows::<false>, 1e-2);
     }
 }

@@ -67,7 +67,7 @@ fn add_sides_of<const R: usize>(x: &Rounded, first: usize, panel: &Panel, sums: 
             let scale = splat(x.side_scales[first + r]);
             for (v, integers) in integers.into_iter().enumerate() {
                 let at = column + v * WIDTH;
-                let part = multiply(to_f32(integers), load(&panel.side_scales, at));
+                let part = multiply(to_f32(integers), load(panel.side_scales, at));
                 let sum = multiply_add(part, scale, load(sums, r * PANEL + at));
                 store(sums, r * PANEL + at, sum);
             }

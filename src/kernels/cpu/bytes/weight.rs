@@ -4,11 +4,11 @@ use std::ops::Range;
 
 use super::rounded::LEAST;
 use super::{
-    LARGEST_WEIGHT_SIDE, LONGEST, ONES, SEGMENT, SIDES, STEPS, dot, integers, present, side_words,
+    LARGEST_WEIGHT_SIDE, LONGEST, ONES, SEGMENT, SIDES, STEPS, dot, integers, pieces, present,
+    side_words,
 };
 use crate::kernels::cpu::functions::magnitude;
 use crate::kernels::cpu::lanes::*;
-use crate::kernels::cpu::memory::room;
 use crate::kernels::cpu::packed_rows::{BLOCK, BLOCKS, PackedRows, load_rows};
 use crate::kernels::cpu::panel::{PANEL, VECTORS};
 use crate::kernels::packed::Dtype;
@@ -24,8 +24,8 @@ const fn is_shifted(signed: bool, q4: bool) -> bool {
 }
 
 /// What the sum of a block's integers of `x` is to be multiplied with and added.
-pub fn start_factor<const SIGNED: bool>(weight: &PackedRows) -> i32 {
-    let q4 = weight.dtype == Dtype::Q4;
+pub fn start_factor<const SIGNED: bool>(dtype: Dtype) -> i32 {
+    let q4 = dtype == Dtype::Q4;
     if is_shifted(SIGNED, q4) {
         0
     } else {
@@ -42,82 +42,108 @@ pub struct Panel<'a> {
     pub scales: &'a [f32],
     /// Two in a word, filled up with a zero: `[side_words, PANEL]`.
     pub sides: &'a [u32],
-    /// What a side's integer stands for; not finite where one of the weight's scales and offsets isn't.
-    pub side_scales: [f32; PANEL],
+    /// What a side's integer stands for, `[PANEL]`; not finite where one of the weight's scales and offsets isn't.
+    pub side_scales: &'a [f32],
+    /// Sums of the numbers themselves, `[PANEL]`.
+    pub totals: &'a [f32],
 }
 
-/// What a [`Panel`] lies in.
-#[derive(Default)]
-pub struct Panels {
-    numbers: Vec<u32>,
-    scales: Vec<f32>,
-    sides: Vec<u32>,
-    /// Sums of the numbers themselves, of all that was packed since they were zero.
-    pub totals: [f32; PANEL],
+/// Words of a [`Panel`] of so many segments; another one begins with a line of the cache.
+pub fn piece_words(segments: usize) -> usize {
+    piece_parts(segments)
+        .iter()
+        .sum::<usize>()
+        .next_multiple_of(16)
 }
 
-impl Panels {
-    /// Takes rows from `first` on; rows that are missing repeat the last one.
-    pub fn pack<const SIGNED: bool>(
-        &mut self,
-        weight: &PackedRows,
-        first: usize,
-        segments: Range<usize>,
-    ) -> Panel<'_> {
-        match weight.dtype {
-            Dtype::Q4 => self.pack_as::<SIGNED, true>(weight, first, segments),
-            _ => self.pack_as::<SIGNED, false>(weight, first, segments),
-        }
-    }
+/// Words of all pieces of a panel.
+pub fn panel_words(segments: usize) -> usize {
+    pieces(segments).map(|piece| piece_words(piece.len())).sum()
+}
 
-    fn pack_as<const SIGNED: bool, const Q4: bool>(
-        &mut self,
-        weight: &PackedRows,
-        first: usize,
-        segments: Range<usize>,
-    ) -> Panel<'_> {
-        let count = segments.len();
-        let numbers = room(&mut self.numbers, count * BLOCKS * STEPS * PANEL);
-        let scales = room(&mut self.scales, count * BLOCKS * PANEL);
-        let sides = room(&mut self.sides, side_words(count) * PANEL);
-        let mut side_scales = [0.0; PANEL];
-        weight.fetch(first, segments.start * BLOCKS..segments.end * BLOCKS);
-        for vector in 0..VECTORS {
-            let column = vector * WIDTH;
-            let rows = weight.four(first + column);
-            let mut floats = [splat(0.0); 2 * side_words(LONGEST)];
-            for (i, segment) in segments.clone().enumerate() {
-                let blocks = segment * BLOCKS..(segment + 1) * BLOCKS;
-                let blocks = weight.present(blocks);
-                let affine = weight.affine(rows, blocks.clone());
-                let mut totals = splat(0.0);
-                for (b, [scale, offset]) in affine.into_iter().enumerate() {
-                    let at = i * BLOCKS + b;
-                    store(&mut scales[at * PANEL..], column, scale);
-                    if b >= blocks.len() {
-                        // Whatever the numbers are, `x` is zero there.
-                        continue;
-                    }
-                    let numbers = &mut numbers[at * STEPS * PANEL + column..];
-                    let sum = pack_block::<SIGNED, Q4>(weight, rows, blocks.start + b, numbers);
-                    totals = multiply_add(scale, sum, totals);
-                    floats[i * SIDES + b] = multiply_add(splat(centre(Q4) as f32), scale, offset);
-                }
-                floats[i * SIDES + BLOCKS] = multiply(totals, splat(1.0 / BLOCK as f32));
-            }
-            let total = total_of(&floats, weight.input, &segments);
-            let total = add(load(&self.totals, column), total);
-            store(&mut self.totals, column, total);
-            let scale = round_sides(&floats[..2 * side_words(count)], &mut sides[column..]);
-            store(&mut side_scales, column, scale);
-        }
-        Panel {
+/// Words of numbers, scales, sides, their scales, and totals.
+fn piece_parts(segments: usize) -> [usize; 5] {
+    [
+        segments * BLOCKS * STEPS,
+        segments * BLOCKS,
+        side_words(segments),
+        1,
+        1,
+    ]
+    .map(|rows| rows * PANEL)
+}
+
+impl<'a> Panel<'a> {
+    /// What [`pack`] has put into these words.
+    pub fn of(words: &'a [u32], segments: Range<usize>) -> Self {
+        let mut left = words;
+        let [numbers, scales, sides, side_scales, totals] = piece_parts(segments.len())
+            .map(|count| left.split_off(..count).expect("a piece has all parts"));
+        Self {
             segments,
             numbers,
-            scales,
+            scales: bytemuck::cast_slice(scales),
             sides,
-            side_scales,
+            side_scales: bytemuck::cast_slice(side_scales),
+            totals: bytemuck::cast_slice(totals),
         }
+    }
+}
+
+/// Puts rows from `first` on into `piece`, as [`Panel`] has them; rows that are missing repeat the last one.
+pub fn pack<const SIGNED: bool>(
+    weight: &PackedRows,
+    first: usize,
+    segments: Range<usize>,
+    piece: &mut [u32],
+) {
+    match weight.dtype {
+        Dtype::Q4 => pack_as::<SIGNED, true>(weight, first, segments, piece),
+        _ => pack_as::<SIGNED, false>(weight, first, segments, piece),
+    }
+}
+
+fn pack_as<const SIGNED: bool, const Q4: bool>(
+    weight: &PackedRows,
+    first: usize,
+    segments: Range<usize>,
+    piece: &mut [u32],
+) {
+    let count = segments.len();
+    let mut left = piece;
+    let [numbers, scales, sides, side_scales, totals] =
+        piece_parts(count).map(|count| left.split_off_mut(..count).expect("a piece has all parts"));
+    let scales: &mut [f32] = bytemuck::cast_slice_mut(scales);
+    let side_scales: &mut [f32] = bytemuck::cast_slice_mut(side_scales);
+    let piece_totals: &mut [f32] = bytemuck::cast_slice_mut(totals);
+    weight.fetch(first, segments.start * BLOCKS..segments.end * BLOCKS);
+    for vector in 0..VECTORS {
+        let column = vector * WIDTH;
+        let rows = weight.four(first + column);
+        let mut floats = [splat(0.0); 2 * side_words(LONGEST)];
+        for (i, segment) in segments.clone().enumerate() {
+            let blocks = segment * BLOCKS..(segment + 1) * BLOCKS;
+            let blocks = weight.present(blocks);
+            let affine = weight.affine(rows, blocks.clone());
+            let mut totals = splat(0.0);
+            for (b, [scale, offset]) in affine.into_iter().enumerate() {
+                let at = i * BLOCKS + b;
+                store(&mut scales[at * PANEL..], column, scale);
+                if b >= blocks.len() {
+                    // Whatever the numbers are, `x` is zero there.
+                    continue;
+                }
+                let numbers = &mut numbers[at * STEPS * PANEL + column..];
+                let sum = pack_block::<SIGNED, Q4>(weight, rows, blocks.start + b, numbers);
+                totals = multiply_add(scale, sum, totals);
+                floats[i * SIDES + b] = multiply_add(splat(centre(Q4) as f32), scale, offset);
+            }
+            floats[i * SIDES + BLOCKS] = multiply(totals, splat(1.0 / BLOCK as f32));
+        }
+        let total = total_of(&floats, weight.input, &segments);
+        store(piece_totals, column, total);
+        let scale = round_sides(&floats[..2 * side_words(count)], &mut sides[column..]);
+        store(side_scales, column, scale);
     }
 }
 

@@ -5,6 +5,8 @@
 //! themselves is added in the end. `t` and `s` are such that no sum overflows 32 bits, whatever the numbers are. That leaves steps some 30 times finer
 //! than those of `q8`: what is lost is far below what packing the weight lost.
 //!
+//! A model's weights in `f16` are laid out once; others, which take less memory as they are, are rounded at each product.
+//!
 //! Large products with `q8` or `q4` save an eighth of the multiplications with one step of [Strassen's](strassen) algorithm. The weight's quarters have
 //! their scales in common, so that sums of them are sums of integers; those of `x` are rounded after adding.
 
@@ -16,6 +18,7 @@ use std::ops::Range;
 use std::sync::Mutex;
 
 use super::epilogue::{LayerOutput, Summing, add_middles};
+use super::laid_out::LaidOut;
 use super::memory::room;
 use super::packed_rows::{BLOCK, BLOCKS, PackedRows};
 use super::panel::{MatrixView, PANEL, chunks, columns, columns_of_halves};
@@ -47,10 +50,9 @@ const LONGEST: usize = (12 << 10) / (STEPS * PANEL);
 static ROUNDED: Mutex<[Memory; 2]> = Mutex::new([Memory::new(), Memory::new()]);
 
 /// A linear layer with a weight packed as `f16`, `q8` or `q4`.
-pub fn linear(x: MatrixView, words: &[u32], dtype: Dtype, y: &mut LayerOutput) {
-    let weight = PackedRows::new(words, dtype, x.length);
+pub fn linear(x: MatrixView, weight: &PackedRows, y: &mut LayerOutput) {
     // f16 is so fine that the sums' rounding would show.
-    let strassen = dtype != Dtype::F16
+    let strassen = weight.dtype != Dtype::F16
         && x.rows >= 96
         && x.length >= 256
         && x.length.is_multiple_of(4)
@@ -58,33 +60,124 @@ pub fn linear(x: MatrixView, words: &[u32], dtype: Dtype, y: &mut LayerOutput) {
         && weight.rows().is_multiple_of(2);
     let [rounded, last] = &mut *ROUNDED.lock().expect("no product panics");
     for x in chunks(x) {
-        match strassen {
-            true => by_strassen(x, &weight, y, rounded, last),
-            false => plainly(x, &weight, y, rounded),
+        if strassen {
+            by_strassen(x, weight, y, rounded, last);
+            continue;
         }
+        let blocks = x.length.div_ceil(BLOCK);
+        plainly(
+            x,
+            weight.rows(),
+            y,
+            rounded,
+            Panels::<1>::new,
+            |panels, i, sum| {
+                panels.totals = [[0.0; PANEL]];
+                for segments in pieces(blocks.div_ceil(BLOCKS)) {
+                    let ([numbers], scales) =
+                        panels.pack(weight, [[i * PANEL, 0]], blocks, segments.clone());
+                    sum.add(&Piece::new(numbers, scales, &segments));
+                }
+                panels.totals[0]
+            },
+        );
     }
 }
 
-fn plainly(x: MatrixView, weight: &PackedRows, y: &mut LayerOutput, memory: &mut Memory) {
-    let (rows, blocks) = (x.rows, x.length.div_ceil(BLOCK));
-    let ([x], middles) = Rounded::all(x, rows, blocks, [Operand::Quarter(0)], memory);
-    let mut threads = for_threads(|| Summing::new(Panels::<1>::new()));
-    let parts = columns(0..weight.rows());
-    y.write(rows, &parts, &mut threads, |panels, i, sums| {
+/// A linear layer with a weight as [`lay_out`] has it, with so many rows.
+pub fn linear_laid_out(x: MatrixView, weight: &LaidOut, outputs: usize, y: &mut LayerOutput) {
+    let segments = x.length.div_ceil(SEGMENT);
+    let [rounded, _] = &mut *ROUNDED.lock().expect("no product panics");
+    for x in chunks(x) {
+        plainly(
+            x,
+            outputs,
+            y,
+            rounded,
+            || (),
+            |(), i, sum| {
+                let mut left = weight.panel(i);
+                for segments in pieces(segments) {
+                    let [numbers, scales] = piece_parts(segments.len())
+                        .map(|words| left.split_off(..words).expect("all pieces are there"));
+                    sum.add(&Piece::new(
+                        numbers,
+                        bytemuck::cast_slice(scales),
+                        &segments,
+                    ));
+                }
+                std::array::from_fn(|column| f32::from_bits(left[column]))
+            },
+        );
+    }
+}
+
+/// Words of a piece's numbers and scales in [`lay_out`], which begin with a line of the cache.
+fn piece_parts(segments: usize) -> [usize; 2] {
+    [
+        segments * STEPS * PANEL,
+        (segments * PANEL).next_multiple_of(16),
+    ]
+}
+
+/// The panels of a weight packed as `f16`: its pieces, then the sums of the numbers themselves.
+pub fn lay_out(weight: &PackedRows) -> LaidOut {
+    let blocks = weight.input.div_ceil(BLOCK);
+    let segments = blocks.div_ceil(BLOCKS);
+    let words = pieces(segments).map(|piece| piece_parts(piece.len()).iter().sum::<usize>());
+    let size = words.sum::<usize>() + PANEL;
+    let panels = weight.rows().div_ceil(PANEL);
+    LaidOut::new(panels, size, Panels::<1>::new, |panels, i, mut left| {
         panels.totals = [[0.0; PANEL]];
-        sums.fill(0.0);
-        for segments in pieces(x.segments()) {
+        for segments in pieces(segments) {
             let ([numbers], scales) =
                 panels.pack(weight, [[i * PANEL, 0]], blocks, segments.clone());
-            let piece = Piece::new(numbers, scales, &segments);
-            add_product(&x, &piece, &mut [&mut *sums], &[(0, 1.0)]);
+            let parts = [numbers, bytemuck::cast_slice(scales)];
+            for (part, words) in parts.into_iter().zip(piece_parts(segments.len())) {
+                let place = left
+                    .split_off_mut(..words)
+                    .expect("all pieces have a place");
+                place[..part.len()].copy_from_slice(part);
+            }
         }
-        add_middles(
-            middles.iter().map(|[middle, _]| middle),
-            &panels.totals[0],
-            sums,
-        );
-    });
+        left.copy_from_slice(bytemuck::cast_slice(&panels.totals[0]));
+    })
+}
+
+/// What a panel's pieces are added to.
+struct Sum<'a, 'x> {
+    x: &'a Rounded<'x>,
+    sums: &'a mut [f32],
+}
+
+impl Sum<'_, '_> {
+    fn add(&mut self, piece: &Piece) {
+        add_product(self.x, piece, &mut [&mut *self.sums], &[(0, 1.0)]);
+    }
+}
+
+/// The product with so many rows of a weight, whose panels `add` adds, each with a thread's memory. → the sums of a panel's numbers.
+fn plainly<S: Send>(
+    x: MatrixView,
+    outputs: usize,
+    y: &mut LayerOutput,
+    rounded: &mut Memory,
+    mut memory: impl FnMut() -> S,
+    add: impl Fn(&mut S, usize, &mut Sum) -> [f32; PANEL] + Sync,
+) {
+    let blocks = x.length.div_ceil(BLOCK);
+    let ([x], middles) = Rounded::all(x, x.rows, blocks, [Operand::Quarter(0)], rounded);
+    let mut threads = for_threads(|| Summing::new(memory()));
+    y.write(
+        x.rows(),
+        &columns(0..outputs),
+        &mut threads,
+        |memory, i, sums| {
+            sums.fill(0.0);
+            let totals = add(memory, i, &mut Sum { x: &x, sums });
+            add_middles(middles.iter().map(|[middle, _]| middle), &totals, sums);
+        },
+    );
 }
 
 fn by_strassen(
@@ -165,8 +258,20 @@ mod tests {
 
     const PACKED: [Dtype; 3] = [Dtype::F16, Dtype::Q8, Dtype::Q4];
 
+    fn by_rows(x: MatrixView, words: &[u32], dtype: Dtype, y: &mut LayerOutput) {
+        linear(x, &PackedRows::new(words, dtype, x.length), y);
+    }
+
+    fn laid_out(x: MatrixView, words: &[u32], dtype: Dtype, y: &mut LayerOutput) {
+        let rows = PackedRows::new(words, dtype, x.length);
+        linear_laid_out(x, &lay_out(&rows), rows.rows(), y);
+    }
+
     fn error(x: &[f32], weight: &PackedMatrix) -> f64 {
-        let y = definition::outputs(linear, x, weight);
+        let y = definition::outputs(by_rows, x, weight);
+        if weight.dtype() == Dtype::F16 {
+            assert_eq!(definition::outputs(laid_out, x, weight), y);
+        }
         definition::error(x, weight, y.into_iter().map(f64::from))
     }
 
@@ -245,13 +350,13 @@ mod tests {
 
     #[test]
     fn numbers_that_are_not_finite_show_in_their_rows_and_nowhere_else() {
-        definition::check_not_finite(linear, 1e-3);
+        definition::check_not_finite(by_rows, 1e-3);
     }
 
     #[test]
     fn damaged_weights_show_in_their_columns_and_nowhere_else() {
         definition::check_damage(
-            linear,
+            by_rows,
             &[
                 (Dtype::F16, 17, 0x7c00_0000),
                 (Dtype::F16, 63, 0x0000_fe00),
