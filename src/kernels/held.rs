@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use burn::module::Module;
 
+#[cfg(target_family = "wasm")]
 use super::cpu;
 use super::packed::{Dtype, PackedMatrix};
 
@@ -35,7 +36,7 @@ pub(crate) enum Words {
 impl HeldWeight {
     /// Whether weights are to be held so, those in f32 too, if products read them whole and they [can be packed](super::takes_packed).
     pub const fn are_all() -> bool {
-        cpu::LAYS_OUT
+        cfg!(all(target_family = "wasm", not(feature = "webgpu")))
     }
 
     /// Holds `matrix`.

@@ -220,19 +220,22 @@ describe("the library over an engine that fails on command", { timeout: 1_200_00
       response.write("{");
       asked();
     };
-    const loading = page.evaluate(() => {
-      window.stop = new AbortController();
-      return outcome(() => SiglipClassifier.load("/ahead/", { worker: false, backend: "cpu", signal: window.stop.signal }));
-    });
-    await requested;
-    await page.evaluate(async () => {
-      await (await fetch("/blank.html")).text(); // later than the answer above
-      window.stop.abort();
-    });
-    assertError(await loading, "aborted");
-    await page.evaluate(() => new Promise(requestAnimationFrame));
-    assert.deepEqual(troubles, []);
-    site.overlay[module] = there;
+    try {
+      const loading = page.evaluate(() => {
+        window.stop = new AbortController();
+        return outcome(() => SiglipClassifier.load("/ahead/", { worker: false, backend: "cpu", signal: window.stop.signal }));
+      });
+      await requested;
+      await page.evaluate(async () => {
+        await (await fetch("/blank.html")).text(); // later than the answer above
+        window.stop.abort();
+      });
+      assertError(await loading, "aborted");
+      await page.evaluate(() => new Promise(requestAnimationFrame));
+      assert.deepEqual(troubles, []);
+    } finally {
+      site.overlay[module] = there;
+    }
     await page.close();
   });
 

@@ -315,7 +315,7 @@ impl<'a> Loader<'a> {
             Numbers::None | Numbers::Part(_) => {}
             Numbers::Plain(values) => {
                 let spec = &self.expected[name];
-                if spec.is_weight && is_held(spec) {
+                if is_held(spec) {
                     let words = bytemuck::cast_vec(values);
                     let [_, input] = spec.matrix();
                     let matrix = PackedMatrix::from_words(Dtype::F32, input, words);
@@ -375,7 +375,10 @@ impl Weights for Loader<'_> {
 
 /// Whether the weight of a product is held as a [`HeldWeight`], in f32 too: not where products take some of its rows.
 fn is_held(spec: &ParameterSpec) -> bool {
-    HeldWeight::are_all() && spec.role != Role::InProjection && takes_packed(spec.matrix())
+    HeldWeight::are_all()
+        && spec.is_weight
+        && spec.role != Role::InProjection
+        && takes_packed(spec.matrix())
 }
 
 /// Has this tensor the shape of the parameter, in a format that can be read?

@@ -59,13 +59,12 @@ pub fn warm_up(forms: impl Iterator<Item = Dtype>) {
     }
     for dtype in forms {
         let words = vec![0; OUTPUT * dtype.row_words(INPUT)];
-        let new = || HeldWeight::new(PackedMatrix::from_words(dtype, INPUT, words.clone()));
         let gelu = EpilogueRef::Activation(Activation::GeluTanh);
         // The loops of packed weights are shorter.
         let times = if dtype == Dtype::F32 { 2 } else { 10 };
         for i in 0..times {
             // Once as rows, once laid out.
-            let weight = new();
+            let weight = HeldWeight::new(PackedMatrix::from_words(dtype, INPUT, words.clone()));
             let product = |y: &mut LayerOutput| held_linear(rows, &weight, y);
             let residual = output(gelu, product);
             let epilogue = match i % 4 {
@@ -134,7 +133,7 @@ fn held_linear(x: MatrixView, weight: &HeldWeight, y: &mut LayerOutput) {
             packed_linear(x, rows, weight.dtype, y);
             *used = true;
         }
-        Words::LaidOut(panels) => laid_out_linear(x, panels, weight, y),
+        Words::LaidOut(panels) => laid_out_linear(x, panels, weight.dtype, y),
     }
 }
 
@@ -150,35 +149,31 @@ fn packed_linear(x: MatrixView, words: &[u32], dtype: Dtype, y: &mut LayerOutput
     }
     let rows = PackedRows::new(words, dtype, x.length);
     #[cfg(target_feature = "relaxed-simd")]
-    match (bytes::signed(), dtype) {
-        (Some(true), Dtype::Q8 | Dtype::Q4) => {
-            return bytes::linear::<true>(x, &bytes::Weight::Rows(rows), y);
-        }
-        (Some(false), Dtype::Q8 | Dtype::Q4) => {
-            return bytes::linear::<false>(x, &bytes::Weight::Rows(rows), y);
-        }
-        _ => {}
+    if dtype != Dtype::F16
+        && let Some(signed) = bytes::signed()
+    {
+        return bytes_linear(x, &bytes::Weight::Rows(rows), signed, y);
     }
     halves::linear(x, &rows, y);
 }
 
 /// A linear layer with a weight as [`lay_out`] has it.
-fn laid_out_linear(x: MatrixView, panels: &LaidOut, weight: &HeldWeight, y: &mut LayerOutput) {
-    let (dtype, [outputs, _]) = (weight.dtype, weight.dims);
+fn laid_out_linear(x: MatrixView, panels: &LaidOut, dtype: Dtype, y: &mut LayerOutput) {
     match (dtype, signed_bytes()) {
-        (Dtype::F32, _) => product::linear(x, WeightView::LaidOut(panels, outputs), y),
-        (Dtype::F16, _) => halves::linear_laid_out(x, panels, outputs, y),
+        (Dtype::F32, _) => product::linear(x, WeightView::LaidOut(panels), y),
+        (Dtype::F16, _) => halves::linear_laid_out(x, panels, y),
         #[cfg(target_feature = "relaxed-simd")]
-        (Dtype::Q8 | Dtype::Q4, Some(true)) => {
-            let weight = bytes::Weight::LaidOut(panels, outputs, dtype);
-            bytes::linear::<true>(x, &weight, y);
-        }
-        #[cfg(target_feature = "relaxed-simd")]
-        (Dtype::Q8 | Dtype::Q4, Some(false)) => {
-            let weight = bytes::Weight::LaidOut(panels, outputs, dtype);
-            bytes::linear::<false>(x, &weight, y);
-        }
-        (Dtype::Q8 | Dtype::Q4, _) => unreachable!("rows that halves are made of are not laid out"),
+        (_, Some(signed)) => bytes_linear(x, &bytes::Weight::LaidOut(panels, dtype), signed, y),
+        _ => unreachable!("rows that halves are made of are not laid out"),
+    }
+}
+
+/// A linear layer by products of bytes, where they count as [`bytes::signed`] says.
+#[cfg(target_feature = "relaxed-simd")]
+fn bytes_linear(x: MatrixView, weight: &bytes::Weight, signed: bool, y: &mut LayerOutput) {
+    match signed {
+        true => bytes::linear::<true>(x, weight, y),
+        false => bytes::linear::<false>(x, weight, y),
     }
 }
 

@@ -57,9 +57,6 @@ use native as form;
 use super::backend::Kernels;
 use super::{Epilogue, Matrix};
 
-/// Whether weights are laid out for the products here.
-pub const LAYS_OUT: bool = cfg!(all(target_family = "wasm", not(feature = "webgpu")));
-
 #[cfg(all(feature = "train", target_family = "wasm"))]
 impl super::gradients::Derivatives for Flex {}
 

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::lanes::*;
+use super::memory::LINE_WORDS;
 use super::panel::PANEL;
 use crate::kernels::packed::Dtype;
 
@@ -50,7 +51,6 @@ impl<'a> PackedRows<'a> {
     /// once: packing them would wait for each by itself, which took twice as long.
     #[allow(unsafe_code)]
     pub fn fetch(&self, first: usize, blocks: Range<usize>) {
-        const LINE: usize = 16;
         let word = |block: usize| (block * self.dtype.number_words(BLOCK)).min(self.number_words);
         let scale = |block: usize| (self.number_words + block).min(self.row_words);
         let numbers = word(blocks.start)..word(blocks.end);
@@ -60,7 +60,7 @@ impl<'a> PackedRows<'a> {
             let both = [&row[numbers.clone()], &row[scales.clone()]];
             for word in both
                 .into_iter()
-                .flat_map(|words| words.iter().step_by(LINE))
+                .flat_map(|words| words.iter().step_by(LINE_WORDS))
             {
                 // SAFETY: a reference. Compilers would see that the word is of no use yet.
                 unsafe { std::ptr::read_volatile(word) };

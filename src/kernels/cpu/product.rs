@@ -32,8 +32,8 @@ const SHARE: usize = 16;
 pub enum WeightView<'a> {
     F32(MatrixView<'a>),
     F16(MatrixView<'a, u16>),
-    /// As [`lay_out`] has it, with so many rows.
-    LaidOut(&'a LaidOut, usize),
+    /// As [`lay_out`] has it.
+    LaidOut(&'a LaidOut),
 }
 
 impl<'a> WeightView<'a> {
@@ -57,7 +57,7 @@ impl<'a> WeightView<'a> {
         match self {
             Self::F32(weight) => weight.rows,
             Self::F16(weight) => weight.rows,
-            Self::LaidOut(_, rows) => rows,
+            Self::LaidOut(weight) => weight.rows,
         }
     }
 
@@ -80,8 +80,8 @@ impl<'a> WeightView<'a> {
                 let weight = weight.columns(numbers.start, numbers.len());
                 pack::<VECTORS, u16>(weight.rows(rows.start, rows.len()), memory);
             }
-            Self::LaidOut(panels, all) => {
-                let panel = panels.panel(place_of(rows.start, all));
+            Self::LaidOut(weight) => {
+                let panel = weight.panel(place_of(rows.start, weight.rows));
                 return bytemuck::cast_slice(&panel[numbers.start * PANEL..numbers.end * PANEL]);
             }
         }
@@ -99,6 +99,7 @@ pub fn lay_out(weight: MatrixView) -> LaidOut {
         .collect();
     let size = weight.length * PANEL;
     LaidOut::new(
+        weight.rows,
         panels.len(),
         size,
         || (),
@@ -163,7 +164,7 @@ pub fn linear(x: MatrixView, weight: WeightView, y: &mut LayerOutput) {
     let chunk = x.rows.div_ceil(chunks.max(1)).next_multiple_of(2).max(2);
     for row in (0..x.rows).step_by(chunk) {
         let x = x.rows(row, chunk.min(x.rows - row));
-        let parts = match strassen || matches!(weight, WeightView::LaidOut(..)) {
+        let parts = match strassen || matches!(weight, WeightView::LaidOut(_)) {
             true => columns_of_halves(weight.rows()),
             false => columns(0..weight.rows()),
         };
@@ -414,7 +415,7 @@ mod tests {
             let laid_out = lay_out(MatrixView::of(&weight, input));
             let cases = [
                 (WeightView::of(&weight, input), weight.clone()),
-                (WeightView::LaidOut(&laid_out, output), weight.clone()),
+                (WeightView::LaidOut(&laid_out), weight.clone()),
                 (
                     WeightView::of_halves(halves.words(), input),
                     halves.unpack(),

@@ -91,22 +91,22 @@ static ROUNDED: Mutex<Memory> = Mutex::new(Memory::new());
 pub enum Weight<'a> {
     /// Packed as `q8` or `q4`.
     Rows(PackedRows<'a>),
-    /// As [`lay_out`] has it, with so many rows, packed as such.
-    LaidOut(&'a LaidOut, usize, Dtype),
+    /// As [`lay_out`] has it, packed as such.
+    LaidOut(&'a LaidOut, Dtype),
 }
 
 impl Weight<'_> {
     fn dtype(&self) -> Dtype {
         match self {
             Self::Rows(rows) => rows.dtype,
-            Self::LaidOut(_, _, dtype) => *dtype,
+            Self::LaidOut(_, dtype) => *dtype,
         }
     }
 
     fn rows(&self) -> usize {
         match self {
             Self::Rows(rows) => rows.rows(),
-            Self::LaidOut(_, rows, _) => *rows,
+            Self::LaidOut(weight, _) => weight.rows,
         }
     }
 }
@@ -118,6 +118,7 @@ pub fn lay_out<const SIGNED: bool>(weight: &PackedRows) -> LaidOut {
         weight.input.div_ceil(SEGMENT),
     );
     LaidOut::new(
+        weight.rows(),
         panels,
         panel_words(segments),
         || (),
@@ -142,7 +143,7 @@ pub fn linear<const SIGNED: bool>(x: MatrixView, weight: &Weight, y: &mut LayerO
         y.write(x.rows, &parts, &mut threads, |memory, i, sums| {
             let mut left: &[u32] = match weight {
                 Weight::Rows(_) => &[],
-                Weight::LaidOut(panels, ..) => panels.panel(i),
+                Weight::LaidOut(weight, _) => weight.panel(i),
             };
             let mut totals = [0.0; PANEL];
             sums.fill(0.0);
@@ -232,7 +233,7 @@ mod tests {
     ) {
         let rows = PackedRows::new(words, dtype, x.length);
         let panels = lay_out::<SIGNED>(&rows);
-        linear::<SIGNED>(x, &Weight::LaidOut(&panels, rows.rows(), dtype), y);
+        linear::<SIGNED>(x, &Weight::LaidOut(&panels, dtype), y);
     }
 
     /// The outputs of both forms of a weight, which are the same.

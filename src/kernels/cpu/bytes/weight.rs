@@ -9,6 +9,7 @@ use super::{
 };
 use crate::kernels::cpu::functions::magnitude;
 use crate::kernels::cpu::lanes::*;
+use crate::kernels::cpu::memory::LINE_WORDS;
 use crate::kernels::cpu::packed_rows::{BLOCK, BLOCKS, PackedRows, load_rows};
 use crate::kernels::cpu::panel::{PANEL, VECTORS};
 use crate::kernels::packed::Dtype;
@@ -53,7 +54,7 @@ pub fn piece_words(segments: usize) -> usize {
     piece_parts(segments)
         .iter()
         .sum::<usize>()
-        .next_multiple_of(16)
+        .next_multiple_of(LINE_WORDS)
 }
 
 /// Words of all pieces of a panel.

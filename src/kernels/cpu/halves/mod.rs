@@ -19,7 +19,7 @@ use std::sync::Mutex;
 
 use super::epilogue::{LayerOutput, Summing, add_middles};
 use super::laid_out::LaidOut;
-use super::memory::room;
+use super::memory::{LINE_WORDS, room};
 use super::packed_rows::{BLOCK, BLOCKS, PackedRows};
 use super::panel::{MatrixView, PANEL, chunks, columns, columns_of_halves};
 use super::parallel::for_threads;
@@ -84,14 +84,14 @@ pub fn linear(x: MatrixView, weight: &PackedRows, y: &mut LayerOutput) {
     }
 }
 
-/// A linear layer with a weight as [`lay_out`] has it, with so many rows.
-pub fn linear_laid_out(x: MatrixView, weight: &LaidOut, outputs: usize, y: &mut LayerOutput) {
+/// A linear layer with a weight as [`lay_out`] has it.
+pub fn linear_laid_out(x: MatrixView, weight: &LaidOut, y: &mut LayerOutput) {
     let segments = x.length.div_ceil(SEGMENT);
     let [rounded, _] = &mut *ROUNDED.lock().expect("no product panics");
     for x in chunks(x) {
         plainly(
             x,
-            outputs,
+            weight.rows,
             y,
             rounded,
             || (),
@@ -116,7 +116,7 @@ pub fn linear_laid_out(x: MatrixView, weight: &LaidOut, outputs: usize, y: &mut 
 fn piece_parts(segments: usize) -> [usize; 2] {
     [
         segments * STEPS * PANEL,
-        (segments * PANEL).next_multiple_of(16),
+        (segments * PANEL).next_multiple_of(LINE_WORDS),
     ]
 }
 
@@ -127,21 +127,27 @@ pub fn lay_out(weight: &PackedRows) -> LaidOut {
     let words = pieces(segments).map(|piece| piece_parts(piece.len()).iter().sum::<usize>());
     let size = words.sum::<usize>() + PANEL;
     let panels = weight.rows().div_ceil(PANEL);
-    LaidOut::new(panels, size, Panels::<1>::new, |panels, i, mut left| {
-        panels.totals = [[0.0; PANEL]];
-        for segments in pieces(segments) {
-            let ([numbers], scales) =
-                panels.pack(weight, [[i * PANEL, 0]], blocks, segments.clone());
-            let parts = [numbers, bytemuck::cast_slice(scales)];
-            for (part, words) in parts.into_iter().zip(piece_parts(segments.len())) {
-                let place = left
-                    .split_off_mut(..words)
-                    .expect("all pieces have a place");
-                place[..part.len()].copy_from_slice(part);
+    LaidOut::new(
+        weight.rows(),
+        panels,
+        size,
+        Panels::<1>::new,
+        |panels, i, mut left| {
+            panels.totals = [[0.0; PANEL]];
+            for segments in pieces(segments) {
+                let ([numbers], scales) =
+                    panels.pack(weight, [[i * PANEL, 0]], blocks, segments.clone());
+                let parts = [numbers, bytemuck::cast_slice(scales)];
+                for (part, words) in parts.into_iter().zip(piece_parts(segments.len())) {
+                    let place = left
+                        .split_off_mut(..words)
+                        .expect("all pieces have a place");
+                    place[..part.len()].copy_from_slice(part);
+                }
             }
-        }
-        left.copy_from_slice(bytemuck::cast_slice(&panels.totals[0]));
-    })
+            left.copy_from_slice(bytemuck::cast_slice(&panels.totals[0]));
+        },
+    )
 }
 
 /// What a panel's pieces are added to.
@@ -264,7 +270,7 @@ mod tests {
 
     fn laid_out(x: MatrixView, words: &[u32], dtype: Dtype, y: &mut LayerOutput) {
         let rows = PackedRows::new(words, dtype, x.length);
-        linear_laid_out(x, &lay_out(&rows), rows.rows(), y);
+        linear_laid_out(x, &lay_out(&rows), y);
     }
 
     fn error(x: &[f32], weight: &PackedMatrix) -> f64 {
