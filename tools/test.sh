@@ -46,8 +46,14 @@ count() {
 check_format() { cargo fmt --all --check; }
 check_lints() {
   cargo clippy --profile native --locked --all-targets --features train -- -D warnings
-  # Alone, as other crates build it: without what dev-dependencies ask of the dependencies.
-  cargo clippy --profile native --locked --lib --features train -- -D warnings
+  check_features
+}
+# The library has its dependencies as it asks for them itself, whatever dev-dependencies switch on: other crates build it alone. Compiling it alone
+# would say the same, and compile all dependencies once more.
+check_features() {
+  local features=(cargo tree --locked --features train --depth 1 --prefix none --format '{p} {f}') missing
+  missing=$(comm -23 <("${features[@]}" --edges normal | sort) <("${features[@]}" --edges normal,dev | sort))
+  [[ ! $missing ]] || die "only dev-dependencies have features of these switched on that the library may be using: name them in Cargo.toml's [dependencies] or not at all:"$'\n'"$missing"
 }
 # src/web.rs exists only on wasm32. Debian's toolchain has no clippy; there rustc's own warnings must do, as errors.
 check_wasm_lints() {
@@ -56,7 +62,8 @@ check_wasm_lints() {
   wasm_cargo "${command[@]}" --locked --profile web --target $wasm --lib --no-default-features -- -D warnings
 }
 # Every link of the documentation leads somewhere, in the browser's half too.
-check_docs() { RUSTDOCFLAGS="-D warnings" cargo doc --profile native --locked --no-deps --lib --features train; }
+# The example is there for its dependencies alone: they are the tests' then, compiled already.
+check_docs() { RUSTDOCFLAGS="-D warnings" cargo doc --profile native --locked --no-deps --lib --example convert --features train; }
 check_wasm_docs() {
   RUSTDOCFLAGS="-D warnings" wasm_cargo doc --locked --profile web --target "$wasm" --no-deps --lib --no-default-features
 }

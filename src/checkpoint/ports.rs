@@ -181,6 +181,13 @@ pub trait Store: MaybeSend + 'static {
     /// Keeps `bytes` under `key`. A store that can't goes on without; it never fails a load.
     async fn put(&self, key: &str, bytes: &[u8]);
 
+    /// The same of bytes that lie in several places, as one entry.
+    ///
+    /// Weights are put by this, from where they are used: a store that can take them without other memory of that size should.
+    async fn put_parts(&self, key: &str, parts: &[&[u8]]) {
+        self.put(key, &parts.concat()).await;
+    }
+
     /// The last step of a load: everything that `manifest` (JSON) speaks of was put.
     async fn commit(&self, manifest: &str);
 

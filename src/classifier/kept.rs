@@ -137,10 +137,10 @@ impl<T: Store> Blocks<T> {
             .flat_map(|(key, _)| bytemuck::cast::<[u8; 16], [u32; KEY]>(key.to_le_bytes()));
         let numbers = self.block.iter().flat_map(|(_, embedding)| embedding);
         let words = [self.number].into_iter().chain(keys);
-        let words = words.chain(numbers.map(|value| value.to_bits()));
-        let count = 1 + self.block.len() * (KEY + self.size);
-        let entry = seal(KIND, self.size, &self.identity, &[], count, words);
-        self.store.put(&key(self.number % BLOCKS), &entry).await;
+        let words: Vec<u32> = words.chain(numbers.map(|value| value.to_bits())).collect();
+        let entry = seal(KIND, self.size, &self.identity, &[], &words);
+        let key = key(self.number % BLOCKS);
+        self.store.put_parts(&key, &entry.parts()).await;
     }
 }
 

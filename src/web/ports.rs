@@ -1,5 +1,8 @@
 //! The crate's ports as JavaScript has them: a checkpoint's files, the store, the event loop, the GPU's pipelines.
 
+use std::cell::RefCell;
+use std::rc::Rc;
+
 use js_sys::{Float64Array, Promise, Uint8Array};
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::JsFuture;
@@ -168,20 +171,34 @@ impl Reader for OpenFile {
 
 /// A store of the page, or none. What goes wrong in it is its own business: the load goes on without.
 #[derive(Clone)]
-pub struct MaybeStore(pub Option<JsStore>);
+pub struct MaybeStore {
+    store: Option<JsStore>,
+    /// Where entries are put together for JavaScript, while a model loads: new memory for each takes as long as the copy itself.
+    scratch: Rc<RefCell<Option<Uint8Array>>>,
+}
+
+/// Bytes of the longest entry that is put together in memory that stays.
+const SCRATCH: u32 = 16 << 20;
+
+impl MaybeStore {
+    pub fn new(store: Option<JsStore>) -> Self {
+        let scratch = Rc::default();
+        Self { store, scratch }
+    }
+}
 
 impl Store for MaybeStore {
     fn keeps(&self) -> bool {
-        self.0.is_some()
+        self.store.is_some()
     }
 
     async fn get(&self, key: &str) -> Option<Vec<u8>> {
-        let bytes = self.0.as_ref()?.get(key).await.ok()?;
+        let bytes = self.store.as_ref()?.get(key).await.ok()?;
         bytes_of(&bytes).ok()
     }
 
     async fn get_words(&self, key: &str) -> Option<Vec<u32>> {
-        let bytes = self.0.as_ref()?.get(key).await.ok()?;
+        let bytes = self.store.as_ref()?.get(key).await.ok()?;
         let bytes = bytes.dyn_ref::<Uint8Array>()?;
         let length = bytes.length() as usize;
         if !length.is_multiple_of(4) {
@@ -193,18 +210,36 @@ impl Store for MaybeStore {
     }
 
     async fn put(&self, key: &str, bytes: &[u8]) {
-        if let Some(store) = &self.0 {
-            let _ = store.put(key, Uint8Array::from(bytes)).await;
+        self.put_parts(key, &[bytes]).await;
+    }
+
+    async fn put_parts(&self, key: &str, parts: &[&[u8]]) {
+        let Some(store) = &self.store else { return };
+        let length = parts.iter().map(|part| part.len() as u32).sum();
+        // Taken out: another entry may be put before this one is written.
+        let scratch = self.scratch.take();
+        let whole = (scratch.filter(|scratch| scratch.length() >= length))
+            .unwrap_or_else(|| Uint8Array::new_with_length(length));
+        let mut end = 0;
+        for part in parts {
+            let start = end;
+            end += part.len() as u32;
+            whole.subarray(start, end).copy_from(part);
+        }
+        let _ = store.put(key, whole.subarray(0, end)).await;
+        if whole.length() <= SCRATCH {
+            self.scratch.replace(Some(whole));
         }
     }
 
     async fn commit(&self, manifest: &str) {
-        if let Some(store) = &self.0 {
+        self.scratch.take();
+        if let Some(store) = &self.store {
             let _ = store.commit(manifest).await;
         }
     }
 
     async fn manifest(&self) -> Option<String> {
-        self.0.as_ref()?.manifest().await.ok()?.as_string()
+        self.store.as_ref()?.manifest().await.ok()?.as_string()
     }
 }

@@ -85,33 +85,46 @@ impl Kind {
     }
 }
 
-/// An entry of `kind` with rows of `input` numbers, in `count` words.
-pub fn seal(
+/// An entry to put into a store, its numbers where they are.
+pub struct Sealed<'a> {
+    /// What comes before the numbers.
+    head: Vec<u8>,
+    numbers: &'a [u8],
+    checksum: [u8; 4 * CHECKSUM],
+}
+
+impl Sealed<'_> {
+    /// What the entry is made of, in order.
+    pub fn parts(&self) -> [&[u8]; 3] {
+        [&self.head, self.numbers, &self.checksum]
+    }
+}
+
+/// An entry of `kind` with rows of `input` numbers.
+pub fn seal<'a>(
     kind: Kind,
     input: usize,
     before: &[u8],
     after: &[u8],
-    count: usize,
-    words: impl Iterator<Item = u32>,
-) -> Vec<u8> {
+    words: &'a [u32],
+) -> Sealed<'a> {
     let states = [before, after];
-    let state_words: usize = states.iter().map(|state| state.len().div_ceil(4)).sum();
-    let length = 4 * (FIXED + state_words + count + CHECKSUM);
-    let mut bytes = Vec::with_capacity(length);
     let sizes = states.map(|state| state.len() as u32);
-    for word in [MAGIC, kind.code(), input as u32, sizes[0], sizes[1]] {
-        bytes.extend(word.to_le_bytes());
-    }
+    let fixed: [u32; FIXED] = [MAGIC, kind.code(), input as u32, sizes[0], sizes[1]];
+    let mut head = bytemuck::cast_slice(&fixed).to_vec();
     for state in states {
-        bytes.extend_from_slice(state);
-        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        head.extend_from_slice(state);
+        head.resize(head.len().next_multiple_of(4), 0);
     }
-    for word in words {
-        bytes.extend(word.to_le_bytes());
+    let numbers = bytemuck::cast_slice(words);
+    let mut hash = XxHash3_128::new();
+    hash.write(&head);
+    hash.write(numbers);
+    Sealed {
+        checksum: hash.finish_128().to_le_bytes(),
+        head,
+        numbers,
     }
-    bytes.extend(XxHash3_128::oneshot(&bytes).to_le_bytes());
-    debug_assert_eq!(bytes.len(), length);
-    bytes
 }
 
 /// An undamaged entry.
@@ -167,7 +180,7 @@ mod tests {
     #[test]
     fn any_damage_is_found() {
         let kind = Kind::Numbers(Dtype::Q8);
-        let whole = seal(kind, 7, b"before", b"after", 2, [1, 2].into_iter());
+        let whole = seal(kind, 7, b"before", b"after", &[1, 2]).parts().concat();
         let open = |bytes: &[u8], kind, input| Entry::open(words_of(bytes)?, kind, input);
         let entry = open(&whole, kind, 7).unwrap();
         assert_eq!(
@@ -189,11 +202,12 @@ mod tests {
     #[test]
     fn the_numbers_stay_where_they_were_read() {
         let (state, kind) = ([7; 121], Kind::Numbers(Dtype::F32));
-        let whole = seal(kind, 1000, &state, &state, 1000, 0..1000);
+        let numbers: Vec<u32> = (0..1000).collect();
+        let whole = seal(kind, 1000, &state, &state, &numbers).parts().concat();
         let words = words_of(&whole).unwrap();
         let (address, capacity) = (words.as_ptr(), words.capacity());
         let entry = Entry::open(words, kind, 1000).unwrap();
-        assert!(entry.words.iter().copied().eq(0..1000));
+        assert_eq!(entry.words, numbers);
         assert_eq!(
             (entry.words.as_ptr(), entry.words.capacity()),
             (address, capacity)

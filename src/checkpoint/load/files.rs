@@ -9,7 +9,6 @@ use twox_hash::XxHash3_128;
 use super::Hints;
 use super::entry::{Entry, Kind, seal};
 use super::layout::{Part, parameter, parts};
-use super::sink::words;
 use crate::checkpoint::format::Packing;
 use crate::checkpoint::{FileHeader, Reader, Source, Store};
 use crate::error::{Code, Error, Result};
@@ -100,11 +99,10 @@ impl<R: Reader> WeightsFile<R> {
         let header_bytes = FileHeader::read_bytes(name, &mut reader).await?;
         let header = FileHeader::parse(name, &header_bytes, reader.size())?;
         if store.keeps() {
-            let count = header_bytes.len().div_ceil(4);
-            let padding = [0; 3];
-            let padded = [&header_bytes, &padding[..4 * count - header_bytes.len()]].concat();
-            let entry = seal(Kind::Bytes, 0, &[], &[], count, words(&padded));
-            store.put(&header_key(name), &entry).await;
+            // Whole words, the last filled up.
+            let words: Vec<u32> = bytemuck::pod_collect_to_vec(&header_bytes);
+            let entry = seal(Kind::Bytes, 0, &[], &[], &words);
+            store.put_parts(&header_key(name), &entry.parts()).await;
         }
         let packing = Packing::from_metadata(name, &header.metadata)?;
         Ok(Self {

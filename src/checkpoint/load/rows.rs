@@ -276,11 +276,12 @@ impl<S: Source, T: Store> Remote<S, T> {
                 .iter()
                 .flat_map(|id| &self.known[id])
                 .map(|v| v.to_bits());
-            let words = ids.iter().copied().chain(rows);
-            let count = ids.len() * (1 + self.table.hidden);
+            let words: Vec<u32> = ids.iter().copied().chain(rows).collect();
             let kind = Kind::Numbers(Dtype::F32);
-            let entry = seal(kind, self.table.hidden, identity, &[], count, words);
-            self.store.put(&Self::key(block), &entry).await;
+            let entry = seal(kind, self.table.hidden, identity, &[], &words);
+            self.store
+                .put_parts(&Self::key(block), &entry.parts())
+                .await;
         }
     }
 

@@ -728,27 +728,15 @@ impl<'a, 'l, 'p, S: Source, T: Store, P: Pace, F: FnMut(Progress)> Run<'a, 'l, '
         if self.ports.store.keeps() {
             let [_, input] = self.dims(part);
             let (kind, before, after) = (kind(*target), &arrived.before, self.state());
-            let entry = match &numbers {
-                Numbers::None => seal(kind, input, before, &after, 0, std::iter::empty()),
-                Numbers::Part(words) => seal(
-                    kind,
-                    input,
-                    before,
-                    &after,
-                    words.len(),
-                    words.iter().copied(),
-                ),
-                Numbers::Plain(values) => {
-                    let words = values.iter().map(|v| v.to_bits());
-                    seal(kind, input, before, &after, values.len(), words)
-                }
-                Numbers::Packed(matrix) => {
-                    let words = matrix.words().iter().copied();
-                    seal(kind, input, before, &after, words.len(), words)
-                }
+            let words = match &numbers {
+                Numbers::None => &[],
+                Numbers::Part(words) => words.as_slice(),
+                Numbers::Plain(values) => bytemuck::cast_slice(values),
+                Numbers::Packed(matrix) => matrix.words(),
             };
+            let entry = seal(kind, input, before, &after, words);
             let key = key(self.loader.dtype, part);
-            self.ports.store.put(&key, &entry).await;
+            self.ports.store.put_parts(&key, &entry.parts()).await;
         }
         self.place(part, *target, numbers)
     }
