@@ -73,14 +73,12 @@ impl<T: Store> Kept for Blocks<T> {
         Box::pin(async {
             let mut blocks = Vec::new();
             for place in 0..BLOCKS {
-                let Some(words) = self.store.get_words(&key(place)).await else {
+                let key = key(place);
+                let Some(words) = self.store.get_words(&key).await else {
                     // They fill in order.
                     break;
                 };
-                blocks.extend(
-                    self.parse(words)
-                        .filter(|(number, _)| number % BLOCKS == place),
-                );
+                blocks.extend(self.parse(&key, words));
             }
             blocks.sort_by_key(|(number, _)| *number);
             if let Some((number, last)) = blocks.last() {
@@ -114,8 +112,8 @@ impl<T: Store> Kept for Blocks<T> {
 
 impl<T: Store> Blocks<T> {
     /// The number and the embeddings of an undamaged block of this model.
-    fn parse(&self, words: Vec<u32>) -> Option<(u32, Vec<Known>)> {
-        let entry = Entry::open(words, KIND, self.size)?;
+    fn parse(&self, key: &str, words: Vec<u32>) -> Option<(u32, Vec<Known>)> {
+        let entry = Entry::open(key, words, KIND, self.size)?;
         let (number, rest) = entry.words.split_first()?;
         let count = rest.len() / (KEY + self.size);
         let whole = entry.before == self.identity && rest.len() == count * (KEY + self.size);
@@ -138,8 +136,8 @@ impl<T: Store> Blocks<T> {
         let numbers = self.block.iter().flat_map(|(_, embedding)| embedding);
         let words = [self.number].into_iter().chain(keys);
         let words: Vec<u32> = words.chain(numbers.map(|value| value.to_bits())).collect();
-        let entry = seal(KIND, self.size, &self.identity, &[], &words);
         let key = key(self.number % BLOCKS);
+        let entry = seal(&key, KIND, self.size, &self.identity, &[], &words);
         self.store.put_parts(&key, &entry.parts()).await;
     }
 }

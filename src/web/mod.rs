@@ -104,7 +104,7 @@ impl Engine {
     ) -> std::result::Result<Engine, JsValue> {
         prepare_with(pipelines);
         open_with(tokenizers);
-        Self::try_load(source, MaybeStore::new(store), request, progress, cancel)
+        Self::try_load(source, MaybeStore(store), request, progress, cancel)
             .await
             .map_err(to_js)
     }

@@ -1,8 +1,5 @@
 //! The crate's ports as JavaScript has them: a checkpoint's files, the store, the event loop, the GPU's pipelines.
 
-use std::cell::RefCell;
-use std::rc::Rc;
-
 use js_sys::{Float64Array, Promise, Uint8Array};
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::JsFuture;
@@ -68,10 +65,19 @@ extern "C" {
         key: &str,
         bytes: Uint8Array,
     ) -> std::result::Result<JsValue, JsValue>;
+    /// Keeps nothing more, and says why.
+    #[wasm_bindgen(method, js_name = giveUp)]
+    fn give_up(this: &JsStore, problem: &str);
     #[wasm_bindgen(method, catch)]
     async fn commit(this: &JsStore, manifest: &str) -> std::result::Result<JsValue, JsValue>;
     #[wasm_bindgen(method, catch)]
     async fn manifest(this: &JsStore) -> std::result::Result<JsValue, JsValue>;
+
+    /// A new `Uint8Array`, unless there is no room for it.
+    #[wasm_bindgen(extends = Uint8Array, js_name = Uint8Array)]
+    type Zeros;
+    #[wasm_bindgen(constructor, catch, js_class = "Uint8Array")]
+    fn new(length: u32) -> std::result::Result<Zeros, JsValue>;
 
     /// Makes the GPU's pipelines before they are needed.
     pub type JsPipelines;
@@ -171,34 +177,20 @@ impl Reader for OpenFile {
 
 /// A store of the page, or none. What goes wrong in it is its own business: the load goes on without.
 #[derive(Clone)]
-pub struct MaybeStore {
-    store: Option<JsStore>,
-    /// Where entries are put together for JavaScript, while a model loads: new memory for each takes as long as the copy itself.
-    scratch: Rc<RefCell<Option<Uint8Array>>>,
-}
-
-/// Bytes of the longest entry that is put together in memory that stays.
-const SCRATCH: u32 = 16 << 20;
-
-impl MaybeStore {
-    pub fn new(store: Option<JsStore>) -> Self {
-        let scratch = Rc::default();
-        Self { store, scratch }
-    }
-}
+pub struct MaybeStore(pub Option<JsStore>);
 
 impl Store for MaybeStore {
     fn keeps(&self) -> bool {
-        self.store.is_some()
+        self.0.is_some()
     }
 
     async fn get(&self, key: &str) -> Option<Vec<u8>> {
-        let bytes = self.store.as_ref()?.get(key).await.ok()?;
+        let bytes = self.0.as_ref()?.get(key).await.ok()?;
         bytes_of(&bytes).ok()
     }
 
     async fn get_words(&self, key: &str) -> Option<Vec<u32>> {
-        let bytes = self.store.as_ref()?.get(key).await.ok()?;
+        let bytes = self.0.as_ref()?.get(key).await.ok()?;
         let bytes = bytes.dyn_ref::<Uint8Array>()?;
         let length = bytes.length() as usize;
         if !length.is_multiple_of(4) {
@@ -214,32 +206,28 @@ impl Store for MaybeStore {
     }
 
     async fn put_parts(&self, key: &str, parts: &[&[u8]]) {
-        let Some(store) = &self.store else { return };
+        let Some(store) = &self.0 else { return };
         let length = parts.iter().map(|part| part.len() as u32).sum();
-        // Taken out: another entry may be put before this one is written.
-        let scratch = self.scratch.take();
-        let whole = (scratch.filter(|scratch| scratch.length() >= length))
-            .unwrap_or_else(|| Uint8Array::new_with_length(length));
+        let Ok(bytes) = Zeros::new(length) else {
+            store.give_up("Memory ran out, so the model isn't kept");
+            return;
+        };
         let mut end = 0;
         for part in parts {
             let start = end;
             end += part.len() as u32;
-            whole.subarray(start, end).copy_from(part);
+            bytes.subarray(start, end).copy_from(part);
         }
-        let _ = store.put(key, whole.subarray(0, end)).await;
-        if whole.length() <= SCRATCH {
-            self.scratch.replace(Some(whole));
-        }
+        let _ = store.put(key, bytes.unchecked_into()).await;
     }
 
     async fn commit(&self, manifest: &str) {
-        self.scratch.take();
-        if let Some(store) = &self.store {
+        if let Some(store) = &self.0 {
             let _ = store.commit(manifest).await;
         }
     }
 
     async fn manifest(&self) -> Option<String> {
-        self.store.as_ref()?.manifest().await.ok()?.as_string()
+        self.0.as_ref()?.manifest().await.ok()?.as_string()
     }
 }

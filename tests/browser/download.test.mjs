@@ -406,6 +406,7 @@ describe("downloads and what is kept of them", { timeout: 600_000 }, () => {
       window.loading = load(source, { onProgress: ({ waiting }) => waiting && resolve(waiting) });
     }), hub.model);
     assert.match(await waits, /Another tab is loading owner\/name/);
+    assertError(await second.evaluate(() => outcome(() => SiglipClassifier.clearCache("owner/name"))), "network", /is being loaded, here or in another tab/);
     go();
     whole(await first);
     const count = hub.requests.length;

@@ -127,6 +127,33 @@ for (const engine of ["an engine that fails on command", "the real engine"]) {
       await page.close();
     });
 
+    test("no result stands beside another picture or beside an error, and new texts leave what is said of a run", async () => {
+      const page = await open('<siglip-classifier labels="a cat"></siglip-classifier>');
+      const tag = page.locator("siglip-classifier");
+      const picture = () => tag.evaluate((tag) => { tag.image = new ImageData(4, 4); });
+      const shown = () => tag.evaluate((tag) => ({ items: tag.shadowRoot.querySelectorAll("li").length, result: tag.result?.length ?? null, status: tag.shadowRoot.querySelector("[role=status]").textContent }));
+      await picture();
+      await hear(page, "siglip-result");
+      assert.deepEqual({ ...(await shown()), status: "" }, { items: 1, result: 1, status: "" });
+      await tag.evaluate((tag) => { tag.labels = ["never ends"]; });
+      await page.waitForFunction(() => /Looking/.test(document.querySelector("siglip-classifier").shadowRoot.querySelector("[role=status]").textContent));
+      await tag.evaluate((tag) => { tag.texts = { choose: "Pick one" }; });
+      assert.match((await shown()).status, /Looking/);
+      await picture();
+      assert.deepEqual({ ...(await shown()), status: "" }, { items: 0, result: null, status: "" });
+      await page.getByRole("button", { name: "Stop" }).click();
+      assert.deepEqual(await shown(), { items: 0, result: null, status: "Stopped." });
+      await tag.evaluate((tag) => { tag.labels = ["a cat"]; });
+      await hear(page, "siglip-result", 2);
+      await tag.evaluate((tag) => { tag.labels = ["a cat", "a cat"]; });
+      await hear(page, "siglip-error");
+      await tag.evaluate((tag) => { tag.texts = {}; });
+      const failed = await shown();
+      assert.deepEqual([failed.items, failed.result], [0, null]);
+      assert.match(failed.status, /the same/);
+      await page.close();
+    });
+
     test("whatever the picture is given as, it is shown", async () => {
       const page = await open('<siglip-classifier labels="a cat"></siglip-classifier>', { policy: null });
       const shown = await page.evaluate(async (bytes) => {

@@ -175,6 +175,46 @@ describe("the library over an engine that fails on command", { timeout: 1_200_00
     });
   }
 
+  test("dispose ends a fresh start that is under way, and its worker", async () => {
+    const page = await open();
+    const before = site.overlay["/mock/config.json"];
+    try {
+      await page.evaluate(async () => { window.classifier = await SiglipClassifier.load("/mock/", { cache: false }); });
+      const started = new Promise((resolve) => { site.overlay["/mock/config.json"] = resolve; }); // and never an answer
+      assertError(await page.evaluate(() => outcome(() => classifier.classify(new Uint8Array(1), ["trap"]))), "device-lost");
+      await started;
+      assertError(await page.evaluate(async () => {
+        const waits = outcome(() => classifier.classify(new Uint8Array(1), ["waits"]));
+        await classifier.dispose();
+        return waits;
+      }), "disposed");
+      await workersEnded(page);
+    } finally {
+      site.overlay["/mock/config.json"] = before;
+    }
+    await page.close();
+  });
+
+  test("an entry for the store that is written too late, when nobody waits for it any more, is not written at all", async () => {
+    const page = await open();
+    const result = await page.evaluate(async (library) => {
+      const { Packs } = await import(new URL("store/packs.js", library).href);
+      const written = [];
+      let closed = 0;
+      let answer;
+      const appender = { write: (bytes) => written.push([...bytes]), close: () => { closed += 1; } };
+      const folder = { append: () => new Promise((resolve) => { answer = () => resolve(appender); }) };
+      const packs = new Packs(folder, [], (work) => work);
+      const put = packs.put("layer 1", Uint8Array.of(1, 2, 3, 4));
+      packs.end();
+      answer();
+      await put;
+      return { written, closed };
+    }, site.library);
+    assert.deepEqual(result, { written: [], closed: 1 });
+    await page.close();
+  });
+
   test("loading can be aborted, before and midway, and takes its downloads along", async () => {
     const page = await open();
     assertError(await page.evaluate(() => outcome(() => SiglipClassifier.load("/mock/", { signal: AbortSignal.abort() }))), "aborted");

@@ -65,6 +65,38 @@ describe("threads", { timeout: 1_200_000 }, () => {
     await page.close();
   });
 
+  test("are shared by what computes in a worker of the page's own, and stay when one of these ends", async () => {
+    const page = await importLibrary(await isolated.page(), isolated.library);
+    const result = await page.evaluate(([library, labels]) => new Promise((resolve, reject) => {
+      const script = `
+        let running = 0;
+        const Own = Worker;
+        globalThis.Worker = class extends Own {
+          constructor(...given) { super(...given); running += 1; }
+          terminate() { running -= 1; super.terminate(); }
+        };
+        const { SiglipClassifier } = await import(${JSON.stringify(library)});
+        const one = async () => {
+          const classifier = await SiglipClassifier.load("demo", { worker: false, backend: "cpu" });
+          const scores = await classifier.classify(${JSON.stringify(new URL("/samples/ladybug.png", location.href).href)}, ${JSON.stringify(labels)});
+          const { adapter } = classifier.info;
+          const during = running;
+          await classifier.dispose();
+          return { adapter, during, after: running, scores };
+        };
+        postMessage([await one(), await one()]);`;
+      const worker = new Worker(URL.createObjectURL(new Blob([script], { type: "text/javascript" })), { type: "module" });
+      worker.onmessage = ({ data }) => resolve(data);
+      worker.onerror = ({ message }) => reject(new Error(message));
+    }), [isolated.library, LABELS]);
+    const [first, second] = result;
+    assert.match(first.adapter, /threads$/);
+    assert.ok(first.during > 0);
+    assert.equal(first.after, first.during);
+    assert.deepEqual(second, first);
+    await page.close();
+  });
+
   test("work for a page of another site", async () => {
     const page = await importLibrary(await isolated.page("/blank.html", { origin: isolated.other }), isolated.library);
     assert.match((await embed(page)).adapter, /threads$/);

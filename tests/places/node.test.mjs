@@ -4,6 +4,7 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { fileURLToPath } from "node:url";
+import threads from "node:worker_threads";
 import { serve } from "../../tools/serve.mjs";
 import { place } from "./harness.mjs";
 import { library } from "./prepare.mjs";
@@ -35,6 +36,27 @@ describe("Node.js", { timeout: 600_000 }, () => {
     assert.deepEqual(answers[1], answers[0]);
     assert.deepEqual(answers[2], answers[0]);
     return { worker: true };
+  });
+
+  test("a thread that dies ends the call with an error, and the next one has a fresh model", async () => {
+    let thread;
+    const { Worker } = threads;
+    threads.Worker = class extends Worker {
+      constructor(...given) {
+        super(...given);
+        thread = this;
+      }
+    };
+    try {
+      const classifier = await SiglipClassifier.load("demo");
+      const call = classifier.classify(picture.href, LABELS);
+      await Promise.all([assert.rejects(call, { code: "device-lost", message: /crashed \(its thread ended with code 1\).*starts afresh/ }), thread.terminate()]);
+      const [{ label }] = await classifier.classify(picture.href, LABELS);
+      assert.equal(label, "a ladybug");
+      await classifier.dispose();
+    } finally {
+      threads.Worker = Worker;
+    }
   });
 
   test("what is missing is told as a SiglipError", async () => {

@@ -70,6 +70,8 @@ export type Store = {
   manifest: () => Promise<string | undefined>;
   get: (key: string) => Promise<Uint8Array | undefined>;
   put: (key: string, bytes: Uint8Array) => Promise<void>;
+  /** Keeps nothing more; `problem` is why. */
+  giveUp: (problem: string) => void;
   commit: (manifest: string) => Promise<void>;
 };
 /** Makes the GPU's pipelines of these texts (WGSL). */

@@ -102,7 +102,6 @@ export class SiglipClassifierElement extends Base {
   /** @type {AbortController | undefined} ends what runs */
   #run;
   #planned = false;
-  #preview = "";
   #parts;
 
   constructor() {
@@ -139,7 +138,11 @@ export class SiglipClassifierElement extends Base {
       this.#say(this.#texts.stopped);
       input.focus();
     });
-    preview.addEventListener("error", () => { preview.hidden = true; });
+    preview.addEventListener("load", () => URL.revokeObjectURL(preview.src));
+    preview.addEventListener("error", () => {
+      URL.revokeObjectURL(preview.src);
+      preview.hidden = true;
+    });
     // Whoever comes near will want the model.
     root.addEventListener("pointerdown", () => this.#warm());
     root.addEventListener("dragenter", () => this.#warm());
@@ -160,7 +163,7 @@ export class SiglipClassifierElement extends Base {
 
   set image(image) {
     this.#image = image ?? null;
-    this.#result = null;
+    this.#forget();
     this.#show(this.#image);
     this.#plan();
   }
@@ -184,7 +187,9 @@ export class SiglipClassifierElement extends Base {
   set texts(/** @type {Partial<Texts> | null | undefined} */ texts) {
     this.#texts = Object.freeze({ ...ENGLISH, ...texts });
     this.#word();
-    if (this.#result) this.#tell(this.#result);
+    if (!this.#result) return;
+    if (this.#parts.stop.hidden) this.#tell(this.#result);
+    else this.#list(this.#result); // beside what is said of the run
   }
 
   /** @returns {import("./siglip-web.d.ts").ModelSource | null} */
@@ -312,13 +317,9 @@ export class SiglipClassifierElement extends Base {
   async #classify() {
     this.#run?.abort();
     const run = (this.#run = new AbortController());
-    const { stop, results } = this.#parts;
-    if (this.#image === null) {
-      results.replaceChildren();
-      stop.hidden = true;
-      return;
-    }
-    stop.hidden = false;
+    const { stop } = this.#parts;
+    stop.hidden = this.#image === null;
+    if (this.#image === null) return;
     this.#say(this.#texts.loading);
     try {
       const classifier = await Promise.race([this.#acquire(), aborted(run.signal)]);
@@ -344,7 +345,7 @@ export class SiglipClassifierElement extends Base {
     } catch (error) {
       if (run !== this.#run) return;
       if (error.code === "aborted") return;
-      results.replaceChildren();
+      this.#forget();
       this.#say(this.#texts.errors[/** @type {SiglipError} */ (error).code] ?? error.message, true);
       this.#emit("siglip-error", error);
       // A model that crashed starts afresh by itself. What still can't be used isn't kept: the next picture loads the model again.
@@ -447,6 +448,12 @@ export class SiglipClassifierElement extends Base {
     [input.ariaLabel, choose.textContent, hint.textContent, stop.textContent, results.ariaLabel] = [image, chosen, drop, stopping, listed];
   }
 
+  /** No result stands beside another picture, or beside an error. */
+  #forget() {
+    this.#result = null;
+    this.#parts.results.replaceChildren();
+  }
+
   /** @param {LabelScore[]} result */
   #tell(result) {
     this.#list(result);
@@ -487,8 +494,7 @@ export class SiglipClassifierElement extends Base {
   /** @param {any} image */
   async #show(image) {
     const { preview } = this.#parts;
-    URL.revokeObjectURL(this.#preview);
-    this.#preview = "";
+    URL.revokeObjectURL(preview.src);
     preview.hidden = true;
     preview.removeAttribute("src");
     if (image === null) return this.#say("");
@@ -497,7 +503,7 @@ export class SiglipClassifierElement extends Base {
     try {
       if (typeof image === "string" || image instanceof URL) address = String(image);
       else if (image instanceof HTMLImageElement) address = image.currentSrc || image.src;
-      else this.#preview = address = URL.createObjectURL(await previewOf(image));
+      else address = URL.createObjectURL(await previewOf(image));
     } catch {
       return; // no picture to show; the classifier says why
     }

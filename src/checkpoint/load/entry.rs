@@ -2,7 +2,7 @@
 //! file stood before and after it, so that a load that goes on later can still check the whole file.
 //!
 //! An entry is `magic, kind, row length, lengths of both states (u32 each), state before, state after, numbers, checksum`, all
-//! little-endian, each state filled up with zeros to whole words. So it can be read into the very words that the numbers will live in:
+//! little-endian, each state filled up with zeros to whole words; the checksum is also of the key that the entry is put under. So it can be read into the very words that the numbers will live in:
 //! a model that comes from the store needs no memory beside its weights. A torn, damaged or foreign entry is as good as none.
 
 use sha2::digest::common::hazmat::SerializableState;
@@ -12,7 +12,7 @@ use twox_hash::XxHash3_128;
 use crate::kernels::Dtype;
 
 /// Format of an entry, with its version as the last byte. Raise it when entries of the old version would be read wrongly.
-const MAGIC: u32 = u32::from_le_bytes(*b"slw3");
+const MAGIC: u32 = u32::from_le_bytes(*b"slw4");
 /// Words before the states.
 const FIXED: usize = 5;
 /// Words after the numbers.
@@ -100,8 +100,9 @@ impl Sealed<'_> {
     }
 }
 
-/// An entry of `kind` with rows of `input` numbers.
+/// The entry of `kind` with rows of `input` numbers that is put under `key`.
 pub fn seal<'a>(
+    key: &str,
     kind: Kind,
     input: usize,
     before: &[u8],
@@ -117,14 +118,21 @@ pub fn seal<'a>(
         head.resize(head.len().next_multiple_of(4), 0);
     }
     let numbers = bytemuck::cast_slice(words);
-    let mut hash = XxHash3_128::new();
-    hash.write(&head);
-    hash.write(numbers);
     Sealed {
-        checksum: hash.finish_128().to_le_bytes(),
+        checksum: checksum(key, &[&head, numbers]),
         head,
         numbers,
     }
+}
+
+/// Of the key too: an entry that came under another one is the wrong tensor.
+fn checksum(key: &str, parts: &[&[u8]]) -> [u8; 4 * CHECKSUM] {
+    let mut hash = XxHash3_128::new();
+    hash.write(key.as_bytes());
+    for part in parts {
+        hash.write(part);
+    }
+    hash.finish_128().to_le_bytes()
 }
 
 /// An undamaged entry.
@@ -138,14 +146,14 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// Opens what [`seal`] made; none if it is anything else.
-    pub fn open(mut words: Vec<u32>, kind: Kind, input: usize) -> Option<Self> {
+    /// Opens what [`seal`] made for this key; none if it is anything else.
+    pub fn open(key: &str, mut words: Vec<u32>, kind: Kind, input: usize) -> Option<Self> {
         let end = words
             .len()
             .checked_sub(CHECKSUM)
             .filter(|end| *end >= FIXED)?;
-        let (content, checksum) = bytemuck::cast_slice::<u32, u8>(&words).split_at(4 * end);
-        if XxHash3_128::oneshot(content).to_le_bytes() != checksum {
+        let (content, sum) = bytemuck::cast_slice::<u32, u8>(&words).split_at(4 * end);
+        if checksum(key, &[content]) != sum {
             return None;
         }
         if words[..3] != [MAGIC, kind.code(), input as u32] {
@@ -180,8 +188,9 @@ mod tests {
     #[test]
     fn any_damage_is_found() {
         let kind = Kind::Numbers(Dtype::Q8);
-        let whole = seal(kind, 7, b"before", b"after", &[1, 2]).parts().concat();
-        let open = |bytes: &[u8], kind, input| Entry::open(words_of(bytes)?, kind, input);
+        let whole = seal("key", kind, 7, b"before", b"after", &[1, 2]);
+        let whole = whole.parts().concat();
+        let open = |bytes: &[u8], kind, input| Entry::open("key", words_of(bytes)?, kind, input);
         let entry = open(&whole, kind, 7).unwrap();
         assert_eq!(
             (&*entry.before, &*entry.after, &*entry.words),
@@ -197,16 +206,19 @@ mod tests {
         }
         assert!(open(&whole, Kind::Bytes, 7).is_none());
         assert!(open(&whole, kind, 8).is_none());
+        assert!(Entry::open("another", words_of(&whole).unwrap(), kind, 7).is_none());
     }
 
     #[test]
     fn the_numbers_stay_where_they_were_read() {
         let (state, kind) = ([7; 121], Kind::Numbers(Dtype::F32));
         let numbers: Vec<u32> = (0..1000).collect();
-        let whole = seal(kind, 1000, &state, &state, &numbers).parts().concat();
+        let whole = seal("key", kind, 1000, &state, &state, &numbers)
+            .parts()
+            .concat();
         let words = words_of(&whole).unwrap();
         let (address, capacity) = (words.as_ptr(), words.capacity());
-        let entry = Entry::open(words, kind, 1000).unwrap();
+        let entry = Entry::open("key", words, kind, 1000).unwrap();
         assert_eq!(entry.words, numbers);
         assert_eq!(
             (entry.words.as_ptr(), entry.words.capacity()),

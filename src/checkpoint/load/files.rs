@@ -101,8 +101,9 @@ impl<R: Reader> WeightsFile<R> {
         if store.keeps() {
             // Whole words, the last filled up.
             let words: Vec<u32> = bytemuck::pod_collect_to_vec(&header_bytes);
-            let entry = seal(Kind::Bytes, 0, &[], &[], &words);
-            store.put_parts(&header_key(name), &entry.parts()).await;
+            let key = header_key(name);
+            let entry = seal(&key, Kind::Bytes, 0, &[], &[], &words);
+            store.put_parts(&key, &entry.parts()).await;
         }
         let packing = Packing::from_metadata(name, &header.metadata)?;
         Ok(Self {
@@ -122,9 +123,9 @@ impl<R: Reader> WeightsFile<R> {
 
     /// The file as `store` knows it, not opened.
     pub async fn recall(about: ManifestFile, store: &impl Store) -> Result<Self, Failure> {
-        let entry = store.get_words(&header_key(&about.name)).await;
-        let entry = entry
-            .and_then(|words| Entry::open(words, Kind::Bytes, 0))
+        let key = header_key(&about.name);
+        let entry = (store.get_words(&key).await)
+            .and_then(|words| Entry::open(&key, words, Kind::Bytes, 0))
             .ok_or(Failure::Stale)?;
         // Its own length stands before it; what fills the last word up is left out.
         let bytes: &[u8] = bytemuck::cast_slice(&entry.words);

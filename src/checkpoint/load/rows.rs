@@ -278,10 +278,9 @@ impl<S: Source, T: Store> Remote<S, T> {
                 .map(|v| v.to_bits());
             let words: Vec<u32> = ids.iter().copied().chain(rows).collect();
             let kind = Kind::Numbers(Dtype::F32);
-            let entry = seal(kind, self.table.hidden, identity, &[], &words);
-            self.store
-                .put_parts(&Self::key(block), &entry.parts())
-                .await;
+            let key = Self::key(block);
+            let entry = seal(&key, kind, self.table.hidden, identity, &[], &words);
+            self.store.put_parts(&key, &entry.parts()).await;
         }
     }
 
@@ -289,10 +288,11 @@ impl<S: Source, T: Store> Remote<S, T> {
     async fn restore(&mut self) {
         let (kind, hidden) = (Kind::Numbers(Dtype::F32), self.table.hidden);
         for block in 0.. {
-            let Some(words) = self.store.get_words(&Self::key(block)).await else {
+            let key = Self::key(block);
+            let Some(words) = self.store.get_words(&key).await else {
                 return;
             };
-            let Some(entry) = Entry::open(words, kind, hidden)
+            let Some(entry) = Entry::open(&key, words, kind, hidden)
                 .filter(|entry| entry.before == self.table.identity)
             else {
                 return;

@@ -595,7 +595,7 @@ impl<'a, 'l, 'p, S: Source, T: Store, P: Pace, F: FnMut(Progress)> Run<'a, 'l, '
             Kind::Numbers(Dtype::F32) if !matches!(next.target, Target::Table(_)) => rows * input,
             Kind::Numbers(dtype) => rows * dtype.row_words(input),
         };
-        Entry::open(entry, kind, input).filter(|entry| entry.words.len() == count)
+        Entry::open(&key, entry, kind, input).filter(|entry| entry.words.len() == count)
     }
 
     /// Takes a tensor from the store, unless it is of another file.
@@ -734,8 +734,8 @@ impl<'a, 'l, 'p, S: Source, T: Store, P: Pace, F: FnMut(Progress)> Run<'a, 'l, '
                 Numbers::Plain(values) => bytemuck::cast_slice(values),
                 Numbers::Packed(matrix) => matrix.words(),
             };
-            let entry = seal(kind, input, before, &after, words);
             let key = key(self.loader.dtype, part);
+            let entry = seal(&key, kind, input, before, &after, words);
             self.ports.store.put_parts(&key, &entry.parts()).await;
         }
         self.place(part, *target, numbers)

@@ -22,6 +22,11 @@ export class Lost extends SiglipError {
   }
 }
 
+/** @param {string} reason */
+function crashed(reason) {
+  return new Lost("device-lost", `The computation crashed (${reason}) and had to stop.`);
+}
+
 /** Requests and their answers, over a worker's messages or plain calls. */
 export class Link {
   #post;
@@ -31,16 +36,20 @@ export class Link {
   #count = 0;
   /** @type {any} */
   #held;
-  #threads = new Threads((reason) => this.close(new Lost("device-lost", `The computation crashed (${reason}) and had to stop.`)));
+  #threads;
   /** @type {SiglipError | undefined} why nothing can be asked any more */
   failure;
   /** Whether that is because there never was a worker. */
   unstarted = false;
 
-  /** @param {(message: Message, transfer: Transferable[]) => void} post @param {() => void} end */
-  constructor(post, end) {
+  /** @param {(message: Message, transfer: Transferable[]) => void} post @param {() => void} end @param {Threads} [threads] that stay when it ends */
+  constructor(post, end, threads) {
     this.#post = post;
-    this.#end = end;
+    this.#threads = threads ?? new Threads((reason) => this.close(crashed(reason)));
+    this.#end = () => {
+      if (!threads) this.#threads.endAll();
+      end();
+    };
   }
 
   /**
@@ -102,7 +111,6 @@ export class Link {
     for (const { reject } of this.#pending.values()) reject(error);
     this.#pending.clear();
     this.#hold();
-    this.#threads.endAll();
     this.#end();
   }
 }
@@ -164,8 +172,9 @@ function workerLink({ start }) {
     clearTimeout(late);
     link.receive(data);
   };
-  // Once it runs, the worker itself tells of every failure of a call; what is left are errors that concern none.
+  // Once it runs, the worker itself tells of every failure of a call; what is left are errors that concern none. In Node.js they end it.
   worker.onerror = (event) => {
+    if (started && node) link.close(crashed(event.message));
     if (started) return;
     event.preventDefault();
     link.fail(notStarted(address, event.message));
@@ -180,11 +189,20 @@ function notStarted(address, detail) {
   return new SiglipError("network", `The library's worker ${address.href} could not be started${detail ? ` (${detail})` : ""}. Serve the whole folder that siglip-web.js is in (a bundler may leave it behind: see Bundlers in the package's README)${foreign ? ", let other sites read it (CORS)," : ""} and allow it in the page's Content-Security-Policy (worker-src ${foreign ? "blob:" : "'self'"}); or load with worker: false.`);
 }
 
+/** Lines to this thread. @type {Set<Link>} */
+const local = new Set();
+/** Of the engine's modules, which all lines to this thread share and which stay when these end. */
+const threads = new Threads((reason) => { for (const link of local) link.close(crashed(reason)); });
+
 /** @param {Place} place */
 async function localLink({ here }) {
   const Host = await here();
   const host = new Host((message) => link.receive(message));
-  // Its memory can be used again.
-  const link = new Link((message) => void host.receive(message), () => void host.receive({ id: 0, method: "dispose" }));
+  const end = () => {
+    local.delete(link);
+    host.receive({ id: 0, method: "dispose" }); // its memory can be used again
+  };
+  const link = new Link((message) => void host.receive(message), end, threads);
+  local.add(link);
   return link;
 }

@@ -43,7 +43,11 @@ export async function* groups(pictures, fetching) {
     while (!ended && group.length < AT_ONCE) {
       const next = await pictures.next();
       if (next.done) ended = true;
-      else group.push(arrive(next.value, index++, fetching));
+      else {
+        const arriving = arrive(next.value, index++, fetching);
+        arriving.catch(() => {}); // told when the group is here, if somebody still waits for it
+        group.push(arriving);
+      }
     }
     return Promise.all(group);
   };

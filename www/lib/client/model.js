@@ -29,6 +29,8 @@ export class Model {
   #starting;
   #gpuLosses = 0;
   #cpuCrashes = 0;
+  /** Ends a fresh start that nobody waits for any more. */
+  #stop = new AbortController();
   /** @type {SiglipError | undefined} why nothing can be asked any more */
   failure;
 
@@ -96,7 +98,7 @@ export class Model {
     if (this.failure) throw this.failure;
     if (!this.#lost) return;
     this.#starting ??= this.#start(this.#lost).finally(() => { this.#starting = undefined; });
-    await this.#starting;
+    await this.#starting.catch((error) => { throw this.failure ?? error; });
   }
 
   /** Once more from what is kept, or where it came from. @param {Lost} lost */
@@ -110,10 +112,6 @@ export class Model {
         const gpuGone = this.#gpuLosses > 0 && ["device-lost", "unsupported", "out-of-memory"].includes(error.code);
         return gpuGone ? onCpu(error.message) : Promise.reject(error);
       });
-    if (this.failure) {
-      started.link.close(this.failure);
-      throw this.failure;
-    }
     this.#link = started.link;
     this.#info = Object.freeze(started.info);
     this.#lost = undefined;
@@ -122,7 +120,7 @@ export class Model {
   /** The load's own signal and listener are over. */
   get #again() {
     const { worker, timeout } = this.#how;
-    return { worker, timeout };
+    return { worker, timeout, signal: this.#stop.signal };
   }
 
   /** Asks for all memory back, and waits a little for that. */
@@ -133,6 +131,7 @@ export class Model {
   /** @param {SiglipError} error what all requests are answered with from now on */
   close(error) {
     this.failure ??= error;
+    this.#stop.abort();
     this.#link.close(error);
   }
 }

@@ -210,9 +210,9 @@ export function sameVersion(a, b) {
   return a.modified === undefined || b.modified === undefined || a.modified === b.modified;
 }
 
-/** An ETag as weak comparison takes it: servers that compress mark the same one as weak. @param {string} etag */
-function opaque(etag) {
-  return etag.replace(/^W\//, "");
+/** An ETag as weak comparison takes it: servers that compress mark the same one as weak, or name what they compressed with. @param {string} etag */
+export function opaque(etag) {
+  return etag.replace(/^W\//, "").replace(/--?(?:gzip|br|zstd|deflate)(?="?$)/, "");
 }
 
 /** Size of the file, where the answer is certain to tell it: a compressed one has another length, and another site's answer hides whether it is compressed. @param {Response} response */

@@ -1,4 +1,5 @@
 // A file over HTTP as the engine reads it: any range at any time, what is planned ahead of time.
+import { opaque } from "./download.js";
 
 /** @typedef {import("./download.js").Download} Download */
 
@@ -79,7 +80,7 @@ export class Ranges {
   /** What tells this version from others. A hash does it alone: the servers of one file may differ in their ETags. */
   get validator() {
     const { commit, sha256, version: { etag, modified } } = this.#download;
-    return commit ?? (sha256 ? undefined : etag?.replace(/^W\//, "") ?? modified);
+    return commit ?? (sha256 ? undefined : etag === undefined ? modified : opaque(etag));
   }
 
   /** Fetches all of a small file, before the reads that are planned next are known. */

@@ -67,6 +67,7 @@ export class Packs {
   #next = 0;
   /** @type {{appender: Appender, length: number} | undefined} the last pack, while it grows */
   #growing;
+  #ended = false;
 
   /**
    * @param {Folder} folder @param {string[]} names of all that it holds
@@ -110,6 +111,7 @@ export class Packs {
       const last = this.#names.at(-1);
       const name = PREFIX + String(last === undefined ? 0 : Number(last.slice(PREFIX.length)) + 1).padStart(6, "0");
       const appender = await this.#folder.append(name);
+      if (this.#ended) return appender?.close(); // too late
       // What comes into it is known.
       if (this.#next === this.#names.length) this.#next += 1;
       this.#names.push(name);
@@ -138,6 +140,12 @@ export class Packs {
     const growing = this.#growing;
     this.#growing = undefined;
     growing?.appender.close();
+  }
+
+  /** Nothing more is put, not even what is being put: nobody waits for it any more. */
+  end() {
+    this.#ended = true;
+    this.close();
   }
 
   /** Those of a pack; the next ones are read meanwhile. @param {number} number @returns {Promise<Map<string, Uint8Array>>} */

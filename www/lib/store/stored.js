@@ -7,7 +7,7 @@ import { ROOT, TEMPORARY, disks, limited } from "./disks.js";
 import { Packs } from "./packs.js";
 
 /** Raised whenever the engine's entries change their form: what an older version left is then no longer found. */
-const FORMAT = 4;
+const FORMAT = 5;
 
 /** @typedef {import("../ports.d.ts").Version} Version */
 /** @typedef {import("../ports.d.ts").WeightsVersion} WeightsVersion */
@@ -31,6 +31,8 @@ const decoder = new TextDecoder();
 const [ABOUT, MANIFEST] = ["about.json", "manifest.json"];
 /** Begins each entry of this file's own: the SHA-256 of the rest. The engine seals its entries itself. Bytes. */
 const SEAL = 32;
+/** How long a model that is to be removed may be in use. Milliseconds. */
+const BUSY = 5000;
 /** Begins the names of entries that the engine put apart from the others: in the place of one that was damaged, or after the load. */
 const APART = "t";
 /** Names that any file system takes. @param {string} kind @param {string} key */
@@ -249,6 +251,13 @@ export class Stored {
     if (this.#folder) this.#manifest = manifest;
   }
 
+  /** Keeps nothing more; what is there stays, for a later load to go on from. @param {string} [problem] */
+  giveUp(problem) {
+    this.#packs?.end();
+    this.#folder = undefined;
+    this.problem ??= problem;
+  }
+
   // Small files, and what is known of them all
 
   /** @param {string} file @returns {Promise<Uint8Array | null | undefined>} null: there is no such file; undefined: not kept */
@@ -293,7 +302,7 @@ export class Stored {
     this.#apart.clear();
     this.#files.clear();
     await this.#try(async (folder, packs) => {
-      packs.close(); // an open file can't be removed
+      packs.end(); // an open file can't be removed
       this.#packs = new Packs(folder, [], limited);
       await folder.remove(MANIFEST); // first: without it the rest counts as unfinished
       await folder.remove(ABOUT);
@@ -336,8 +345,7 @@ export class Stored {
     try {
       await limited(work(this.#folder, this.#packs), bytes);
     } catch (error) {
-      this.#packs.close();
-      this.#folder = undefined;
+      this.giveUp();
       const full = error.name === "QuotaExceededError";
       this.problem ??= full
         ? `The browser's storage for this page is full, so the model is kept only in part${await room()}: clear other models or free space on the disk`
@@ -383,7 +391,9 @@ export async function clearCaches(name) {
       const folder = disk.folder(id);
       const about = (await aboutOf(folder)) ?? UNKNOWN;
       if (name !== undefined && name !== about.name && withoutQuery(name) !== about.source) continue;
-      const release = await lock(id, undefined, () => {});
+      const release = await lock(id, AbortSignal.timeout(BUSY), () => {}).catch(() => {
+        throw new SiglipError("network", `What is kept of ${about.name} could not be removed: the model is being loaded, here or in another tab. Stop that, or wait until it is done, and try again.`);
+      });
       try {
         freed += await limited(folder.bytes());
         await limited(folder.destroy());

@@ -190,7 +190,7 @@ export class Crash extends Error {
 export function guard(wasm, call) {
   const crash = (/** @type {Error} */ error) => {
     abandon(wasm);
-    const memory = /memory|alloc/i.test(error.message) || !canGrow(wasm.memory);
+    const memory = /memory|alloc/i.test(error.message) || noRoom(error) || !canGrow(wasm.memory);
     wasm.crashed = memory
       ? new SiglipError("out-of-memory", "The model ran out of memory and had to stop. Close other tabs, or take a smaller model or picture.", { cause: error })
       : new SiglipError("device-lost", `The computation crashed (${error.message}) and had to stop.`, { cause: error });
@@ -245,5 +245,10 @@ function strange(error, { backend }) {
 
 /** Whether WebAssembly stopped. @param {any} error */
 export function trapped(error) {
-  return error instanceof WebAssembly.RuntimeError || (error instanceof RangeError && /call stack/i.test(error.message));
+  return error instanceof WebAssembly.RuntimeError || (error instanceof RangeError && /call stack/i.test(error.message)) || noRoom(error);
+}
+
+/** Whether what stands between it and JavaScript found no room for what the two exchange. @param {any} error */
+function noRoom(error) {
+  return error instanceof RangeError && siglipError(error).code === "out-of-memory" && /siglip_web_/.test(String(error.stack));
 }

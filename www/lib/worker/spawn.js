@@ -35,10 +35,16 @@ function spawnInNode(address) {
   /** @type {any} */
   const worker = { postMessage: (/** @type {any} */ message, /** @type {any} */ transfer) => thread.postMessage(message, transfer), onmessage: null, onerror: null };
   thread.on("message", (/** @type {any} */ data) => worker.onmessage?.({ data }));
-  thread.on("error", (/** @type {Error} */ { message }) => worker.onerror?.({ message, preventDefault() {} }));
+  const over = (/** @type {string} */ message) => worker.onerror?.({ message, preventDefault() {} });
+  thread.on("error", (/** @type {Error} */ { message }) => over(message));
+  thread.on("exit", (/** @type {number} */ code) => over(`its thread ended with code ${code}`));
   // A process may end while nothing is asked of its threads; whoever waits for an answer holds it: see Link.
   thread.unref();
-  return { worker, address, end: () => void thread.terminate() };
+  const end = () => {
+    worker.onmessage = worker.onerror = null;
+    thread.terminate();
+  };
+  return { worker, address, end };
 }
 
 /** @param {() => unknown} start @returns {[string | URL, WorkerOptions | undefined]} what it gives to the constructor */
