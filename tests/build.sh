@@ -216,9 +216,12 @@ check "a site holds the page and its library, and lists them for the service wor
 run "$node" "$root/tools/site.mjs" "$scratch/repo/www" "$scratch/site" models/mine 'Cats & "dogs"'
 ((status == 0)) && grep -q '<meta name="siglip-model" content="models/mine/" data-title="Cats &amp; &quot;dogs&quot;">' "$scratch/site/index.html"
 check "a site's page names the model that it opens with"
+mkdir "$scratch/site/.git"
+touch "$scratch/site/"{.git/HEAD,CNAME,old.js}
 run "$node" "$root/tools/site.mjs" "$scratch/repo/www" "$scratch/site"
-((status == 0)) && ! grep -q siglip-model "$scratch/site/index.html"
-check "a site is written again over itself"
+((status == 0)) && ! grep -q siglip-model "$scratch/site/index.html" && [[ -f $scratch/site/.git/HEAD && -f $scratch/site/CNAME && ! -e $scratch/site/old.js ]] &&
+  ! grep -q CNAME "$scratch/site/offline.js"
+check "a site is written again over itself, and leaves what belongs to the place where it is published"
 mkdir "$scratch/other" && touch "$scratch/other/thesis.tex"
 run "$node" "$root/tools/site.mjs" "$scratch/repo/www" "$scratch/other"
 ((status == 1)) && [[ $out == *"is no site"* && -f $scratch/other/thesis.tex ]]

@@ -6,8 +6,8 @@ import { existsSync, readFileSync, readdirSync, realpathSync, writeFileSync } fr
 import { join, relative, sep } from "node:path";
 import { fileURLToPath } from "node:url";
 
-/** What only developers read, what the worker itself is made of, and a site's own model, which the library keeps. */
-const LEFT_OUT = /(^models\/.*|\.d\.ts|\.md|\.model|^service-worker\.js|^offline\.js|(^|\/)\..*|^samples\/page\.png)$/;
+/** What only developers and hosts read, what the worker itself is made of, and a site's own model, which the library keeps. */
+const LEFT_OUT = /(^models\/.*|^CNAME|\.d\.ts|\.md|\.model|^service-worker\.js|^offline\.js|(^|\/)\..*|^samples\/page\.png)$/;
 /** Fetched when a browser first wants them: each takes one of these. */
 const LATER = /^lib\/pkg\//;
 /** Where a site's pages have their scripts (tools/bundle.mjs): as deep in lib/ as the library's own modules, of which some say by their own address where

@@ -3,7 +3,7 @@
 import { cpSync, existsSync, mkdirSync, readFileSync, readdirSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { join, relative } from "node:path";
 import { bundle } from "./bundle.mjs";
-import { offlineList } from "./offline.mjs";
+import { address, offlineList } from "./offline.mjs";
 
 /** The largest file that free static hosts take. */
 const LARGEST = 95e6;
@@ -13,11 +13,15 @@ const [www, out, folder, title] = process.argv.slice(2);
 /** What a site is known by: no other folder is replaced. */
 const isSite = () => ["index.html", "lib/siglip-web.js"].every((file) => existsSync(join(out, file)));
 
+/** What belongs to the place where a site is published, as a clone of GitHub Pages' branch: .git, .nojekyll, CNAME. */
+const STAYS = /^(\..*|CNAME)$/;
+
 function copy() {
-  if (existsSync(out) && !(statSync(out).isDirectory() && (readdirSync(out).length === 0 || isSite()))) {
+  const there = !existsSync(out) ? [] : statSync(out).isDirectory() ? readdirSync(out).filter((name) => !STAYS.test(name)) : undefined;
+  if (!there || (there.length > 0 && !isSite())) {
     fail(`${out} is there already and is no site of this page: give a folder that is empty or new`);
   }
-  rmSync(out, { recursive: true, force: true });
+  for (const name of there) rmSync(join(out, name), { recursive: true });
   mkdirSync(out, { recursive: true });
   // What only developers and the README look at.
   const left = /(\.d\.ts|\.md|\.model|samples\/page\.png|\/\.[^/]*)$/;
@@ -35,7 +39,7 @@ function nameModel() {
 function check() {
   for (const entry of readdirSync(out, { recursive: true, withFileTypes: true })) {
     const path = join(entry.parentPath ?? entry.path, entry.name);
-    if (entry.isFile() && statSync(path).size >= LARGEST) {
+    if (entry.isFile() && !STAYS.test(address(out, path).split("/")[0]) && statSync(path).size >= LARGEST) {
       fail(`${relative(out, path)} has ${(statSync(path).size / 1e6).toFixed(0)} MB, and free static hosts take ${LARGEST / 1e6} at most: take --dtype q4, or --labels, which needs no token table`);
     }
   }

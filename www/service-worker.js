@@ -9,9 +9,10 @@ importScripts("offline.js");
  */
 const worker = /** @type {ServiceWorkerGlobalScope & Offline} */ (/** @type {unknown} */ (self));
 const { FILES, VERSION } = worker;
-const PREFIX = "siglip-web-page-";
-const CACHE = PREFIX + VERSION;
 const SCOPE = worker.registration.scope;
+/** One origin may have several sites. */
+const PREFIX = `siglip-web-page ${new URL(SCOPE).pathname} `;
+const CACHE = PREFIX + VERSION;
 /** Where a picture waits that another app has shared with the page. */
 const SHARED = new URL("shared-picture", SCOPE).href;
 
@@ -99,9 +100,11 @@ async function keepAll(names) {
 }
 
 /** A file of the page from its server, and nothing else under its name. @param {string} name */
-function get(name) {
-  // Some servers send who asks for index.html to the folder.
-  return fetch(new URL(name === "index.html" ? "./" : name, SCOPE), { integrity: FILES[name]?.[0], cache: "no-cache" });
+async function get(name) {
+  // Some servers send who asks for index.html to the folder, and who asks for another page to its address without .html.
+  const response = await fetch(new URL(name === "index.html" ? "./" : name, SCOPE), { integrity: FILES[name]?.[0], cache: "no-cache" });
+  // Browsers open no page from an answer that was led elsewhere.
+  return response.redirected ? new Response(response.body, response) : response;
 }
 
 /** A picture from another app's share menu waits until the page that is opened asks for it. @param {Request} request */

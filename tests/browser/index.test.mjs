@@ -55,6 +55,35 @@ describe("an index of pictures", { timeout: 1_200_000 }, () => {
     assert.deepEqual(result.entries.map(({ id, modified }) => [id, modified]), [["balloon.png", 2]]);
   });
 
+  test("a folder within that can't be looked into is listed, stops nothing, and keeps what was found in it", async () => {
+    const { before, after, ids, root } = await page.evaluate(async () => {
+      const handle = (tag, kind, name, more) => ({ [Symbol.toStringTag]: tag, kind, name, ...more });
+      const files = (await samples()).map(({ image }, i) => handle("FileSystemFileHandle", "file", `${i}.png`, { getFile: async () => new File([image], `${i}.png`, { lastModified: 1 }) }));
+      let closed = "";
+      const folder = (name, children) => handle("FileSystemDirectoryHandle", "directory", name, {
+        async *values() {
+          if (name === closed) throw new DOMException("It is not allowed.", "NotAllowedError");
+          yield* children;
+        },
+      });
+      const photos = folder("photos", [files[0], folder("locked", [files[1]]), folder("open", [files[2]])]);
+      const index = await SiglipIndex.open(classifier, { memory: true });
+      const before = await index.add(photos);
+      closed = "locked";
+      const after = await index.add(photos);
+      const ids = (await index.entries()).map(({ id }) => id);
+      closed = "photos";
+      const root = await outcome(() => index.add(photos));
+      await index.close();
+      return { before, after, ids, root };
+    });
+    assert.deepEqual(before, { added: 3, unchanged: 0, removed: 0, skipped: 0, unreadable: [] });
+    assert.deepEqual({ ...after, unreadable: after.unreadable.map(({ id, code }) => [id, code]) }, { added: 0, unchanged: 2, removed: 0, skipped: 0, unreadable: [["photos/locked", "network"]] });
+    assert.match(after.unreadable[0].message, /^The folder .*locked.* could not be read \(It is not allowed\.\)/);
+    assert.deepEqual(ids.sort(), ["photos/0.png", "photos/locked/1.png", "photos/open/2.png"]);
+    assertError(root, "network", /The folder "photos" could not be read/);
+  });
+
   test("a picture of the index, a picture, several terms and minus terms are queries", async () => {
     const { like, same, more, less, words, parsed } = await page.evaluate(async () => {
       const index = await SiglipIndex.open(classifier, { memory: true });

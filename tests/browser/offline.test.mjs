@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { createHash } from "node:crypto";
-import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { cp, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, test } from "node:test";
@@ -13,7 +13,7 @@ import { launch, waitForPromise, www } from "./harness.mjs";
 
 const siteTool = fileURLToPath(new URL("../../tools/site.mjs", import.meta.url));
 
-/** The site as ./build.sh serve has it, or `root` as it is; `change` may answer other contents of a file. */
+/** The site as ./build.sh serve has it, or `root` as it is; `change` may answer other contents of a file, or {location} of it. */
 async function openServer(change = () => undefined, root = www) {
   const list = root === www ? offlineList(www) : undefined;
   return serve(root, {
@@ -22,7 +22,8 @@ async function openServer(change = () => undefined, root = www) {
       const path = request.url.replace(/\?.*$/s, "");
       const body = change(path) ?? (path === "/offline.js" ? list : undefined);
       if (body === undefined) return false;
-      response.writeHead(200, { "Content-Type": path.endsWith(".css") ? "text/css" : "text/javascript", "Cache-Control": "no-store" }).end(body);
+      if (body.location) response.writeHead(301, { Location: body.location, "Cache-Control": "no-store" }).end();
+      else response.writeHead(200, { "Content-Type": `text/${/\.(css|js)$/.exec(path)?.[1].replace("js", "javascript") ?? "html"}`, "Cache-Control": "no-store" }).end(body);
       return true;
     },
   });
@@ -81,6 +82,44 @@ describe("the page offline", { timeout: 600_000 }, () => {
     });
   }
 
+  test("where a host leads search.html to search, its page opens after the first visit too", async (t) => {
+    const browser = await launch({ serviceWorkers: "allow" });
+    t.after(browser.close);
+    const html = await readFile(`${www}search.html`, "utf8");
+    const server = await openServer((path) => ({ "/search.html": { location: "/search" }, "/search": html })[path]);
+    t.after(() => server.close());
+    const page = await firstVisit(browser, server);
+    await page.goto(`${server.url}search.html`);
+    assert.match(await page.title(), /[Ss]earch/);
+  });
+
+  test("two sites of one origin are kept beside each other", async (t) => {
+    const browser = await launch({ serviceWorkers: "allow" });
+    t.after(browser.close);
+    const both = await mkdtemp(join(tmpdir(), "siglip-web-sites-"));
+    t.after(() => rm(both, { recursive: true }));
+    for (const name of ["cats", "birds"]) {
+      await cp(www, join(both, name), { recursive: true });
+      await writeFile(join(both, name, "offline.js"), offlineList(www).replace(/(VERSION = ")[^"]+/, `$1${name}`));
+    }
+    const server = await openServer(undefined, both);
+    for (const name of ["cats", "birds"]) {
+      const page = await browser.newPage();
+      await page.goto(`${server.url}${name}/`);
+      await answered(page);
+      await waitForPromise(page, async () => {
+        const [, name] = location.pathname.split("/");
+        const kept = await (await caches.open(`siglip-web-page /${name}/ ${name}`)).keys();
+        return kept.some(({ url }) => url.endsWith("_bg.wasm")) && Boolean(navigator.serviceWorker.controller);
+      });
+      await page.close();
+    }
+    await server.close();
+    const again = await browser.newPage();
+    await again.goto(`${server.url}cats/`);
+    await answered(again);
+  });
+
   test("a page that was built anew comes whole, and one that was half replaced not at all", async (t) => {
     const browser = await launch({ serviceWorkers: "allow" });
     t.after(browser.close);
@@ -110,7 +149,7 @@ describe("the page offline", { timeout: 600_000 }, () => {
     await waitForPromise(visit, async () => {
       const registration = await navigator.serviceWorker.getRegistration();
       await registration.update().catch(() => {}); // the browser does so in its own time
-      return (await caches.keys()).includes("siglip-web-page-edition-1") && registration.installing === null;
+      return (await caches.keys()).includes("siglip-web-page / edition-1") && registration.installing === null;
     });
     await visit.close();
     const end = Date.now() + 60_000;

@@ -47,8 +47,11 @@ export function keepPage(begun) {
 
 /** Another version has taken over, maybe long after it was asked to: the page is loaded anew, but not from under a visitor who has begun. */
 function reload() {
-  if (performance.now() < START && !navigator.userActivation?.hasBeenActive) location.reload();
+  if (isNew()) location.reload();
 }
+
+/** Whether nothing is begun yet. */
+const isNew = () => performance.now() < START && !navigator.userActivation?.hasBeenActive;
 
 /**
  * A newer page that was fetched during the last visit is taken now, before anything is begun. Chromium may let the older worker go on, which has
@@ -56,7 +59,7 @@ function reload() {
  * @param {ServiceWorkerRegistration} registration
  */
 function renew({ waiting }) {
-  if (waiting && navigator.serviceWorker.controller) waiting.postMessage({ takeOver: true });
+  if (waiting && navigator.serviceWorker.controller && isNew()) waiting.postMessage({ takeOver: true });
 }
 
 /** The WebAssembly that suits this browser is kept with the page, and no other. @param {string | undefined} file of a progress event */

@@ -73,9 +73,10 @@ export class Adding {
       await this.#embedAll();
       await finding;
       this.#check();
+      const { skipped, closed } = this.#pictures.count;
       const folders = gone === "drop" && this.#pictures.folders.length === 0 ? undefined : this.#pictures.folders;
-      if (gone !== "keep" && (!folders || folders.length > 0)) this.#result.removed = await this.#keeper.ask("dropUnseen", folders);
-      this.#result.skipped = this.#pictures.count.skipped;
+      if (gone !== "keep" && (!folders || folders.length > 0)) this.#result.removed = await this.#keeper.ask("dropUnseen", folders, closed);
+      this.#result.skipped = skipped;
       if (this.#result.removed > 0) this.#how.changed();
       this.#tell();
       return this.#result;

@@ -311,9 +311,13 @@ export class Keeper {
     this.#lines += lines.length;
   }
 
-  /** Drops what wasn't given since `begin`. @param {string[] | undefined} folders of these alone @returns {Promise<number>} */
-  dropUnseen(folders) {
-    const gone = [...this.#places.keys(), ...this.#failed.keys()].filter((id) => !this.#seen.has(id) && (!folders || folders.some((folder) => id.startsWith(folder))));
+  /**
+   * Drops what wasn't given since `begin`.
+   * @param {string[] | undefined} folders of these alone @param {string[]} closed but not of these @returns {Promise<number>}
+   */
+  dropUnseen(folders, closed) {
+    const inside = (/** @type {string} */ id, /** @type {string[]} */ folders) => folders.some((folder) => id.startsWith(folder));
+    const gone = [...this.#places.keys(), ...this.#failed.keys()].filter((id) => !this.#seen.has(id) && (!folders || inside(id, folders)) && !inside(id, closed));
     return this.remove(gone);
   }
 

@@ -3,14 +3,15 @@ import { badInput, show, tagOf } from "../client/arguments.js";
 import { SiglipError, aborted, siglipError } from "../error.js";
 
 /** @typedef {import("../siglip-index.d.ts").IndexItem} IndexItem */
-/** `failure`: that a file can't be asked about. @typedef {IndexItem & {failure?: SiglipError}} Found */
+/** `failure`: that a file can't be asked about, or a folder not be looked into. @typedef {IndexItem & {failure?: SiglipError}} Found */
 /**
  * @typedef {object} Pictures
  * @property {AsyncIterable<Found> | Iterable<Found>} items
  * @property {boolean} lazy whether they are taken only when there is room for them: the caller may make them on the way
  * @property {string[]} folders what ids of folders that are whole begin with
- * @property {{skipped: number}} count
+ * @property {Count} count
  */
+/** `closed`: folders that can't be looked into, as ids begin. @typedef {{skipped: number, closed: string[]}} Count */
 
 /** Names of files that are pictures to the engine or to some browser. */
 const PICTURE = /\.(jpe?g|jfif|png|webp|gif|bmp|dib|avif|heic|heif|svg|ico|jxl|tiff?)$/i;
@@ -24,7 +25,8 @@ const LONGEST_ID = 4096;
 /** @param {any} source @param {AbortSignal} signal @returns {Pictures} */
 export function picturesOf(source, signal) {
   const tag = tagOf(source);
-  const count = { skipped: 0 };
+  /** @type {Count} */
+  const count = { skipped: 0, closed: [] };
   const walk = (/** @type {any[]} */ roots) => {
     const folders = roots.filter(isFolder).map(({ name }) => `${name}/`);
     return { items: filesOf(roots, count, signal), lazy: false, folders, count };
@@ -56,7 +58,7 @@ function rootsOf(data) {
   return roots.filter(Boolean);
 }
 
-/** Files of an input: of a folder where they have paths. @param {File[]} files @param {{skipped: number}} count @returns {Pictures} */
+/** Files of an input: of a folder where they have paths. @param {File[]} files @param {Count} count @returns {Pictures} */
 function chosenFiles(files, count) {
   const folders = new Set();
   const items = [];
@@ -81,21 +83,21 @@ function ofFile(id, file) {
 
 /**
  * The pictures in folders, and files that were given by themselves. Many are asked about at once, as each answer takes its time.
- * @param {any[]} roots files, handles, entries @param {{skipped: number}} count @param {AbortSignal} signal
+ * @param {any[]} roots files, handles, entries @param {Count} count @param {AbortSignal} signal
  * @returns {AsyncGenerator<Found, void>}
  */
 async function* filesOf(roots, count, signal) {
   /** @type {Promise<Found>[]} */
   const asked = [];
   for await (const { path, file } of walked(roots, "", count, signal)) {
-    asked.push(file().then((found) => ofFile(path, found), (error) => ({ id: path, image: file, failure: unreadable(path, error) })));
+    asked.push(file().then((found) => ofFile(path, found), (error) => ({ id: path, image: file, failure: error instanceof SiglipError ? error : unreadable(path, error) })));
     if (asked.length >= AT_ONCE) yield /** @type {Promise<Found>} */ (asked.shift());
   }
   yield* asked;
 }
 
 /**
- * @param {any[]} roots @param {string} prefix @param {{skipped: number}} count @param {AbortSignal} signal
+ * @param {any[]} roots @param {string} prefix @param {Count} count @param {AbortSignal} signal
  * @returns {AsyncGenerator<{path: string, file: () => Promise<File>}, void>}
  */
 async function* walked(roots, prefix, count, signal) {
@@ -116,7 +118,14 @@ async function* walked(roots, prefix, count, signal) {
     if (isFolder(one)) {
       if (prefix && HIDDEN.test(one.name)) continue;
       list();
-      yield* walked(await /** @type {Promise<any[]>} */ (children.shift()), `${path}/`, count, signal);
+      const listed = /** @type {Promise<any[]>} */ (children.shift());
+      const inside = await listed.catch((error) => {
+        if (!prefix) throw error;
+        count.closed.push(`${path}/`);
+      });
+      // One among others is told as a file is that can't be read.
+      if (inside) yield* walked(inside, `${path}/`, count, signal);
+      else yield { path, file: () => /** @type {Promise<any>} */ (listed) };
     } else if (prefix && (HIDDEN.test(one.name) || !PICTURE.test(one.name))) {
       count.skipped += 1;
     } else {
