@@ -146,6 +146,11 @@ fn read(path: &Path) -> Result<Vec<u8>> {
 
 /// Writes what every stage computed, for comparison with another implementation.
 fn dump(arguments: &Arguments, classifier: &mut Classifier, directory: &Path) -> Result<()> {
+    if let preprocess::Input::Patches { .. } = classifier.checkpoint().preprocessor.input() {
+        return Err(bad_input(
+            "--dump writes the pixel values of all pictures as one tensor, and this model takes each picture in its own size; use --json",
+        ));
+    }
     let (mut pixels, mut image_embeds) = (vec![], vec![]);
     for path in &arguments.images {
         let bytes = read(path)?;

@@ -72,6 +72,20 @@ fn fewer_bits(word: &str) -> std::result::Result<Dtype, String> {
     known.ok_or_else(|| "use f16, q8 or q4".into())
 }
 
+/// What a checkpoint has beside its weights, in any of the forms that are read; transformers 5 writes `processor_config.json`.
+const FILES: [&str; 3] = [
+    "config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+];
+/// What one with a text tower has; SentencePiece's own files where there is no `tokenizer.json`.
+const TEXT_FILES: [&str; 4] = [
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "spiece.model",
+    "tokenizer.model",
+];
+
 fn main() -> ExitCode {
     finish(run(&Arguments::parse()))
 }
@@ -103,33 +117,40 @@ fn run(arguments: &Arguments) -> Result<()> {
         _ => None,
     };
     let weights = out.join("model.safetensors");
-    let file = File::create(&weights).map_err(|error| unwritable(&weights, &error))?;
+    // What is there stays until there is something to take its place.
+    let part = out.join("model.safetensors.part");
+    let file = File::create(&part).map_err(|error| unwritable(&part, &error))?;
     let mut file = BufWriter::new(file);
     let labels = fixed
         .as_ref()
         .map(|(fixed, embeddings)| (fixed, embeddings.as_slice()));
     let calibration = calibration.as_ref();
-    pollster::block_on(convert(
+    let converted = convert(
         &source,
         arguments.dtype,
         labels,
         calibration,
         &mut file,
         &(),
-    ))?;
-    file.flush().map_err(|error| unwritable(&weights, &error))?;
+    );
+    let written = pollster::block_on(converted).and_then(|()| {
+        file.flush()
+            .and_then(|()| std::fs::rename(&part, &weights))
+            .map_err(|error| unwritable(&weights, &error))
+    });
+    if written.is_err() {
+        let _ = std::fs::remove_file(&part);
+        return written;
+    }
 
     let text_files: &[&str] = match fixed {
         Some(_) => &[],
-        None => &["tokenizer.json", "tokenizer_config.json"],
+        None => &TEXT_FILES,
     };
-    for name in ["config.json", "preprocessor_config.json"]
-        .iter()
-        .chain(text_files)
-    {
+    for name in FILES.iter().chain(text_files) {
         let path = out.join(name);
         let Ok(mut bytes) = std::fs::read(arguments.input.join(name)) else {
-            continue; // Some may be missing; the loader knows which files must be there.
+            continue; // Some may be missing: whether the model can be loaded is seen in the end.
         };
         if let ("config.json", Some((fixed, _))) = (*name, &fixed) {
             bytes = config_with_labels(&bytes, fixed)?;
@@ -138,6 +159,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     }
     let size = std::fs::metadata(&weights).map_or(0, |metadata| metadata.len());
     let files = arguments.shard.map_or(Ok(1), |limit| shard(out, limit))?;
+    Classifier::load(out, Backend::Cpu)?;
     let split = match files {
         1 => String::new(),
         _ => format!(", in {files} files"),
@@ -153,6 +175,8 @@ fn run(arguments: &Arguments) -> Result<()> {
 fn embed(arguments: &Arguments, file: &Path) -> Result<(FixedLabels, Vec<Vec<f32>>)> {
     let text = std::fs::read_to_string(file)
         .map_err(|error| bad_input(format!("{} can't be read: {error}", file.display())))?;
+    // Editors of some systems begin a text with a byte order mark.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
     let fixed = FixedLabels {
         labels: lines.map(str::to_owned).collect(),

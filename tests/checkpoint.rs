@@ -122,6 +122,36 @@ fn web_pages_placeholders_and_cut_files_are_recognised() {
     );
 }
 
+/// A header's length is a number; its first byte may be one that is a "<" in a text.
+#[test]
+fn a_header_of_any_length_is_no_web_page() {
+    let mut source = TINY.source();
+    let (header, data) = parts(&source.files["model.safetensors"]);
+    let mut header = header.to_string();
+    while header.len() % 256 != usize::from(b'<') {
+        header.push(' ');
+    }
+    let file = safetensors(&header, &data);
+    source.files.insert("model.safetensors".into(), file);
+    load(&source).unwrap();
+}
+
+#[test]
+fn vision_weights_alone_make_another_model() {
+    let source = TINY.source();
+    let mut tuned = source.clone();
+    let place = place_of(&source, "vision_model.post_layernorm.weight");
+    let file = tuned.files.get_mut("model.safetensors").unwrap();
+    file[place..place + 4].copy_from_slice(&0.5_f32.to_le_bytes());
+    let fingerprint = |source: &Memory, dtype| {
+        let classifier = load_stored(source, (), &held_as(dtype), &()).unwrap();
+        classifier.fingerprint().to_owned()
+    };
+    let own = fingerprint(&source, Dtype::F32);
+    assert_eq!(fingerprint(&source, Dtype::Q8), own);
+    assert_ne!(fingerprint(&tuned, Dtype::F32), own);
+}
+
 #[test]
 fn truncation_is_found_at_any_length_even_when_sizes_are_unknown() {
     let whole = TINY.source().files["model.safetensors"].clone();

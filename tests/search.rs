@@ -229,6 +229,14 @@ fn an_index_is_written_and_read_and_refused_where_it_is_of_another_model() {
         assert_eq!(error.code(), Code::BadInput);
         assert!(error.message().contains("make it again"), "{error}");
     }
+    // A number of which a bit is another one: the embedding has another length.
+    let first = vectors[0][0].to_le_bytes();
+    let place = bytes.windows(4).position(|four| four == first).unwrap();
+    let mut damaged = bytes.clone();
+    damaged[place + 3] ^= 0x40;
+    std::fs::write(&path, damaged).unwrap();
+    let error = Index::open(&path, &classifier, "demo").err().unwrap();
+    assert!(error.message().contains("length 1"), "{error}");
     let shipped = Index::open("tests/fixtures/index.safetensors", &classifier, "demo").unwrap();
     assert!(shipped.get("samples/penguin.png").is_some());
     let missing = Index::open(folder.path().join("none"), &classifier, "demo");

@@ -55,8 +55,8 @@ impl FileHeader {
         let damaged =
             |what: String| Error::bad_model(format!("{file} {what}; it is damaged: get it again"));
         let mut bytes = reader.read_at(0, 8).await?;
-        check_not_a_stand_in(file, &bytes)?;
         let Ok(length) = <[u8; 8]>::try_from(bytes.as_slice()) else {
+            check_not_a_stand_in(file, &bytes)?;
             return Err(damaged(format!("has only {} bytes", bytes.len())));
         };
         let length = u64::from_le_bytes(length);
@@ -64,6 +64,8 @@ impl FileHeader {
             .size()
             .map_or(LARGEST_HEADER, |size| size.saturating_sub(8));
         if length > LARGEST_HEADER.min(rest) {
+            // Not asked sooner: the length of a header may begin with a byte that is a "<". Any text's eight bytes are a larger number.
+            check_not_a_stand_in(file, &bytes)?;
             return Err(damaged(format!(
                 "says that its header has {length} bytes, more than {}",
                 match rest < LARGEST_HEADER {

@@ -148,9 +148,8 @@ impl LabelSet {
             )));
         }
         for (label, embedding) in labels.iter().zip(embeddings.chunks_exact(size)) {
-            let length = length(embedding);
-            // A written set is as exact as a computed one; 1e-3 leaves room for one that was kept as f16.
-            if length.is_nan() || (length - 1.0).abs() >= 1e-3 {
+            if !is_unit(embedding) {
+                let length = length(embedding);
                 return Err(Error::bad_input(format!(
                     "the label set's embedding of {label:?} has length {length} instead of 1: it is damaged"
                 )));
@@ -193,6 +192,11 @@ impl LabelSet {
     pub fn as_slice(&self) -> &[f32] {
         &self.embeddings
     }
+}
+
+/// Whether a written embedding has the length 1. It is as exact as a computed one; 1e-3 leaves room for one that was kept as f16.
+pub(crate) fn is_unit(embedding: &[f32]) -> bool {
+    (length(embedding) - 1.0).abs() < 1e-3
 }
 
 /// White space, and the byte order mark, which JavaScript counts as such.

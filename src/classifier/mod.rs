@@ -18,6 +18,7 @@ use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 pub use explain::HeatMap;
+pub(crate) use labels::is_unit;
 pub use labels::{LONGEST_LABEL, LabelSet, Labels};
 pub use options::{ClassifyOptions, DEFAULT_TEMPLATE, Scores};
 pub use picture::Picture;
@@ -861,7 +862,8 @@ impl Classifier {
         }
     }
 
-    /// What a [`LabelSet`] is bound to: a hash of the text tower's last weights, the same for one checkpoint however its weights are held.
+    /// What a [`LabelSet`] and an [index](crate::search::Index) are bound to: a hash of vectors of both towers, the same for one checkpoint however
+    /// its weights are held.
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
     }
@@ -934,21 +936,23 @@ async fn fingerprint(checkpoint: &Checkpoint) -> Result<String> {
         let bias = to_vec(head.classifier.bias.val()).await?;
         return Ok(key_of(&bias));
     }
-    let values: Vec<f32> = match (&model.text, &checkpoint.labels) {
-        (Some(tower), _) => {
-            let norm = &tower.final_layer_norm;
-            // Vectors, which all forms of a checkpoint hold as f32.
-            let mut values = Vec::new();
-            for vector in [&norm.gamma, &norm.beta, &tower.head.bias] {
-                values.extend(to_vec(vector.val()).await?);
-            }
-            values
-        }
-        (None, labels) => labels
-            .iter()
-            .flat_map(|(_, embeddings)| embeddings.concat())
-            .collect(),
-    };
+    // Vectors, which all forms of a checkpoint hold as f32.
+    let norm = &model.vision.post_layernorm;
+    let mut vectors = vec![&norm.gamma, &norm.beta];
+    if let Head::Pooling(head) = &model.vision.head {
+        vectors.push(&head.in_proj_bias);
+    }
+    if let Some(tower) = &model.text {
+        let norm = &tower.final_layer_norm;
+        vectors.extend([&norm.gamma, &norm.beta, &tower.head.bias]);
+    }
+    let mut values = Vec::new();
+    for vector in vectors {
+        values.extend(to_vec(vector.val()).await?);
+    }
+    if let Some((_, embeddings)) = &checkpoint.labels {
+        values.extend(embeddings.concat());
+    }
     Ok(key_of(&values))
 }
 

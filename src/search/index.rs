@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{MARGIN, PIPELINE, Question, Rows};
 use crate::Classifier;
+use crate::classifier::is_unit;
 use crate::error::{Error, Result};
 
 /// What the file's metadata says.
@@ -144,8 +145,12 @@ impl Index {
             .iter()
             .map(|four| f32::from_le_bytes(*four))
             .collect();
-        if !numbers.iter().all(|value| value.is_finite()) {
-            return Err(damaged("its embeddings are not all finite".into()));
+        let mut rows = numbers.chunks_exact(size);
+        if let Some(row) = rows.position(|row| !is_unit(row)) {
+            return Err(damaged(format!(
+                "embedding {} has not the length 1",
+                row + 1
+            )));
         }
         index.rows.resize(entries.len());
         for (entry, embedding) in entries.into_iter().zip(numbers.chunks_exact(size)) {

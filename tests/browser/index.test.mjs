@@ -192,21 +192,28 @@ describe("an index of pictures", { timeout: 1_200_000 }, () => {
   });
 
   test("what export writes, import reads, and an index of another model is refused", async () => {
-    const { count, same, refused } = await page.evaluate(async () => {
+    const { count, same, refused, damaged } = await page.evaluate(async () => {
       const [index, other] = [await SiglipIndex.open(classifier, { memory: true }), await SiglipIndex.open(classifier, { memory: true })];
       await index.add(await samples());
       const file = await index.export();
       const count = await other.import(file);
       const same = JSON.stringify(await index.search("a penguin")) === JSON.stringify(await other.search("a penguin"));
-      const text = (await file.text()).replace(classifier.info.fingerprint, "0".repeat(classifier.info.fingerprint.length));
-      const refused = await outcome(() => other.import(new Blob([text])));
+      const bytes = new Uint8Array(await file.arrayBuffer());
+      const start = 8 + Number(new DataView(bytes.buffer).getBigUint64(0, true));
+      const { fingerprint, embeddingSize } = classifier.info;
+      const header = new TextDecoder().decode(bytes.subarray(8, start)).replace(fingerprint, "0".repeat(fingerprint.length));
+      const refused = await outcome(() => other.import(new Blob([bytes.subarray(0, 8), header, bytes.subarray(start)])));
+      // A hole in the file: zeros in the place of the first embedding.
+      bytes.fill(0, start, start + 4 * embeddingSize);
+      const damaged = await outcome(() => other.import(bytes));
       await index.close();
       await other.close();
-      return { count, same, refused };
+      return { count, same, refused, damaged };
     });
     assert.equal(count, 8);
     assert.ok(same);
-    assertError(refused, "bad-input");
+    assertError(refused, "bad-input", /made by/);
+    assertError(damaged, "bad-input", /damaged: embedding 1 has not the length 1/);
   });
 
   test("an index that the Rust crate wrote is read, and finds the same", async () => {
@@ -220,7 +227,7 @@ describe("an index of pictures", { timeout: 1_200_000 }, () => {
       await index.close();
       return { count, hit, own };
     }, bytes);
-    assert.equal(count, 9);
+    assert.equal(count, 10);
     assert.equal(hit.id, "samples/penguin.png");
     assert.ok(hit.size > 0 && hit.modified > 0);
     assert.ok(Math.abs(hit.cosine - own.cosine) < 1e-5, `${hit.cosine} ${own.cosine}`);

@@ -3,6 +3,8 @@ import { badInput } from "../client/arguments.js";
 
 /** Of what such a file holds. */
 export const FORMAT = "siglip-web index 1";
+/** By how much the length of an embedding may differ from 1: see `is_unit` in src/classifier/labels.rs. */
+const LENGTH_ERROR = 1e-3;
 /** Of the header alone: that of an index has a few hundred bytes. */
 const LONGEST_HEADER = 1 << 20;
 
@@ -48,7 +50,14 @@ export async function read(file) {
   const entries = parsed(await bytesAt(data + list.data_offsets[0], data + list.data_offsets[1]), "its list of entries", damaged);
   if (!Array.isArray(entries) || entries.length !== count) throw damaged(`it has ${count} embeddings and ${entries?.length} entries`);
   if (data + to > file.size) throw damaged("embeddings are missing at its end");
-  const rows = async (/** @type {number} */ first, /** @type {number} */ some) => new Float32Array(await bytesAt(data + from + 4 * size * first, data + from + 4 * size * (first + some)));
+  const rows = async (/** @type {number} */ first, /** @type {number} */ some) => {
+    const numbers = new Float32Array(await bytesAt(data + from + 4 * size * first, data + from + 4 * size * (first + some)));
+    for (let i = 0; i < some; i++) {
+      const squares = numbers.subarray(i * size, (i + 1) * size).reduce((sum, value) => sum + value * value, 0);
+      if (!(Math.abs(Math.sqrt(squares) - 1) < LENGTH_ERROR)) throw damaged(`embedding ${first + i + 1} has not the length 1`);
+    }
+    return numbers;
+  };
   return { metadata, size, entries, rows };
 }
 
