@@ -131,6 +131,40 @@ describe('pictures', () => {
     }
     await stillWorks(page);
   });
+
+  onPage('that come while a template or a label is at fault are kept, and answered once that is mended', async (page) => {
+    const template = page.getByRole('textbox', { name: 'Template' });
+    /** What is shown, and what is said, when the model has been asked about a picture. */
+    const given = async (picture) => {
+      await image(page).setInputFiles(picture);
+      await page.waitForFunction(() => !document.getElementById('stage').dataset.pending && document.getElementById('results').ariaBusy === 'false');
+      return `${await page.locator('#preview').getAttribute('alt')}: ${await status(page).textContent()}`;
+    };
+    await type(page, 'a strawberry, a house');
+    await page.getByText('Ask in another way').click();
+    await template.fill('a drawing');
+    await says(page, /\{\}/);
+    assert.match(await given(await png('my strawberry', 'strawberry')), /^The chosen picture: my strawberry\.png: (?!.*can’t be used).*\{\}/);
+    await template.fill('a drawing of {}');
+    assert.equal((await answered(page))[0].label, 'a strawberry');
+    await shows(page, 'my strawberry.png');
+
+    await labels(page).fill(`${'long '.repeat(1999)}label, a truck`);
+    await says(page, /has 10000 characters/);
+    assert.match(await given(await png('my truck', 'truck')), /^The chosen picture: my truck\.png: (?!.*can’t be used).* has 10000 characters/s);
+    await type(page, 'a truck, a house');
+    await shows(page, 'my truck.png');
+
+    // One that is no picture is still found out, and the one before comes back.
+    await template.fill('a drawing');
+    await says(page, /\{\}/);
+    await image(page).setInputFiles({ name: 'photo.jpg', mimeType: 'image/jpeg', buffer: Buffer.from('not a photo at all') });
+    await page.waitForFunction(() => document.getElementById('stage').dataset.pending === 'true');
+    await template.fill('a drawing of {}');
+    await says(page, /“photo\.jpg” can’t be used\. .* The picture you had is kept/);
+    await shows(page, 'my truck.png');
+    await answered(page, ['a truck', 'a house']);
+  });
 });
 
 describe('one’s own pictures', () => {
@@ -200,6 +234,33 @@ describe('labels', () => {
     await page.goto(link);
     await answered(page, ['a ladybug', 'a shovel']);
     assert.ok(site.requests.every((request) => !request.includes('shovel')));
+  });
+
+  onPage('survive a reload after the skip link too, which changes none of them', async (page) => {
+    await type(page, 'a ladybug, a shovel');
+    await page.getByRole('button', { name: 'A strawberry', exact: true }).click();
+    await page.getByRole('button', { name: 'Use a strawberry, a banana' }).click();
+    const suggested = await labels(page).inputValue();
+    const changed = page.evaluate(() => new Promise((done) => { addEventListener('hashchange', () => done(location.hash)); }));
+    await page.getByRole('link', { name: 'Skip to the words to compare' }).press('Enter');
+    assert.equal(await changed, '#labels');
+    assert.equal(await labels(page).inputValue(), suggested);
+    await page.reload();
+    await answered(page);
+    assert.equal(await labels(page).inputValue(), 'a ladybug, a shovel');
+  });
+
+  onPage('of a link go into the sentence of the link: the usual one where it names none', async (page) => {
+    await page.getByText('Ask in another way').click();
+    const template = page.getByRole('textbox', { name: 'Template' });
+    await template.fill('no drawing shows {}');
+    await answered(page);
+    await page.goto(`${site.url}#labels=a%20ladybug%2C%20a%20shovel`); // in the same tab: only the fragment changes
+    await answered(page, ['a ladybug', 'a shovel']);
+    assert.equal(await template.inputValue(), 'This is a photo of {}.');
+    await page.goto(`${site.url}#labels=a%20ladybug%2C%20a%20house&template=a%20drawing%20of%20%7B%7D`);
+    await answered(page, ['a ladybug', 'a house']);
+    assert.equal(await template.inputValue(), 'a drawing of {}');
   });
 
   onPage('are answered as one types, between commas and on lines', async (page) => {
@@ -624,6 +685,67 @@ describe('models', () => {
     await says(page, /Stopped loading SigLIP 2.*The demo model is still in use/);
     await answered(page, ['a house', 'a candle']);
     await shows(page, 'meanwhile.png');
+    assert.equal(await model(page).inputValue(), 'demo');
+    await stillWorks(page);
+  });
+
+  onPage('on their way are what a change under Advanced is for and what the list names, whatever else is looked at meanwhile', async (page) => {
+    // The demo in the place of what the Hub has: it arrives when it is told to.
+    await page.evaluate(async () => {
+      const { SiglipClassifier } = await import('./lib/siglip-web.js');
+      const { load } = SiglipClassifier;
+      window.loads = [];
+      SiglipClassifier.load = (source, options) => new Promise((resolve, reject) => {
+        options.signal.addEventListener('abort', () => reject(options.signal.reason));
+        window.loads.push({ source, dtype: options.dtype, arrive: () => load.call(SiglipClassifier, 'demo', options).then(resolve, reject) });
+      });
+      // No window of the system opens.
+      document.getElementById('folder').click = () => {};
+    });
+    const begun = async (count) => {
+      await page.waitForFunction((count) => window.loads.length >= count, count);
+      return page.evaluate(() => window.loads.map(({ source, dtype }) => `${source} ${dtype}`).at(-1));
+    };
+    const arrive = async () => {
+      await page.evaluate(() => window.loads.at(-1).arrive());
+      await answered(page);
+    };
+    const wanted = 'google/siglip2-base-patch16-224';
+    const dialog = page.getByRole('dialog', { name: 'Choose a model' });
+    const precision = page.getByRole('combobox', { name: 'Precision' });
+    await model(page).selectOption(wanted);
+    await begun(1);
+    await model(page).selectOption('other');
+    await dialog.getByRole('button', { name: 'Close' }).click();
+    await dialog.waitFor({ state: 'hidden' });
+    // The dialog's close event comes after it is out of sight.
+    await page.waitForFunction(() => document.getElementById('model').value !== 'other');
+    assert.equal(await model(page).inputValue(), wanted);
+    await model(page).selectOption('folder');
+    await page.evaluate(() => document.getElementById('folder').dispatchEvent(new Event('cancel')));
+    assert.equal(await model(page).inputValue(), wanted);
+    await page.getByText('Advanced').click();
+    await precision.selectOption('q4');
+    assert.equal(await begun(2), `${wanted} q4`);
+    await arrive();
+    assert.equal(await model(page).inputValue(), wanted);
+    await page.getByText('The model was fetched from').waitFor();
+
+    // It made room for one that is stopped: then the demo is what the list names, and what is loaded.
+    await model(page).selectOption('demo');
+    await begun(3);
+    await page.getByRole('button', { name: 'Cancel' }).click();
+    await says(page, /^Stopped loading the demo model/);
+    assert.equal(await model(page).inputValue(), 'demo');
+    await precision.selectOption('auto');
+    assert.equal(await begun(4), 'demo auto');
+    await arrive();
+    await page.getByText('clip-art drawings only').waitFor();
+
+    await model(page).selectOption(wanted);
+    await begun(5);
+    await page.getByRole('button', { name: 'Cancel' }).click();
+    await says(page, /^Stopped loading SigLIP 2.*The demo model is still in use/);
     assert.equal(await model(page).inputValue(), 'demo');
     await stillWorks(page);
   });

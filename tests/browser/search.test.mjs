@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe } from 'node:test';
 import { crc32, deflateSync } from 'node:zlib';
-import { onPage, png, sample, saved, status } from './visit.mjs';
+import { keepBack, model, onPage, png, sample, saved, status } from './visit.mjs';
 
 const DRAWINGS = 144;
 const FOLDER = 200;
@@ -71,6 +71,23 @@ const choose = async (page) => {
   await says(page, new RegExp(`^${FOLDER} pictures\\. `));
 };
 const save = (page, name) => saved(page, () => button(page, name).click());
+/** Folders of this browser's own, in the place of those on the disk: what is in them, by name. The picker gives them in turn. */
+const folders = (page, given) => page.evaluate(async (given) => {
+  const root = await navigator.storage.getDirectory();
+  const made = [];
+  for (const [path, files] of given) {
+    let folder = root;
+    for (const name of path.split('/')) folder = await folder.getDirectoryHandle(name, { create: true });
+    for (const [name, bytes] of Object.entries(files)) {
+      const file = await (await folder.getFileHandle(name, { create: true })).createWritable();
+      await file.write(new Uint8Array(bytes));
+      await file.close();
+    }
+    made.push(folder);
+  }
+  window.showDirectoryPicker = async () => made.shift();
+}, given);
+const trip = async (page) => folders(page, [['Trip', { 'soup.png': [...await sample('soup')], 'truck.png': [...await sample('truck')] }]]);
 
 describe('searching the drawings that the page opens with', () => {
   visit('answers as one types, best first, and says when nothing fits', async (page, requests) => {
@@ -277,27 +294,182 @@ describe('searching a folder', () => {
     await says(page, /like the picture/);
     await drop([join(folder, 'old')]);
     await page.getByText('Searching in the folder “old”, 1 picture.').waitFor();
+    // The picture is still asked about.
+    await says(page, /^Nothing here is so much like the picture/);
+    await button(page, 'Remove strawberry.png').click();
+    await says(page, /^1 picture\. /);
     await option(page, 'old/penguin.png').waitFor();
   });
 });
 
+describe('what is asked, chosen or stopped while something else is under way', () => {
+  const MODELS = ['google/siglip2-base-patch16-224', 'google/siglip-base-patch16-224'];
+  /** The demo in the place of what the Hub has: it arrives when it is told to, and pictures are looked at when `window.letGo` was called. */
+  const holdBack = (page) => page.evaluate(async () => {
+    const [{ SiglipClassifier }, { SiglipIndex }] = await Promise.all([import('./lib/siglip-web.js'), import('./lib/siglip-index.js')]);
+    const { load } = SiglipClassifier;
+    const { embedImage, dispose } = SiglipClassifier.prototype;
+    const { add } = SiglipIndex.prototype;
+    Object.assign(window, { loads: [], adding: undefined, disposed: 0 });
+    const gate = new Promise((done) => { window.letGo = done; });
+    const aborted = (signal) => new Promise((_, reject) => { signal?.addEventListener('abort', () => reject(signal.reason)); });
+    SiglipClassifier.load = (source, options) => new Promise((resolve, reject) => {
+      aborted(options.signal).catch(reject);
+      window.loads.push({ arrive: () => load.call(SiglipClassifier, 'demo', options).then(resolve, reject) });
+    });
+    SiglipClassifier.prototype.embedImage = async function (image, options) {
+      await Promise.race([gate, aborted(options?.signal)]);
+      return embedImage.call(this, image, options);
+    };
+    SiglipClassifier.prototype.dispose = function () {
+      window.disposed += 1;
+      return dispose.call(this);
+    };
+    SiglipIndex.prototype.add = function (...given) {
+      const adding = add.apply(this, given);
+      window.adding = adding.catch(() => {});
+      return adding;
+    };
+  });
+  const begin = async (page, id, count) => {
+    await model(page).selectOption(id);
+    await page.waitForFunction((count) => window.loads.length === count, count);
+  };
+  const arrive = (page) => page.evaluate(() => window.loads.at(-1).arrive());
+  const letGo = (page) => page.evaluate(() => window.letGo());
+  /** Until what was being looked at has ended, and the page has heard of it. */
+  const ended = (page) => page.evaluate(async () => {
+    await window.adding;
+    await new Promise(requestAnimationFrame);
+  });
+  const within = (page, words) => page.getByText(`Searching in ${words}.`).waitFor();
+
+  visit('what was asked before there was anything to ask is answered then, and so are words that stand there when another folder is chosen', async (page) => {
+    const release = keepBack(/demo\/model\.safetensors/);
+    await page.reload();
+    await says(page, /^Loading the demo model/);
+    await button(page, 'food').click();
+    release();
+    await within(page, `the built-in drawings, ${DRAWINGS} pictures`);
+    await says(page, /“food”|Type words to search/);
+    assert.match(await status(page).textContent(), /^\d+ pictures fit “food”\.$/);
+    assert.ok((await shown(page)).length < DRAWINGS / 2);
+
+    await trip(page);
+    await button(page, 'Choose a folder…').click();
+    await within(page, 'the folder “Trip”, 2 pictures');
+    await says(page, /“food”|^2 pictures\. /);
+    assert.match(await status(page).textContent(), /“food”/);
+    await query(page).fill('');
+    await says(page, /^2 pictures\. /);
+
+    // With nothing to look for, that is said.
+    await button(page, 'The built-in drawings').click();
+    await ready(page);
+    await query(page).fill('-car');
+    await says(page, /only takes away/);
+    await trip(page);
+    await button(page, 'Choose a folder…').click();
+    await within(page, 'the folder “Trip”, 2 pictures');
+    await says(page, /only takes away|^2 pictures\. /);
+    assert.match(await status(page).textContent(), /only takes away/);
+  });
+
+  visit('the model before is gone when pictures are looked at with another, and words are answered as soon as some have been', async (page) => {
+    await holdBack(page);
+    await begin(page, MODELS[0], 1);
+    await query(page).fill('food');
+    await arrive(page);
+    await button(page, 'Pause').waitFor();
+    assert.equal(await page.evaluate(() => window.disposed), 1);
+    await letGo(page);
+    await says(page, /“food”|Type words to search/);
+    await ended(page);
+    await within(page, `the built-in drawings, ${DRAWINGS} pictures`);
+    await says(page, /“food”/);
+  });
+
+  visit('a model that is chosen while pictures are looked at shows how it comes, and can be stopped; then that goes on', async (page) => {
+    await holdBack(page);
+    await begin(page, MODELS[0], 1);
+    await arrive(page);
+    await button(page, 'Pause').waitFor();
+    await begin(page, MODELS[1], 2);
+    await ended(page);
+    await says(page, /^Loading SigLIP B\/16, 224 px|^Stopped/);
+    assert.match(await status(page).textContent(), /^Loading SigLIP B\/16, 224 px/);
+    assert.equal(await button(page, 'Pause').isVisible(), false);
+    assert.equal(await button(page, 'Go on').isVisible(), false);
+    await query(page).fill('food');
+    await query(page).press('Enter');
+    await button(page, 'Stop').click();
+    await says(page, /^Stopped loading SigLIP B\/16, 224 px\. Not all of the pictures have been looked at\.$/);
+    assert.equal(await model(page).inputValue(), MODELS[0]);
+    await letGo(page);
+    await button(page, 'Go on').click();
+    await within(page, `the built-in drawings, ${DRAWINGS} pictures`);
+    await says(page, /^\d+ pictures fit “food”\.$/);
+
+    // With nothing left to look at, what was asked meanwhile is shown, and the way on is to try again.
+    await begin(page, MODELS[1], 3);
+    await query(page).fill('an insect');
+    await query(page).press('Enter');
+    await button(page, 'Stop').click();
+    await says(page, /^Stopped loading SigLIP B\/16, 224 px\.$/);
+    await option(page, /^ladybug\.png/).waitFor();
+    await says(page, /^Stopped loading SigLIP B\/16, 224 px\.$/);
+    await button(page, 'Try again').click();
+    await page.waitForFunction(() => window.loads.length === 4);
+    assert.equal(await model(page).inputValue(), MODELS[1]);
+    await arrive(page);
+    await says(page, /fit “an insect”/);
+    assert.equal(await model(page).inputValue(), MODELS[1]);
+  });
+
+  visit('a folder can be chosen while another one is looked at, and while a model comes', async (page) => {
+    await trip(page);
+    await holdBack(page);
+    await begin(page, MODELS[0], 1);
+    await arrive(page);
+    await button(page, 'Pause').waitFor();
+    await button(page, 'Choose a folder…').click();
+    await ended(page);
+    await letGo(page);
+    await says(page, /^2 pictures\. |no picture in it/);
+    assert.match(await status(page).textContent(), /^2 pictures\. /);
+    await within(page, 'the folder “Trip”, 2 pictures');
+
+    await begin(page, MODELS[1], 2);
+    await button(page, 'The built-in drawings').click();
+    await within(page, 'the built-in drawings');
+    await says(page, /^Loading SigLIP B\/16, 224 px/);
+    assert.ok(await button(page, 'Stop').isVisible());
+    await arrive(page);
+    await ready(page);
+    await within(page, `the built-in drawings, ${DRAWINGS} pictures`);
+  });
+
+  visit('where the browser gives no folder, as on phones, its pictures are searched all the same; what can’t be opened says why', async (page) => {
+    await page.evaluate(() => document.getElementById('files').removeAttribute('webkitdirectory'));
+    await page.locator('#files').setInputFiles([await png('one', 'soup'), await png('two', 'truck')]);
+    await says(page, /^2 pictures\. |another model/);
+    assert.match(await status(page).textContent(), /^2 pictures\. /);
+    await within(page, 'the folder “Pictures”, 2 pictures');
+    await option(page, 'two.png').waitFor();
+
+    await page.evaluate(async () => {
+      const [{ SiglipIndex }, { SiglipError }] = await Promise.all([import('./lib/siglip-index.js'), import('./lib/siglip-web.js')]);
+      SiglipIndex.open = () => Promise.reject(new SiglipError('bad-input', 'The disk is upside down.'));
+    });
+    await trip(page);
+    await button(page, 'Choose a folder…').click();
+    await says(page, /The disk is upside down|another model/);
+    assert.equal(await status(page).textContent(), 'That did not work. The disk is upside down.');
+    await button(page, 'Try again').waitFor();
+  });
+});
+
 describe('the folders that the browser knows', () => {
-  /** Of this browser's own: what is in them, by name. The picker gives them in turn. */
-  const folders = (page, given) => page.evaluate(async (given) => {
-    const root = await navigator.storage.getDirectory();
-    const made = [];
-    for (const [path, files] of given) {
-      let folder = root;
-      for (const name of path.split('/')) folder = await folder.getDirectoryHandle(name, { create: true });
-      for (const [name, bytes] of Object.entries(files)) {
-        const file = await (await folder.getFileHandle(name, { create: true })).createWritable();
-        await file.write(new Uint8Array(bytes));
-        await file.close();
-      }
-      made.push(folder);
-    }
-    window.showDirectoryPicker = async () => made.shift();
-  }, given);
   const known = (page) => page.getByRole('list', { name: 'Folders that this browser knows' }).getByRole('listitem');
   const accessible = async (page, state) => {
     await page.evaluate(axe.source);

@@ -4,10 +4,10 @@ const KEY = 'siglip-web.labels';
 /** Longer ones make no link that mail and chat programs leave whole. */
 const LONGEST_LINK = 8000;
 
-/** @returns {{labels?: string, template?: string}} what the address asks for */
+/** @returns {{labels?: string, template?: string}} what the address asks for; the skip link's #labels is nothing */
 export function linked() {
   const fragment = new URLSearchParams(location.hash.slice(1));
-  return { labels: fragment.get('labels') ?? undefined, template: fragment.get('template') ?? undefined };
+  return { labels: fragment.get('labels') || undefined, template: fragment.get('template') || undefined };
 }
 
 /**

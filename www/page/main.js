@@ -48,9 +48,13 @@ const model = {
   whole: false,
   /** @type {AbortController | undefined} */
   loading: undefined,
+  /** What is on its way. @type {Choice | undefined} */
+  wanted: undefined,
   /** Whether the browser promised to keep it; undefined: it wasn't asked. @type {boolean | undefined} */
   persists: undefined,
 };
+/** What the list of models names, and what a change under Advanced is for. */
+const listed = () => model.wanted ?? model.choice;
 const wishes = () => ({ dtype: /** @type {Wish} */ ($.dtype.value), backend: /** @type {Backend} */ ($.backend.value) });
 const models = new ModelList(wishes);
 /** `next` is shown, but not yet accepted by the model. @type {{now?: Subject, next?: Subject, fetching?: AbortController}} */
@@ -189,10 +193,7 @@ function offerPhotographs() {
   if ($.drawings.hidden) return;
   const { id, title, download: size, kept } = models.forPhotographs();
   $.photographs.textContent = texts.photographs(title, kept ? undefined : bytes(size));
-  $.photographs.onclick = () => {
-    $.model.value = id;
-    load({ id, source: id, title: () => title });
-  };
+  $.photographs.onclick = () => load({ id, source: id, title: () => title });
 }
 
 /** Whether the answer is to what is asked now. */
@@ -349,9 +350,11 @@ async function run(notice) {
         unload();
         fail(() => `${reason(error)} ${texts.modelEnded}`, { retry: () => load(choice), retryText: () => texts.startAgain, cause: error });
       }
-    } else if (subject === picture.next || error?.code === 'bad-image') {
+    } else if (error?.code !== 'bad-input' && (subject === picture.next || error?.code === 'bad-image')) {
       refuse(subject, () => reason(error), error);
     } else {
+      // A template or a label is at fault: nobody has looked at the picture yet, and it waits until that is mended.
+      if (subject.viewable) accept(subject);
       fail(() => reason(error), { retry: error?.code === 'bad-input' ? undefined : () => run(), cause: error });
     }
     mark();
@@ -665,7 +668,11 @@ function changeTemplate() {
 function recall() {
   const { labels: wanted, template: sentence } = linked();
   const text = wanted ?? remembered();
-  if (sentence) $.template.value = sentence;
+  if (wanted || sentence) {
+    // A link doesn't mention the usual one.
+    $.template.value = sentence ?? $.template.defaultValue;
+    labels.lent = false;
+  }
   markWay();
   if (!text) return;
   if (labels.before === undefined) $.labels.value = text;
@@ -831,6 +838,8 @@ async function load(choice) {
   running = undefined;
   clearTimeout(timer);
   const job = model.loading = new AbortController();
+  model.wanted = choice;
+  $.model.value = choice.id;
   const { backend, dtype } = model;
   const { backend: wanted, dtype: precision } = wishes();
   const { whole } = model;
@@ -858,7 +867,7 @@ async function load(choice) {
     const classifier = await ((choice === first && takeFirst(options)) || import('../lib/siglip-web.js').then(({ SiglipClassifier }) => SiglipClassifier.load(choice.source, options)));
     if (model.loading !== job) return void classifier.dispose();
     unload();
-    Object.assign(model, { classifier, choice, backend: wanted, dtype: precision, whole: wholeTable, loading: undefined });
+    Object.assign(model, { classifier, choice, backend: wanted, dtype: precision, whole: wholeTable, loading: undefined, wanted: undefined });
     model.persists = undefined;
     if (classifier.info.cached && classifier.info.bytes > 1e8) askToKeep().then((answer) => {
       if (model.classifier !== classifier) return;
@@ -871,20 +880,20 @@ async function load(choice) {
     showCaches();
   } catch (error) {
     if (model.loading !== job) return;
-    model.loading = undefined;
+    model.loading = model.wanted = undefined;
     const noRoom = error instanceof NoRoom;
     const { aborted } = job.signal;
     const cause = aborted ? undefined : error;
     const text = () => (aborted ? texts.stoppedLoading(choice.title()) : texts.notLoaded(choice.title(), reason(error)));
     const retry = () => {
       choice.anyway ||= noRoom;
-      $.model.value = choice.id;
       $.backend.value = wanted;
       $.dtype.value = precision;
       $.whole.checked = wholeTable;
       load({ ...choice, notice: undefined });
     };
-    $.model.value = model.classifier ? model.choice.id : 'demo';
+    if (!model.classifier) model.choice = demo; // the one before had to make room, and the demo is what there is
+    $.model.value = model.choice.id;
     $.backend.value = backend;
     $.dtype.value = dtype;
     $.whole.checked = whole;
@@ -919,7 +928,7 @@ function chooseModel() {
   if (value === 'folder' || value === 'other') {
     if (value === 'folder') {
       $.folder.oncancel = () => {
-        $.model.value = model.choice.id;
+        $.model.value = listed().id;
       };
       $.folder.click();
     } else {
@@ -952,7 +961,6 @@ function connectModel() {
     if (!name && !chosen) return $.other.focus();
     $.otherDialog.close('load');
     if (name || !chosen) return void load({ id: 'other', source: name, title: () => name });
-    $.model.value = chosen.id;
     load({ id: chosen.id, source: chosen.id, title: () => chosen.title });
   });
   // One or the other.
@@ -964,13 +972,13 @@ function connectModel() {
   });
   $.otherClose.addEventListener('click', () => $.otherDialog.close());
   $.otherDialog.addEventListener('close', () => {
-    if ($.otherDialog.returnValue !== 'load') $.model.value = model.choice.id;
+    if ($.otherDialog.returnValue !== 'load') $.model.value = listed().id;
     $.otherDialog.returnValue = '';
   });
   for (const control of [$.backend, $.dtype, $.whole]) {
     control.addEventListener('change', () => {
       models.show();
-      load({ ...model.choice, notice: undefined });
+      load({ ...listed(), notice: undefined });
     });
   }
   $.storage.addEventListener('toggle', () => $.storage.open && showCaches());
@@ -979,7 +987,6 @@ function connectModel() {
 /** A model's files, from the picker or dropped. @param {File[]} files @param {string} [name] */
 function takeFolder(files, name) {
   clearTimeout(choosing);
-  $.model.value = 'folder';
   load({ id: 'folder', source: files, title: () => texts.folder(name ?? '') });
 }
 
@@ -998,6 +1005,7 @@ $.share.addEventListener('click', share);
 $.csv.addEventListener('click', () => save('csv'));
 $.json.addEventListener('click', () => save('json'));
 addEventListener('hashchange', () => {
+  if (document.getElementById(location.hash.slice(1))) return; // a place on the page, where the skip link leads
   recall();
   readLabels();
   run();

@@ -21,10 +21,10 @@ export function ofHandle(handle) {
   return { name: handle.name, handle, source: () => handle, file };
 }
 
-/** The files of `<input webkitdirectory>`. @param {File[]} list @returns {Place} */
-export function ofFiles(list) {
+/** The files of `<input webkitdirectory>`. @param {File[]} list @param {string} otherwise its name, where the browser gives files without a folder, as on phones @returns {Place} */
+export function ofFiles(list, otherwise) {
   const files = new Map(list.map((file) => [file.webkitRelativePath || file.name, file]));
-  return { name: list[0]?.webkitRelativePath.split('/')[0] ?? '', source: () => list, file: async (id) => files.get(id) };
+  return { name: list[0]?.webkitRelativePath.split('/')[0] || otherwise, source: () => list, file: async (id) => files.get(id) };
 }
 
 /** A dropped folder, in browsers without handles. @param {FileSystemDirectoryEntry} folder @returns {Place} */

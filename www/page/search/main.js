@@ -38,14 +38,20 @@ const DEMO_CUT = 0.5;
 
 /** @type {{classifier?: SiglipClassifier, loading?: AbortController, id: string}} */
 const model = { id: FIRST };
-/** `known`: of a folder; the drawings have no place in this browser. @type {{place?: Place, known?: Known, index?: SiglipIndex, adding?: AbortController, entries: IndexEntry[]}} */
-const now = { entries: [] };
+/**
+ * `known`: of a folder; the drawings have no place in this browser. `opening`: the newest call of `open`, unless it was interrupted. `done`: all that is
+ * there has been looked at.
+ * @type {{place?: Place, known?: Known, index?: SiglipIndex, opening?: object, adding?: AbortController, entries: IndexEntry[], done: boolean}}
+ */
+const now = { entries: [], done: false };
 /** Those of earlier visits, the last one first. @type {Known[]} */
 let folders = [];
 /** @type {Term[]} */
 const terms = [];
 /** What the index answered, best first; undefined: nothing is asked. @type {{hits: Hit[], kind: 'words' | 'pictures', what: Message} | undefined} */
 let answer;
+/** Something was asked, and nothing has been said of it yet. */
+let unanswered = false;
 /** Moved by the person, for words and for pictures. */
 const cuts = { ...CUTS };
 /** @type {AbortController | undefined} */
@@ -90,10 +96,7 @@ function showSource() {
   $.drawings.hidden = model.id !== 'demo' || !now.place || Boolean(now.place.builtIn) || Boolean(model.loading);
   const best = forPhotographs(texts.locale, (one) => !machine || bestFor(one, machine) !== undefined);
   $.photographs.textContent = texts.photographs(best.title, bytes(downloadOf(best)));
-  $.photographs.onclick = () => {
-    $.model.value = best.id;
-    load(best.id);
-  };
+  $.photographs.onclick = () => load(best.id);
   const languages = model.id === 'demo' ? 'en' : MODELS.find(({ id }) => id === model.id)?.languages;
   $.queryLanguage.textContent = languages === 'en' ? texts.readsEnglish : languages === 'many' ? texts.readsMany : '';
   $.queryLanguage.hidden = !$.queryLanguage.textContent;
@@ -107,7 +110,8 @@ async function load(id) {
   model.loading?.abort();
   const job = model.loading = new AbortController();
   const title = () => titleOf(id);
-  now.adding?.abort();
+  $.model.value = id;
+  interrupt();
   busy(() => job.abort());
   say('busy', () => texts.loading(title()));
   showSource();
@@ -130,16 +134,23 @@ async function load(id) {
     cuts.words = id === 'demo' ? DEMO_CUT : CUTS.words;
     Object.assign(model, { classifier, id, loading: undefined });
     busy();
-    await open(now.place ?? await ofGallery('gallery'));
+    const opening = open(now.place ?? await ofGallery('gallery'));
+    // Its index is closed. Two large ones don't share the memory while pictures are looked at.
     before?.dispose();
+    await opening;
   } catch (error) {
     if (model.loading !== job) return;
     model.loading = undefined;
     busy();
-    $.model.value = model.id;
+    if (model.classifier) $.model.value = model.id; // with none in use, any other can be chosen
     const { aborted } = job.signal;
-    say('error', () => (aborted ? texts.stoppedLoading(title()) : texts.notLoaded(title(), reason(error))), { text: () => texts.tryAgain, go: () => load(id) });
+    const text = () => (aborted ? texts.stoppedLoading(title()) : texts.notLoaded(title(), reason(error)));
+    if (model.classifier && now.place && !now.done) say('error', () => `${text()} ${texts.search.unfinished}`, { text: () => texts.search.goOn, go: goOn });
+    else say('error', text, { text: () => texts.tryAgain, go: () => load(id) });
     showSource();
+    // What was asked meanwhile is shown; what is said stays.
+    unanswered = false;
+    await refresh();
   }
 }
 
@@ -155,44 +166,59 @@ function busy(stop, pausable = false) {
   $.stop.onclick = stop ?? null;
 }
 
+/** Ends what is under way in the place: it says nothing any more. */
+function interrupt() {
+  now.adding?.abort();
+  now.opening = now.adding = undefined;
+}
+
+/** Looks at what hasn't been looked at yet. */
+function goOn() {
+  const { place, index } = now;
+  index?.resume();
+  if (place && index) add(index, place);
+  else if (place) open(place);
+}
+
 /** Searches in another place. @param {Place} place @param {{again?: boolean}} [how] again: an index by another model is given up */
 async function open(place, { again = false } = {}) {
   const { classifier } = model;
-  now.adding?.abort();
+  interrupt();
   now.index?.close();
-  Object.assign(now, { place, known: undefined, index: undefined, entries: [] });
+  Object.assign(now, { place, known: undefined, index: undefined, entries: [], done: false });
   for (const one of terms.filter(({ id }) => id !== undefined)) terms.splice(terms.indexOf(one), 1);
   showTerms();
   answer = undefined;
+  unanswered = true;
   grid.forget();
   showSelection();
   showUnreadable([]);
   showSource();
-  if (!classifier) return;
+  if (!classifier || model.loading) return; // `load` comes here
+  busy();
+  const job = now.opening = {};
   try {
     const { SiglipIndex } = await import('../../lib/siglip-index.js');
     const known = place.builtIn ? undefined : await recognize(place);
-    if (now.place !== place || model.classifier !== classifier) return;
+    if (now.opening !== job) return;
     now.known = known;
     showSource();
     const index = await SiglipIndex.open(classifier, { name: known?.index ?? place.name, memory: !known, again });
-    if (now.place !== place || model.classifier !== classifier) return void index.close();
+    if (now.opening !== job) return void index.close();
     now.index = index;
     // An index searches on the CPU, on one thread.
     keepModule(`siglip_web_cpu${RELAXED ? '_relaxed' : ''}_bg.wasm`);
     index.onchange = () => refresh();
     await add(index, place);
   } catch (error) {
-    if (now.place !== place) return;
-    if (/** @type {any} */ (error).code === 'bad-input') {
-      const { SiglipIndex } = await import('../../lib/siglip-index.js');
-      const before = (await SiglipIndex.list().catch(() => [])).find(({ name }) => name === now.known?.index);
-      if (now.place !== place) return;
-      const made = before ? `${before.model} (${before.dtype})` : '';
-      say('error', () => texts.search.otherModel(placeName(), made), { text: () => texts.search.indexAgain, go: () => open(place, { again: true }) });
-    } else {
-      say('error', () => texts.search.failed(reason(error)), { text: () => texts.tryAgain, go: () => open(place) });
-    }
+    if (now.opening !== job) return;
+    const { SiglipIndex } = await import('../../lib/siglip-index.js');
+    // One by another model is refused as bad input, and so is whatever else can't be opened.
+    const kept = /** @type {any} */ (error).code === 'bad-input' ? await SiglipIndex.list().catch(() => []) : [];
+    if (now.opening !== job) return;
+    const before = kept.find(({ name }) => name === now.known?.index);
+    if (before) say('error', () => texts.search.otherModel(placeName(), `${before.model} (${before.dtype})`), { text: () => texts.search.indexAgain, go: () => open(place, { again: true }) });
+    else say('error', () => texts.search.failed(reason(error)), { text: () => texts.tryAgain, go: () => open(place) });
   }
 }
 
@@ -227,23 +253,28 @@ async function add(index, place) {
     now.adding = undefined;
     busy();
   };
+  /** Something else has begun meanwhile, which says what is to be said. */
+  const left = () => now.index !== index || Boolean(model.loading);
   try {
     const { unreadable } = await index.add(place.source(), { signal: job.signal, onProgress: progress });
     if (now.adding !== job) return;
     finish();
+    now.done = true;
+    unanswered = true;
     await refresh();
     await keepKnown();
+    if (left()) return;
     showUnreadable(unreadable);
     if (now.entries.length === 0) say('error', () => texts.search.empty);
-    else showAnswer();
+    else if (!isAsked()) showAnswer();
   } catch (error) {
     if (now.adding !== job) return;
     finish();
     await refresh();
     await keepKnown();
-    const go = () => add(index, place);
-    if (job.signal.aborted) say('hint', () => texts.search.stopped, { text: () => texts.search.goOn, go });
-    else say('error', () => texts.search.failed(reason(error)), { text: () => texts.tryAgain, go });
+    if (left()) return;
+    if (job.signal.aborted) say('hint', () => texts.search.stopped, { text: () => texts.search.goOn, go: goOn });
+    else say('error', () => texts.search.failed(reason(error)), { text: () => texts.tryAgain, go: goOn });
   }
 }
 
@@ -252,22 +283,30 @@ let refreshing;
 let stale = false;
 
 /** Pictures came or went: the grid and what is asked are brought up to date, one after the other. */
-function refresh() {
+async function refresh() {
   stale = true;
+  if (!now.index) return undefined; // of a place that was left
   refreshing ??= (async () => {
-    while (stale && now.index) {
-      stale = false;
-      const { index } = now;
-      const entries = await index.entries();
-      if (index !== now.index) break;
-      now.entries = entries;
-      showSource();
-      // At once: the page may be closed before all of them have been looked at.
-      if (now.known && now.known.pictures === 0 && entries.length > 0) await keepKnown();
-      if (answer) await search({ quietly: true });
-      else showGrid();
+    try {
+      while (stale && now.index) {
+        stale = false;
+        const { index } = now;
+        const entries = await index.entries();
+        if (index !== now.index) {
+          stale = true;
+          continue;
+        }
+        now.entries = entries;
+        showSource();
+        // At once: the page may be closed before all of them have been looked at.
+        if (now.known && now.known.pictures === 0 && entries.length > 0) await keepKnown();
+        // Also what was asked before there was anything to ask.
+        if (isAsked()) await search({ quietly: true });
+        else showGrid();
+      }
+    } finally {
+      refreshing = undefined;
     }
-    refreshing = undefined;
   })();
   return refreshing;
 }
@@ -368,10 +407,10 @@ async function forgetFolder({ index }, size) {
   const { place } = now;
   try {
     if (isOpen) {
-      now.adding?.abort();
+      interrupt();
       const closing = now.index?.close();
       // What is under way there remembers nothing any more.
-      Object.assign(now, { adding: undefined, known: undefined, index: undefined });
+      Object.assign(now, { known: undefined, index: undefined });
       await closing;
     }
     const { SiglipIndex } = await import('../../lib/siglip-index.js');
@@ -389,15 +428,26 @@ async function forgetFolder({ index }, size) {
 
 // ---- The search ---------------------------------------------------------------------------------------------------
 
+const isAsked = () => $.query.value.trim() !== '' || terms.length > 0;
+
 /** Asks the index about what stands there now. @param {{quietly?: boolean}} [how] quietly: the same as before, of more pictures */
 async function search({ quietly = false } = {}) {
-  clearTimeout(timer);
+  if (!quietly) {
+    clearTimeout(timer);
+    unanswered = true;
+  }
   const { index } = now;
   const text = $.query.value.trim();
-  if (!index || model.loading) return;
-  if (!text && terms.length === 0) {
+  if (!index || model.loading) return; // `refresh` asks when it can be answered
+  /** What is known already is not said over what is under way, nor over an error. @param {() => void} what */
+  const tell = (what) => {
+    if (unanswered || (!now.adding && said.state !== 'error')) what();
+    unanswered = false;
+  };
+  if (!isAsked()) {
     searching?.abort();
     answer = undefined;
+    unanswered = false;
     showGrid();
     if (!now.adding) showAnswer();
     return;
@@ -409,22 +459,23 @@ async function search({ quietly = false } = {}) {
   /** @type {QueryTerm[]} */
   const query = [...words, ...terms.map(({ id, image, minus }) => ({ ...(id === undefined ? { image } : { id }), minus }))];
   const plus = terms.filter(({ minus }) => !minus).length;
+  searching?.abort();
   if (!query.some(({ minus }) => !minus)) {
     answer = undefined;
     showGrid();
-    return say('hint', () => texts.search.onlyMinus);
+    return tell(() => say('hint', () => texts.search.onlyMinus));
   }
-  searching?.abort();
   const job = searching = new AbortController();
+  const outdated = () => job !== searching || job.signal.aborted || index !== now.index || Boolean(model.loading);
   try {
     const hits = await index.search(query.length === 1 && query[0] ? query[0] : query, { limit: Math.max(1, index.size), signal: job.signal });
-    if (job !== searching || index !== now.index) return;
+    if (outdated()) return;
     const what = () => [words.length > 0 && texts.quote(text), plus > 0 && texts.search.pictures(plus)].filter((one) => one !== false).reduce((a, b) => texts.search.and(a, b));
     answer = { hits, kind: words.some(({ minus }) => !minus) ? 'words' : 'pictures', what };
     showGrid();
-    if (!quietly || !now.adding) showAnswer();
+    tell(showAnswer);
   } catch (error) {
-    if (job !== searching || job.signal.aborted) return;
+    if (outdated()) return;
     say('error', () => texts.search.failed(reason(error)), { text: () => texts.tryAgain, go: () => search() });
   }
 }
@@ -588,7 +639,7 @@ $.choose.addEventListener('click', async () => {
 $.files.addEventListener('change', () => {
   const files = [...($.files.files ?? [])];
   $.files.value = '';
-  if (files.length > 0) open(ofFiles(files));
+  if (files.length > 0) open(ofFiles(files, texts.search.loose));
 });
 $.gallery.addEventListener('click', async () => open(await ofGallery('gallery')));
 

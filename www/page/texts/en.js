@@ -131,6 +131,8 @@ export const ENGLISH = {
     gallery: 'the built-in drawings',
     within: (/** @type {string} */ name, /** @type {number} */ count, /** @type {string} */ number) => `Searching in ${name}${count === 0 ? '' : count === 1 ? ', 1 picture' : `, ${number} pictures`}.`,
     folder: (/** @type {string} */ name) => `the folder ${quote(name)}`,
+    /** What the page calls files that came without a folder. */
+    loose: 'Pictures',
     namesake: (/** @type {string} */ name, /** @type {string} */ index) => `This browser knows another folder ${quote(name)}, with other pictures in it; this one is called ${quote(index)} here.`,
     known: (/** @type {number} */ count, /** @type {string} */ number, /** @type {string} */ example, /** @type {string} */ day) => [
       count === 0 ? 'no pictures' : count === 1 ? `1 picture, ${example}` : `${number} pictures, ${example} among them`, `opened ${day}`,
@@ -154,6 +156,7 @@ export const ENGLISH = {
     paused: 'Paused.',
     stopped: 'Stopped. What has been looked at can be searched.',
     goOn: 'Go on',
+    unfinished: 'Not all of the pictures have been looked at.',
     all: (/** @type {string} */ count) => (count === '1' ? '1 picture. Type words to search.' : `${count} pictures. Type words to search.`),
     empty: 'There is no picture in it. Choose a folder with JPEG, PNG or WebP files.',
     found: (/** @type {number} */ count, /** @type {string} */ number, /** @type {string} */ what) => (count === 1 ? `1 picture fits ${what}.` : `${number} pictures fit ${what}.`),
