@@ -18,6 +18,7 @@ use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 pub use explain::HeatMap;
+#[cfg(not(target_family = "wasm"))] // for files of indexes
 pub(crate) use labels::is_unit;
 pub use labels::{LONGEST_LABEL, LabelSet, Labels};
 pub use options::{ClassifyOptions, DEFAULT_TEMPLATE, Scores};
