@@ -863,7 +863,7 @@ impl Classifier {
         }
     }
 
-    /// What a [`LabelSet`] and an [index](crate::search::Index) are bound to: a hash of vectors of both towers, the same for one checkpoint however
+    /// What a [`LabelSet`] and an index of pictures are bound to: a hash of vectors of both towers, the same for one checkpoint however
     /// its weights are held.
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
