@@ -37,6 +37,7 @@ export const CANNOT = {
     ["WebDriver doesn't tell of workers", [
       "dispose rejects what runs, what waits and what comes later (in the worker)",
       "dispose rejects what runs, what waits and what comes later (on the main thread)",
+      "dispose ends a fresh start that is under way, and its worker",
       "loading can be aborted, before and midway, and takes its downloads along",
       "files of the library that are missing or blocked are told, in both places",
       "a page of another site imports the library and classifies in a worker",

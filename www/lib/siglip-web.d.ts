@@ -229,7 +229,7 @@ export interface ModelInfo {
   readonly logitBias: number;
   /** Bytes that the weights take. */
   readonly bytes: number;
-  /** Tells text towers apart, whatever `dtype` their weights are held as: what a `LabelSet` is bound to. */
+  /** Tells models apart by vectors of both towers, whatever `dtype` their weights are held as: what a `LabelSet` and an index are bound to. */
   readonly fingerprint: string;
   /** The labels of a fine-tuned model, or of a checkpoint that was converted for fixed ones: `classify` knows no others. */
   readonly labels?: readonly string[];
@@ -354,7 +354,8 @@ export declare class SiglipClassifier {
   static caches(): Promise<CachedModel[]>;
 
   /**
-   * Removes a model by its name, or by the address of its folder, in every dtype; all models without. Waits for loads of it that run.
+   * Removes a model by its name, or by the address of its folder, in every dtype; all models without. Waits some seconds for loads of it that run, and
+   * rejects with code `"network"` while there still are any.
    * @returns bytes that were freed
    */
   static clearCache(name?: string): Promise<number>;
