@@ -179,7 +179,8 @@ describe("the library over an engine that fails on command", { timeout: 1_200_00
     const page = await open();
     const before = site.overlay["/mock/config.json"];
     try {
-      await page.evaluate(async () => { window.classifier = await SiglipClassifier.load("/mock/", { cache: false }); });
+      // By itself it wouldn't give up for long.
+      await page.evaluate(async () => { window.classifier = await SiglipClassifier.load("/mock/", { cache: false, [Symbol.for("siglip-web.retryPolicy")]: { stall: 1_000_000 } }); });
       const started = new Promise((resolve) => { site.overlay["/mock/config.json"] = resolve; }); // and never an answer
       assertError(await page.evaluate(() => outcome(() => classifier.classify(new Uint8Array(1), ["trap"]))), "device-lost");
       await started;
