@@ -141,9 +141,10 @@ mod gpu {
         let mut started = DEVICE.lock().await;
         if let Some(device) = started.clone() {
             // A device whose memory ran out once goes on with what finds room.
-            let mut fault_so_far = FAULT.lock().expect("no panic while held");
-            fault_so_far.take_if(|fault| fault.code() == Code::OutOfMemory);
-            drop(fault_so_far);
+            FAULT
+                .lock()
+                .expect("no panic while held")
+                .take_if(|fault| fault.code() == Code::OutOfMemory);
             fault()?;
             return Ok(device);
         }

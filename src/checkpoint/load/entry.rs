@@ -2,8 +2,9 @@
 //! file stood before and after it, so that a load that goes on later can still check the whole file.
 //!
 //! An entry is `magic, kind, row length, lengths of both states (u32 each), state before, state after, numbers, checksum`, all
-//! little-endian, each state filled up with zeros to whole words; the checksum is also of the key that the entry is put under. So it can be read into the very words that the numbers will live in:
-//! a model that comes from the store needs no memory beside its weights. A torn, damaged or foreign entry is as good as none.
+//! little-endian, each state filled up with zeros to whole words; the checksum is also of the key that the entry is put under.
+//! So it can be read into the very words that the numbers will live in: a model that comes from the store needs no memory beside its weights.
+//! A torn, damaged or foreign entry is as good as none.
 
 use sha2::digest::common::hazmat::SerializableState;
 use sha2::{Digest, Sha256};

@@ -112,6 +112,11 @@ export class Model {
         const gpuGone = this.#gpuLosses > 0 && ["device-lost", "unsupported", "out-of-memory"].includes(error.code);
         return gpuGone ? onCpu(error.message) : Promise.reject(error);
       });
+    // It was closed when the start had ended, and before this was told.
+    if (this.failure) {
+      started.link.close(this.failure);
+      throw this.failure;
+    }
     this.#link = started.link;
     this.#info = Object.freeze(started.info);
     this.#lost = undefined;
