@@ -106,6 +106,8 @@ site() {
   [[ $dtype == q8 || $dtype == q4 ]] || die "--dtype is \"$dtype\": it must be q8 or q4"
   [[ ! $labels || -f $labels ]] || die "there is no file $labels (--labels)"
   [[ ! $model || -f $model/config.json ]] || die "$model is no checkpoint: it has no config.json"
+  need_node
+  node "$root/tools/site.mjs" --check "$root/www" "$out" ${model:+"$model"} ${labels:+"$labels"} || exit 1 # said before the long build
   # Fixed labels are a conversion too.
   [[ ! $labels || $model ]] || model=$root/www/lib/models/demo
   build

@@ -226,6 +226,23 @@ mkdir "$scratch/other" && touch "$scratch/other/thesis.tex"
 run "$node" "$root/tools/site.mjs" "$scratch/repo/www" "$scratch/other"
 ((status == 1)) && [[ $out == *"is no site"* && -f $scratch/other/thesis.tex ]]
 check "any other folder is left alone"
+ln -s repo/www "$scratch/link"
+for wrong in repo/www repo/../repo/www/ link repo/www/lib repo/www/new repo; do
+  run "$node" "$root/tools/site.mjs" "$scratch/repo/www" "$scratch/$wrong"
+  ((status == 1)) && [[ $out == *"$wrong is the folder that the site is copied from"* && -f $scratch/repo/www/index.html && -f $scratch/repo/www/lib/siglip-web.js && ! -e $scratch/repo/www/new ]]
+  check "what a site is made from is not replaced by it: $wrong"
+done
+mkdir -p "$scratch/site/models/mine"
+touch "$scratch/site/models/mine/config.json" "$scratch/site/labels.txt"
+ln -s site/models/mine "$scratch/mine"
+for wrong in "--model $scratch/site/models/mine --dtype q4" "--model $scratch/mine" "--labels $scratch/site/labels.txt"; do
+  fresh
+  with_rust std
+  ln -s "$node" "$scratch/bin/node"
+  inside "need_node() { :; }; build() { echo built; }; site $scratch/site $wrong"
+  ((status == 1)) && [[ $out == "site: "*" lies in $scratch/site, which is emptied"* && $out != *built* && -f $scratch/site/models/mine/config.json && -f $scratch/site/labels.txt ]]
+  check "a site is not written over what it is to be made with: ${wrong//"$scratch"/…}"
+done
 truncate -s 95000000 "$scratch/repo/www/large.bin"
 run "$node" "$root/tools/site.mjs" "$scratch/repo/www" "$scratch/site"
 rm "$scratch/repo/www/large.bin"

@@ -1,20 +1,43 @@
 // A complete static site: node site.mjs WWW OUT [FOLDER TITLE] (./build.sh site). It is the page with its library; with FOLDER, a checkpoint under OUT,
 // the page opens with that model. Without it, WWW is copied, its pages' scripts in few files; a second call names the model and lists the files for the page's service worker.
-import { cpSync, existsSync, mkdirSync, readFileSync, readdirSync, rmSync, statSync, writeFileSync } from "node:fs";
-import { join, relative } from "node:path";
+// node site.mjs --check WWW OUT [FILE...] only says whether OUT may be emptied and written: neither WWW nor a FILE that the site is made from may lie in it.
+import { cpSync, existsSync, mkdirSync, readFileSync, readdirSync, realpathSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { basename, dirname, isAbsolute, join, relative, resolve, sep } from "node:path";
 import { bundle } from "./bundle.mjs";
 import { address, offlineList } from "./offline.mjs";
 
 /** The largest file that free static hosts take. */
 const LARGEST = 95e6;
 
-const [www, out, folder, title] = process.argv.slice(2);
+const given = process.argv.slice(2);
+const checking = given[0] === "--check";
+const [www, out, folder, title] = checking ? given.slice(1) : given;
 
 /** What a site is known by: no other folder is replaced. */
 const isSite = () => ["index.html", "lib/siglip-web.js"].every((file) => existsSync(join(out, file)));
 
 /** What belongs to the place where a site is published, as a clone of GitHub Pages' branch: .git, .nojekyll, CNAME. */
 const STAYS = /^(\..*|CNAME)$/;
+
+/** Where a path leads, whatever links there are on the way, and whether or not it is there. @returns {string} */
+function real(/** @type {string} */ path) {
+  if (existsSync(path)) return realpathSync.native(path);
+  const whole = resolve(path);
+  return join(real(dirname(whole)), basename(whole));
+}
+
+/** Whether `path` is `within` or lies in it. */
+function lies(/** @type {string} */ path, /** @type {string} */ within) {
+  const way = relative(real(within), real(path));
+  return way !== ".." && !way.startsWith(`..${sep}`) && !isAbsolute(way);
+}
+
+/** Nothing that the site is made from is deleted. */
+function spare(/** @type {string[]} */ files) {
+  if (lies(out, www) || lies(www, out)) fail(`${out} is the folder that the site is copied from, or one of the two lies in the other: give a folder elsewhere`);
+  const lost = files.find((file) => lies(file, out));
+  if (lost) fail(`${lost} lies in ${out}, which is emptied before the site is written: move it elsewhere, or give another folder for the site`);
+}
 
 function copy() {
   const there = !existsSync(out) ? [] : statSync(out).isDirectory() ? readdirSync(out).filter((name) => !STAYS.test(name)) : undefined;
@@ -50,7 +73,12 @@ function fail(/** @type {string} */ message) {
   process.exit(1);
 }
 
+if (checking) {
+  spare(given.slice(3));
+  process.exit();
+}
 if (folder === undefined) {
+  spare([]);
   copy();
   await bundle(out);
 } else nameModel();
