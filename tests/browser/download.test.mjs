@@ -117,6 +117,37 @@ describe("downloads and what is kept of them", { timeout: 600_000 }, () => {
     assert.ok(hub.requests.length > 0);
   });
 
+  test("models whose files have addresses of their own are kept apart, whatever files they share", async () => {
+    const other = Buffer.from(tiny);
+    other[other.length - 1] ^= 1;
+    Object.assign(hub.files, { "a.safetensors": tiny, "b.safetensors": other });
+    const model = (letter) => ({ files: { "config.json": `${hub.folder}config.json`, [WEIGHTS]: `${hub.folder}${letter}.safetensors` } });
+    // As a server tells it that makes it of a file's size and time.
+    hub.fault = () => ({ etag: '"one"' });
+    for (const letter of ["a", "b", "a", "b"]) assert.equal((await load(model(letter))).weights?.digest, digest(hub.files[`${letter}.safetensors`]), letter);
+    assert.deepEqual(hub.requests.filter(({ method }) => method === "GET").map(({ file }) => file).filter((file, i, all) => all.indexOf(file) === i).sort(), ["a.safetensors", "b.safetensors", "config.json"]);
+    hub.requests.length = 0;
+    for (const letter of ["a", "b"]) {
+      const again = await load(model(letter));
+      assert.equal(again.weights?.digest, digest(hub.files[`${letter}.safetensors`]), letter);
+      assert.ok(again.cached);
+    }
+    assert.deepEqual(hub.requests.filter(({ method }) => method === "GET"), []);
+    hub.fault = () => ({ reset: true });
+    for (const letter of ["b", "a"]) assert.equal((await load(model(letter))).weights?.digest, digest(hub.files[`${letter}.safetensors`]), "the server is gone");
+    // A signature in an address changes nothing, nor does the order; a file that came with the page does.
+    const { files } = model("a");
+    const signed = { files: Object.fromEntries(Object.entries(files).reverse().map(([file, address]) => [file, `${address}?signature=2`])) };
+    assert.equal((await load(signed)).weights?.digest, digest(tiny));
+    hub.fault = () => ({ etag: '"one"' });
+    for (const config of [{ weights: true }, { weights: true, unused: ["none"] }]) await load({ files: { ...files, "config.json": `data:application/json,${JSON.stringify(config)}` } });
+    const list = await page.evaluate(() => SiglipClassifier.caches());
+    assert.equal(list.length, 4);
+    assert.ok(list.every(({ name, complete }) => name === "the model" && complete));
+    assert.ok((await page.evaluate(() => SiglipClassifier.clearCache("the model"))) > 3 * (tiny.length - headerEnd));
+    assert.deepEqual(await page.evaluate(() => SiglipClassifier.caches()), []);
+  });
+
   test("a connection cut at any byte goes on there, within the load", async () => {
     const numbers = random(1);
     let resumed = 0;

@@ -2,7 +2,7 @@
 // not at all, each. In the origin private file system, or in Cache Storage where that fails. The manifest comes last: with it, a load needs
 // no network.
 import { SiglipError, aborted } from "../error.js";
-import { folderName, hash } from "../hash.js";
+import { folderName, hash, hex } from "../hash.js";
 import { ROOT, TEMPORARY, disks, limited } from "./disks.js";
 import { Packs } from "./packs.js";
 
@@ -17,7 +17,7 @@ const FORMAT = 5;
  * @typedef {object} About
  * @property {number} format
  * @property {string} name as the caller called the model
- * @property {string} source address of its folder, without a query: that may hold a secret
+ * @property {string} source address of its folder, or of one of its files, without a query: that may hold a secret
  * @property {string} dtype as it was asked for; with the backend, where the library was to choose
  * @property {string} [generation] another one whenever the folder is begun anew
  * @property {string} [commit] of the Hub
@@ -40,17 +40,17 @@ const entry = (kind, key) => `${kind}-${encodeURIComponent(key).replace(/[*!'()~
 
 /**
  * Opens what is kept of a model, and holds it: another tab that loads the same one waits until this one is done.
- * @param {{name: string, source: string, dtype: string}} model
+ * @param {{name: string, source: string, dtype: string, parts?: [string, string | Blob][]}} model parts: its files, where each has an address of its own, or is here
  * @param {AbortSignal} signal
  * @param {(waiting: string) => void} wait told when it has to wait
  * @returns {Promise<Stored>} which keeps nothing, and says why, where nothing can be kept
  */
-export async function openStore({ name, source, dtype }, signal, wait) {
+export async function openStore({ name, source, dtype, parts }, signal, wait) {
   /** @type {About} */
   const about = { format: FORMAT, name, source: withoutQuery(source), dtype, files: {}, weights: {} };
   const disk = (await disks()).find(({ writable }) => writable);
   if (!disk) return new Stored(undefined, about, `${globalThis.isSecureContext ? "This browser gives the page no storage" : "Storage needs a secure page (https: or localhost)"}, so the model isn't kept`);
-  const id = await folderName([about.format, about.source, about.dtype]);
+  const id = await folderName([about.format, parts ? await told(parts) : about.source, about.dtype]);
   const release = await lock(id, signal, () => wait(`Another tab is loading ${name}. This one goes on when that is done.`));
   try {
     const stored = await Stored.open(disk.folder(id), about, { id, release });
@@ -66,6 +66,12 @@ export async function openStore({ name, source, dtype }, signal, wait) {
 /** @param {string} address */
 function withoutQuery(address) {
   return address.replace(/[?#].*$/s, "");
+}
+
+/** What tells such a model from others, which may share any of its files. @param {[string, string | Blob][]} parts */
+async function told(parts) {
+  const all = parts.map(async ([file, part]) => [file, typeof part === "string" ? withoutQuery(part) : hex(await hash(new Uint8Array(await part.arrayBuffer())))]);
+  return (await Promise.all(all)).sort(([a = ""], [b = ""]) => (a < b ? -1 : 1));
 }
 
 /** @param {Uint8Array} bytes @returns {Promise<Uint8Array>} */

@@ -110,7 +110,8 @@ async function openStored(place, { name, dtype }, cache, context) {
     context.caching = "no-store";
     return none("The model isn't kept, as it was asked");
   }
-  const stored = await openStore({ name, source, dtype }, context.signal, context.wait);
+  const { addresses, inline = [] } = place;
+  const stored = await openStore({ name, source, dtype, parts: addresses && [...addresses, ...inline] }, context.signal, context.wait);
   // One copy is enough.
   context.caching = stored.problem ? "default" : "no-store";
   return stored;
