@@ -449,6 +449,55 @@ describe('what is asked, chosen or stopped while something else is under way', (
     await within(page, `the built-in drawings, ${DRAWINGS} pictures`);
   });
 
+  visit('a picture of the folder before that comes late is not shown, nor saved, under the same name in another folder', async (page) => {
+    const [red, blue] = [[200, 0, 0], [0, 0, 200]].map((color) => [...plain(...color)]);
+    const names = ['bug.png', 'also.png'];
+    await folders(page, [red, blue].map((bytes, i) => [`${i}/Photos`, Object.fromEntries(names.map((name) => [name, bytes]))]));
+    /** Colours of the tiles that are drawn. */
+    const colors = () => grid(page).locator('canvas[data-ready]').evaluateAll((all) => all.map((canvas) => [...canvas.getContext('2d').getImageData(0, 0, 1, 1).data.slice(0, 3)].join()));
+    // The first folder's small pictures are made when they are told to.
+    await page.evaluate((count) => {
+      const { postMessage } = Worker.prototype;
+      window.late = [];
+      Worker.prototype.postMessage = function (data, ...more) {
+        if (!(data?.file instanceof File) || !data.file.name.match(/^(bug|also)/) || window.late.length === count) return postMessage.call(this, data, ...more);
+        window.late.push(() => new Promise((done) => {
+          this.addEventListener('message', (event) => event.data.id === data.id && done());
+          postMessage.call(this, data, ...more);
+        }));
+      };
+    }, names.length);
+    await button(page, 'Choose a folder…').click();
+    await within(page, 'the folder “Photos”, 2 pictures');
+    await page.waitForFunction((count) => window.late.length === count, names.length);
+    // Nor is it saved: the second of the copies is read when another folder is open.
+    await option(page, 'Photos/bug.png').click();
+    await option(page, 'Photos/also.png').click();
+    await page.evaluate(() => {
+      const { getFile } = FileSystemFileHandle.prototype;
+      const gate = new Promise((done) => { window.goOn = done; });
+      let count = 0;
+      FileSystemFileHandle.prototype.getFile = async function () {
+        if (++count === 1) await gate;
+        return getFile.call(this);
+      };
+    });
+    const copies = save(page, 'Copies as a zip');
+    await says(page, /^Packing/);
+    await button(page, 'Choose a folder…').click();
+    await within(page, 'the folder “Photos (2)”, 2 pictures. This browser knows another folder “Photos”, with other pictures in it; this one is called “Photos (2)” here');
+    await page.evaluate(() => window.goOn());
+    const zip = await copies;
+    for (let i = 0, at = 0; i < names.length; i++) {
+      const begin = at + 30 + zip.readUInt16LE(at + 26);
+      at = begin + zip.readUInt32LE(at + 18);
+      assert.deepEqual([...zip.subarray(begin, at)], red);
+    }
+    await page.evaluate(() => Promise.all(window.late.map((make) => make())));
+    await page.waitForFunction((count) => document.querySelectorAll('#grid canvas[data-ready]').length === count, names.length);
+    assert.deepEqual(await colors(), names.map(() => '0,0,200'));
+  });
+
   visit('where the browser gives no folder, as on phones, its pictures are searched all the same; what can’t be opened says why', async (page) => {
     await page.evaluate(() => document.getElementById('files').removeAttribute('webkitdirectory'));
     await page.locator('#files').setInputFiles([await png('one', 'soup'), await png('two', 'truck')]);

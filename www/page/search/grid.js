@@ -33,7 +33,7 @@ export class Grid {
   #rest = new Map();
   /** Of pictures in sight that aren't drawn yet. @type {Set<string>} */
   #wanted = new Set();
-  /** Of pictures that are being read. @type {Set<string>} */
+  /** Of pictures that are being read. Another set for other pictures altogether, which may be called the same. @type {Set<string>} */
   #reading = new Set();
   /** The one that keys move. */
   #active = 0;
@@ -77,6 +77,7 @@ export class Grid {
   forget() {
     this.#rest.clear();
     this.#wanted.clear();
+    this.#reading = new Set();
     this.#tiles.clear();
     $.grid.replaceChildren();
     this.selected.clear();
@@ -230,13 +231,15 @@ export class Grid {
 
   /** Reads pictures that are in sight, a few at a time. */
   #read() {
-    while (this.#reading.size < AT_ONCE) {
+    const reading = this.#reading;
+    while (reading.size < AT_ONCE) {
       const [id] = this.#wanted;
       if (id === undefined) return;
       this.#wanted.delete(id);
-      this.#reading.add(id);
+      reading.add(id);
       this.#source.picture(id).catch(() => undefined).then((bitmap) => {
-        this.#reading.delete(id);
+        if (reading !== this.#reading) return bitmap?.close();
+        reading.delete(id);
         const tile = this.#tiles.get(id);
         if (tile) paint(tile.canvas, bitmap);
         bitmap?.close();

@@ -311,9 +311,9 @@ async function refresh() {
   return refreshing;
 }
 
-/** @param {string} id @returns {Promise<File>} */
-async function fileOf(id) {
-  const file = await now.place?.file(id).catch(() => undefined);
+/** @param {string} id @param {Place} [place] @returns {Promise<File>} */
+async function fileOf(id, place = now.place) {
+  const file = await place?.file(id).catch(() => undefined);
   if (!file) throw new Error(texts.search.gone(id));
   return file;
 }
@@ -612,10 +612,11 @@ function chosen() {
 
 async function saveCopies() {
   const ids = [...grid.selected];
+  const { place } = now; // another folder may be opened meanwhile
   say('busy', () => texts.search.zipping);
   try {
     const blob = await zip((async function* () {
-      for (const id of ids) yield { name: id, file: await fileOf(id) };
+      for (const id of ids) yield { name: id, file: await fileOf(id, place) };
     })());
     if (!blob) return say('error', () => texts.search.tooMuch);
     download('pictures.zip', blob.type, blob);
