@@ -213,6 +213,40 @@ for (const engine of ["an engine that fails on command", "the real engine"]) {
       await page.close();
     });
 
+    test("a framework may set the same labels, templates and model files again whenever it renders, and nothing runs anew", async () => {
+      const page = await open("<siglip-classifier></siglip-classifier><siglip-classifier></siglip-classifier>");
+      const told = await page.evaluate(async (files) => {
+        const [tag, other] = document.querySelectorAll("siglip-classifier");
+        const render = (tag, labels) => Object.assign(tag, {
+          labels, template: ["A photo of {}.", "A drawing of {}."], topK: 2, image: new URL("/samples/ladybug.png", document.baseURI),
+          model: { name: "mine", files: Object.fromEntries(files.map((file) => [file, new URL(`/tiny/${file}`, document.baseURI)])) },
+        });
+        const next = (tag) => new Promise((resolve) => tag.addEventListener("siglip-result", resolve, { once: true }));
+        let result = next(tag);
+        render(tag, ["a cat", "a dog, or two"]);
+        await result;
+        const stop = tag.shadowRoot.querySelector("button");
+        const said = tag.shadowRoot.querySelector("[role=status]").textContent;
+        render(tag, ["a cat", "a dog, or two"]);
+        await null; // all changes of one moment are one run
+        await null;
+        const again = { running: !stop.hidden, said: tag.shadowRoot.querySelector("[role=status]").textContent === said };
+        document.body.append(tag); // moved within the page
+        result = next(other);
+        render(other, ["a cat"]);
+        await result;
+        const results = heard.filter(({ type }) => type === "siglip-result").length;
+        result = next(tag);
+        render(tag, ["a mouse"]);
+        await result;
+        return { again, results, last: heard.at(-1).labels };
+      }, Object.keys(tiny).map((path) => path.slice("/tiny/".length)));
+      assert.deepEqual(told, { again: { running: false, said: true }, results: 2, last: ["a mouse"] });
+      assert.equal(page.workers().length, 1, "models of the same files are one");
+      assert.deepEqual(await heard(page, "siglip-error"), []);
+      await page.close();
+    });
+
     for (const [type, property, words] of [["drop", "dataTransfer", "a dropped picture is taken"], ["paste", "clipboardData", "a pasted picture is taken"]]) {
       test(words, async () => {
         const page = await open('<siglip-classifier labels="a cat"></siglip-classifier>');

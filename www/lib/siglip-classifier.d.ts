@@ -6,7 +6,8 @@ import type { ClassifyOptions, ImageInput, LabelScore, LoadOptions, ModelSource,
  * first use, shared by all tags that ask for the same one, and given back when the last of them leaves the page.
  *
  * Every property is an attribute too (`topK` is `top-k`), and may be set before the tag is defined. Properties also take what no attribute can
- * hold: labels with commas in them, several templates, a model's files. `null` stands for the default.
+ * hold: labels with commas in them, several templates, a model's files. `null` stands for the default. Setting again what is equal, such as an array
+ * with the same labels that a framework made anew, changes nothing, as with attributes.
  *
  * Style: the custom properties `--siglip-accent`, `--siglip-bar`, `--siglip-line`, `--siglip-error`, `--siglip-color` and
  * `--siglip-background`; the parts `drop`, `preview`, `button`, `hint`, `status`, `stop`, `results`, `result`, `bar`, `label`

@@ -2,6 +2,7 @@
 // A picture goes in by button, drop, paste or the `image` property; the labels' probabilities come out.
 // Events, all bubbling: siglip-result (detail: LabelScore[]), siglip-error (SiglipError), siglip-progress (ProgressEvent).
 // The model is loaded at the first use, and shared by all tags that name the same one.
+import { tagOf } from "./client/arguments.js";
 import { fits, percent } from "./client/scores.js";
 import { addressIn, mayHoldPictures, picturesAmong } from "./client/transfer.js";
 import { SiglipClassifier, SiglipError } from "./siglip-web.js";
@@ -102,6 +103,10 @@ export class SiglipClassifierElement extends Base {
   /** @type {AbortController | undefined} ends what runs */
   #run;
   #planned = false;
+  /** @type {string | undefined} what the last run was asked for */
+  #asked;
+  /** How often a picture was set. */
+  #pictures = 0;
   #parts;
 
   constructor() {
@@ -162,7 +167,9 @@ export class SiglipClassifierElement extends Base {
   }
 
   set image(image) {
+    if (tagOf(image) === "URL" && keyOf(image) === keyOf(this.#image)) return;
     this.#image = image ?? null;
+    this.#pictures += 1;
     this.#forget();
     this.#show(this.#image);
     this.#plan();
@@ -289,6 +296,7 @@ export class SiglipClassifierElement extends Base {
     queueMicrotask(() => {
       if (this.isConnected) return;
       this.#run?.abort();
+      this.#asked = undefined;
       this.#release();
     });
   }
@@ -302,7 +310,7 @@ export class SiglipClassifierElement extends Base {
     else this.#plan();
   }
 
-  /** All changes of one moment are one run. */
+  /** All changes of one moment are one run; a framework that sets the same again, in arrays made anew whenever it renders, causes none. */
   #plan() {
     if (this.#planned) return;
     this.#planned = true;
@@ -310,6 +318,9 @@ export class SiglipClassifierElement extends Base {
       this.#planned = false;
       if (!this.isConnected) return;
       if (this.#model !== undefined && this.#model !== this.#key()) this.#release();
+      const asked = keyOf([this.#key(), this.labels, this.template, this.scores, this.topK, this.#pictures]);
+      if (asked === this.#asked) return;
+      this.#asked = asked;
       this.#classify();
     });
   }
@@ -359,7 +370,7 @@ export class SiglipClassifierElement extends Base {
 
   #key() {
     const { model, backend, dtype, worker } = this;
-    return JSON.stringify([typeof model === "object" && model !== null ? numberOf(model) : model, backend, dtype, worker]);
+    return keyOf([model, backend, dtype, worker]);
   }
 
   /** The attribute, or what was set in its place. @param {string} name @returns {any} */
@@ -554,10 +565,17 @@ function fill(text, values) {
 const numbers = new WeakMap();
 let count = 0;
 
-/** A number of its own for each model that isn't named by a word. @param {object} model */
-function numberOf(model) {
-  if (!numbers.has(model)) numbers.set(model, ++count);
-  return numbers.get(model);
+/**
+ * What tells values apart: their content, as far as frameworks make it anew; of others (files, a folder's handle) a number of their own.
+ * @param {any} value @param {number} [depth] no object deeper than a model's files is looked into @returns {string}
+ */
+function keyOf(value, depth = 3) {
+  const tag = tagOf(value);
+  if (tag === "URL") return value.href;
+  if (value === null || typeof value !== "object") return JSON.stringify([typeof value, String(value)]);
+  if (depth > 0 && ["Array", "Object"].includes(tag)) return JSON.stringify(Object.entries(value).map(([name, one]) => [name, keyOf(one, depth - 1)]));
+  if (!numbers.has(value)) numbers.set(value, ++count);
+  return String(numbers.get(value));
 }
 
 /**
