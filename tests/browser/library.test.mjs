@@ -339,6 +339,7 @@ describe("the library over an engine that fails on command", { timeout: 1_200_00
       ["/lib/worker/host.js", { status: 404 }, "network", /worker\.js could not be started/, [true]],
       ["/lib/pkg/siglip_web_cpu_relaxed.js", { status: 404 }, "network", /siglip_web_cpu_relaxed\.js could not be loaded/, [true, false]],
       ["/lib/pkg/siglip_web_cpu_relaxed_bg.wasm", { status: 404 }, "network", /siglip_web_cpu_relaxed_bg\.wasm is not there/, [true, false]],
+      ["/lib/pkg/siglip_web_cpu_relaxed_bg.wasm", html("<!doctype html>"), "network", /^The library's file .*_bg\.wasm is not there: its server answers with a web page \(HTML\)\. Serve the whole folder/, [true, false]],
       ["/lib/pkg/siglip_web_cpu_relaxed_bg.wasm", "<!doctype html>", "unsupported", /can't run the library's WebAssembly/, [true, false]],
     ];
     for (const [path, answer, code, message, places] of cases) {

@@ -120,8 +120,9 @@ export async function compile(name, report, context) {
   const file = `${name}_bg.wasm`;
   if (isFile(address)) return WebAssembly.compile(await node?.files.readFile(address));
   const download = new Download({ ...context, name: "the library", hub: false }, address.href, file);
+  download.mayBePage = true; // some servers give their first page for whatever is missing
   const response = await download.first();
-  if (!response) throw new SiglipError("network", `The library's file ${address.href} is not there. Serve the whole folder that siglip-web.js is in.`);
+  if (!response) throw new SiglipError("network", `The library's file ${address.href} is not there${download.page ? ": its server answers with a web page (HTML)" : ""}. Serve the whole folder that siglip-web.js is in.`);
   const arriving = new Arriving(download, response, report.progress);
   try {
     // Under its own media type: some servers don't know application/wasm, and compiling while loading insists on it.
