@@ -179,6 +179,16 @@ describe("faults of servers and storage", { timeout: 600_000 }, () => {
     assertError(await load(hub.model), "network", /sign in first/);
     hub.fault = ({ method, file }) => (method === "HEAD" || file === "tokenizer_config.json" ? { html: true } : undefined);
     assertError(await load(hub.folder, { cache: false }), "bad-model", /tokenizer_config\.json is a web page/);
+    // A folder of open_clip's has another configuration. It is kept as others are.
+    await page.evaluate(() => SiglipClassifier.clearCache());
+    hub.files = { "open_clip_config.json": CONFIG, [WEIGHTS]: tiny };
+    hub.fault = ({ file }) => (file in hub.files ? undefined : { html: true });
+    whole(await load(hub.folder));
+    hub.requests.length = 0;
+    assert.ok((await load(hub.folder)).cached);
+    assert.deepEqual(hub.requests.filter(({ method }) => method === "GET"), []);
+    delete hub.files["open_clip_config.json"];
+    assertError(await load(hub.folder, { cache: false }), "bad-model", /\/config\.json is a web page/);
   });
 
   test("a small file that came damaged from the Hub is fetched again, and told if it stays so", async () => {

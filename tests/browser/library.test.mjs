@@ -1316,12 +1316,15 @@ describe("the library over the real engine", { timeout: 1_200_000 }, () => {
     const preprocessor = JSON.parse(await readFile(demo("preprocessor_config.json"), "utf8"));
     const saved = ["config.json", "tokenizer_config.json", "spiece.model", "model.safetensors"];
     for (const file of saved) site.overlay[`/five/${file}`] = demo(file);
+    // Some servers answer with a page for whatever is missing.
+    for (const file of ["preprocessor_config.json", "tokenizer.json", "tokenizer.model", "open_clip_config.json"]) site.overlay[`/pages/${file}`] = html("<!doctype html><title>The site</title>");
     site.overlay["/five/processor_config.json"] = JSON.stringify({ image_processor: preprocessor, processor_class: "SiglipProcessor" });
+    for (const file of [...saved, "processor_config.json"]) site.overlay[`/pages/${file}`] = site.overlay[`/five/${file}`];
     const [want, ...got] = await page.evaluate(async (files) => {
       const labels = ["a cat", "Zürich, two dogs!", "a red apple"];
       const dropped = files.map(async (name) => new File([await (await fetch(`/five/${name}`)).blob()], name));
       const results = [];
-      for (const source of ["demo", "/five/", await Promise.all(dropped)]) {
+      for (const source of ["demo", "/five/", "/pages/", await Promise.all(dropped)]) {
         const { value, ...error } = await outcome(async () => {
           const classifier = await SiglipClassifier.load(source, { backend: "cpu" });
           const scores = await classifier.classify("/picture.png", labels);
@@ -1334,6 +1337,14 @@ describe("the library over the real engine", { timeout: 1_200_000 }, () => {
     }, [...saved, "processor_config.json"]);
     assert.equal(want.length, 3, JSON.stringify(want));
     for (const scores of got) assert.deepEqual(scores, want);
+    for (const [file, named] of [["processor_config.json", "preprocessor_config"], ["spiece.model", "tokenizer"]]) {
+      const there = site.overlay[`/pages/${file}`];
+      for (const answer of [html("<!doctype html>"), { status: 404 }]) {
+        site.overlay[`/pages/${file}`] = answer;
+        assertError(await page.evaluate(() => outcome(async () => (await SiglipClassifier.load("/pages/", { backend: "cpu", cache: false })).info)), "bad-model", new RegExp(`/${named}\\.json is a web page`));
+      }
+      site.overlay[`/pages/${file}`] = there;
+    }
   });
 
   test("checkpoint files that are missing, wrong or damaged are named", async () => {

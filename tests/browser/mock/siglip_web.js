@@ -91,7 +91,9 @@ export function create() {
     #reader;
 
     static async load(source, store, options, _pipelines, _tokenizers, progress, cancel) {
-      const config = JSON.parse(new TextDecoder().decode(await source.readAll("config.json", 1e6)));
+      const json = (await source.readAll("config.json", 1e6)) ?? (await source.readAll("open_clip_config.json", 1e6));
+      if (!json) fail("bad-model", "config.json is missing");
+      const config = JSON.parse(new TextDecoder().decode(json));
       const order = config[backend];
       if (order === "trap") return trap();
       if (order === "never") return untilCancelled(cancel);

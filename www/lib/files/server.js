@@ -21,10 +21,15 @@ import { Ranges } from "./ranges.js";
 const WEIGHTS = "model.safetensors";
 /** Of weights in several files. */
 const INDEX = "model.safetensors.index.json";
-/** Files that a model needn't have: some servers answer with a web page where there is none. */
-const OPTIONAL = [
-  WEIGHTS, "tokenizer_config.json", "processor_config.json", "spiece.model", "tokenizer.model", "open_clip_config.json", "open_clip_model.safetensors",
+/** Files that stand for each other: a model has one of each line. */
+const ANY = [
+  ["config.json", "open_clip_config.json"],
+  ["preprocessor_config.json", "processor_config.json"],
+  ["tokenizer.json", "spiece.model", "tokenizer.model"],
+  [WEIGHTS, INDEX],
 ];
+/** Files that a model needn't have: some servers answer with a web page where there is none. */
+const OPTIONAL = [...ANY.flat(), "tokenizer_config.json", "open_clip_model.safetensors"];
 
 /** A folder of a server, or a model of the Hub; with what is kept of it. */
 export class RemoteFiles {
@@ -47,8 +52,8 @@ export class RemoteFiles {
   #parsing = new Map();
   /** @type {Promise<Map<string, Listed>> | undefined} what the Hub lists */
   #listing;
-  /** The weights of one file, where the server answered with a web page. @type {SiglipError | undefined} */
-  #page;
+  /** Files that aren't there; of some the server answered with a web page. @type {Map<string, SiglipError | undefined>} */
+  #missing = new Map();
   /** What the engine has of the weights that are being read, and what arrived since. @type {Map<string, {loaded: number, total: number, ahead: number, told: number}>} */
   #weights = new Map();
 
@@ -101,19 +106,17 @@ export class RemoteFiles {
 
   /** @param {string} file @param {number} limit */
   async readAll(file, limit) {
-    if (this.#absent(file)) return undefined;
+    if (this.#absent(file)) return this.#without(file);
     await (this.#checked ??= this.#check());
     const kept = this.#anew ? undefined : await this.#stored?.file(file);
     if (kept !== undefined) this.#answered.add(file);
-    if (kept === null) return undefined;
+    if (kept === null) return this.#without(file);
     if (kept) {
       this.#report({ stage: "download", file, loaded: kept.length, total: kept.length, fromCache: true });
       return kept;
     }
     // What was damaged on the way comes right the second time.
     const { bytes, version } = await this.#fetch(file, limit).catch((error) => (error instanceof Damaged ? this.#fetch(file, limit) : Promise.reject(error)));
-    // Neither in one file nor in several: then the page is why.
-    if (!bytes && this.#page && file === INDEX) throw this.#page;
     if (!bytes || this.#place.hub || provable(version)) this.#parsing.set(file, { bytes, version });
     return bytes;
   }
@@ -140,8 +143,12 @@ export class RemoteFiles {
     const told = teller(file, this.#report);
     let loaded = 0;
     const bytes = await download.all((count) => told((loaded += count), download.size ?? 0), limit, first);
-    if (bytes) told(bytes.length, bytes.length);
-    else await this.#refusePage(download);
+    if (bytes) {
+      told(bytes.length, bytes.length);
+      this.#missing.delete(file);
+    } else {
+      await this.#without(file, download.page);
+    }
     this.#pin(download);
     const listed = bytes && crypto.subtle && (await this.#listed(file));
     if (bytes && listed) {
@@ -155,7 +162,7 @@ export class RemoteFiles {
 
   /** @param {string} file @returns {Promise<Reader | undefined>} */
   async open(file) {
-    if (this.#absent(file)) return undefined;
+    if (this.#absent(file)) return this.#without(file);
     await (this.#checked ??= this.#check());
     const known = this.#stored?.complete ? this.#stored.about.weights[file] : undefined;
     if (known?.ranges) {
@@ -165,11 +172,7 @@ export class RemoteFiles {
     const opened = file === WEIGHTS ? this.#opened : undefined;
     if (opened) this.#opened = undefined;
     const { download, reader } = await (opened ?? this.#openFile(file));
-    if (!reader) {
-      await this.#refusePage(download);
-      this.#page = download.page;
-      return undefined;
-    }
+    if (!reader) return this.#without(file, download.page);
     await this.#compare(file, { ...reader.version, sha256: reader.sha256, ranges: reader.ranges });
     const state = { loaded: 0, total: 0, ahead: reader.ahead, told: 0 };
     this.#weights.set(file, state);
@@ -228,9 +231,21 @@ export class RemoteFiles {
     return download;
   }
 
-  /** A web page in a file's place means that there is none if the server has files elsewhere; else it comes from a network that wants a sign-in. @param {Download} download */
-  async #refusePage({ page }) {
-    if (page && !(await this.#unpinned("config.json", this.#context).look().catch(() => undefined))) throw page;
+  /**
+   * There is no such file, and perhaps another one for it. A web page in its place means that, too, if the server has files elsewhere; else it comes
+   * from a network that wants a sign-in.
+   * @param {string} file @param {SiglipError} [page] what such a page would be
+   * @returns {Promise<undefined>}
+   */
+  async #without(file, page) {
+    this.#missing.set(file, page);
+    const all = ANY.find((files) => files.includes(file)) ?? [];
+    const first = all.every((one) => this.#missing.has(one)) && all.map((one) => this.#missing.get(one)).find(Boolean);
+    // None of them: then the page is why.
+    if (first) throw first;
+    const config = this.#missing.has("config.json") ? "open_clip_config.json" : "config.json";
+    if (page && !(await this.#unpinned(config, this.#context).look().catch(() => undefined))) throw page;
+    return undefined;
   }
 
   /** From the first file on, all are those of the commit that it came from: a branch may move meanwhile. @param {Download} download */
