@@ -1,6 +1,7 @@
 // The library in Node.js: the demo model from its folder and over HTTP, in a worker and on the calling thread.
 import assert from "node:assert/strict";
-import { readFile } from "node:fs/promises";
+import { copyFile, mkdtemp, readFile, rm, symlink } from "node:fs/promises";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { fileURLToPath } from "node:url";
@@ -36,6 +37,28 @@ describe("Node.js", { timeout: 600_000 }, () => {
     assert.deepEqual(answers[1], answers[0]);
     assert.deepEqual(answers[2], answers[0]);
     return { worker: true };
+  });
+
+  test("a path is a path, whatever characters it holds", async () => {
+    const folder = await mkdtemp(join(tmpdir(), "siglip-web-"));
+    const before = process.cwd();
+    try {
+      process.chdir(folder);
+      const names = ["cat #2.png", "why?.png", "a%20b.png", "50% off.png", "C:\\photos\\cat.png"];
+      for (const name of names) await copyFile(picture, name);
+      await symlink(join(library, "models", "demo"), "my model #2?");
+      const classifier = await SiglipClassifier.load("./my model #2?", { worker: false });
+      assert.equal(classifier.info.name, "my model #2?");
+      for (const name of names.flatMap((name) => [name, `./${name}`, join(folder, name)])) {
+        const [{ label }] = await classifier.classify(name, LABELS);
+        assert.equal(label, "a ladybug", name);
+      }
+      await assert.rejects(classifier.classify("nowhere?.png", LABELS), { code: "bad-input", message: /There is no picture at .*nowhere/ });
+      await classifier.dispose();
+    } finally {
+      process.chdir(before);
+      await rm(folder, { recursive: true });
+    }
   });
 
   test("a thread that dies ends the call with an error, and the next one has a fresh model", async () => {

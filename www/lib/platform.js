@@ -19,6 +19,11 @@ export function baseAddress() {
   return globalThis.document?.baseURI ?? globalThis.location?.href ?? (node && node.url.pathToFileURL(`${process.cwd()}/`).href);
 }
 
+/** What a text means as an address. In Node.js it may be a path, which may hold #, ? and %, or begin with a drive's letter. @param {string} text */
+export function addressOf(text) {
+  return node && !/^[a-z][a-z\d+.-]+:/i.test(text) ? new URL(node.url.pathToFileURL(node.path.resolve(text))) : new URL(text, baseAddress());
+}
+
 /** Whether an address is one that can be read from here. @param {URL} address */
 export function readable({ protocol }) {
   return ["http:", "https:", "blob:", globalThis.location?.protocol, node && "file:"].includes(protocol);

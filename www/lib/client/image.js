@@ -4,7 +4,7 @@ import { bytesOf } from "../data-address.js";
 import { SiglipError, aborted } from "../error.js";
 import { fileAt } from "../files/node.js";
 import { STALLED, Watch } from "../files/watch.js";
-import { baseAddress, isFile, readable } from "../platform.js";
+import { addressOf, isFile, readable } from "../platform.js";
 import { trusted } from "../trusted.js";
 import { decoderTurns, orientationOf, upright } from "./avif.js";
 
@@ -123,7 +123,7 @@ async function fromAddress(text, fetching) {
   let address;
   try {
     if (text.trim() === "") throw new TypeError("it is blank");
-    address = new URL(text, baseAddress());
+    address = addressOf(text);
   } catch (error) {
     throw new SiglipError("bad-input", `The image address ${quote(text)} is not one (${error.message}). Give a full address such as https://example.org/cat.jpg.`);
   }

@@ -2,7 +2,7 @@
 import { bytesOf } from "../data-address.js";
 import { SiglipError } from "../error.js";
 import { PINS } from "../files/pins.js";
-import { baseAddress, isFile, node, readable } from "../platform.js";
+import { addressOf, isFile, readable } from "../platform.js";
 import { badInput, show, tagOf } from "./arguments.js";
 
 /** `cure`: as in LoadRequest. @typedef {{place: import("../ports.d.ts").Place, name: string, cure?: string}} Located */
@@ -35,8 +35,7 @@ export function locate(source) {
 /** @param {string} text @returns {Located} */
 function locateText(text) {
   if (text === "demo") return locateDemo();
-  if (node?.path.isAbsolute(text)) return locateAddress(node.url.pathToFileURL(text).href);
-  if (/^([a-z][a-z\d+.-]*:|\.{0,2}\/)/i.test(text)) return locateAddress(text);
+  if (/^([a-z][a-z\d+.-]*:|\.{0,2}[/\\])/i.test(text)) return locateAddress(text);
   const [, owner, name, asked] = /^([a-z\d][\w.-]{0,95})\/([a-z\d][\w.-]{0,95})(?:@([\w.-]+(?:\/[\w.-]+)*))?$/i.exec(text) ?? [];
   const model = `${owner}/${name}`;
   const pin = asked === undefined ? pinOf(model) : undefined;
@@ -73,7 +72,7 @@ function locateAddresses({ name = "the model", files }, ours) {
   for (const [file, text] of Object.entries(files)) {
     let address;
     try {
-      address = new URL(text, baseAddress());
+      address = addressOf(String(text));
     } catch (error) {
       throw badInput(`The address of the model's ${file}, ${show(text)}, is not one (${error.message}).`);
     }
@@ -92,7 +91,7 @@ function locateAddresses({ name = "the model", files }, ours) {
 function locateAddress(text) {
   let url;
   try {
-    url = new URL(text, baseAddress());
+    url = addressOf(text);
   } catch (error) {
     throw badInput(`The model's address ${show(text)} is not one (${error.message}). Give the address of the folder that holds config.json.`);
   }
