@@ -57,6 +57,20 @@ describe("downloads and what is kept of them", { timeout: 600_000 }, () => {
 
   const load = (source, options, on = page) => loadOn(on, source, options);
   const asked = (file = WEIGHTS) => hub.requests.filter((request) => request.file === file);
+  /** Puts models into the store that other versions of the library kept, each in a folder of its name. */
+  const keptAs = (models) => page.evaluate(async (models) => {
+    const root = await (await navigator.storage.getDirectory()).getDirectoryHandle("siglip-web", { create: true });
+    for (const model of models) {
+      const folder = await root.getDirectoryHandle(model.name.replace("/", " "), { create: true });
+      const about = new TextEncoder().encode(JSON.stringify({ dtype: "q8", files: {}, weights: {}, ...model }));
+      const parts = { "about.json": [await crypto.subtle.digest("SHA-256", about), about], "t-q8$2fx": ["tensor"], "manifest.json": ["{}"] };
+      for (const [file, bytes] of Object.entries(parts)) {
+        const writable = await (await folder.getFileHandle(file, { create: true })).createWritable();
+        await writable.write(new Blob(bytes));
+        await writable.close();
+      }
+    }
+  }, models);
   const whole = (result) => assert.equal(result.weights?.digest, digest(hub.files[WEIGHTS]), JSON.stringify({ ...result, events: undefined }));
 
   test("a model of the Hub comes by ranges over its redirects, verified by the sum that is SHA-256, and then needs no network", async () => {
@@ -115,6 +129,21 @@ describe("downloads and what is kept of them", { timeout: 600_000 }, () => {
     hub.requests.length = 0;
     whole(await load(hub.folder));
     assert.ok(hub.requests.length > 0);
+  });
+
+  test("what load was given clears what it kept: a path, an address, a page of the Hub", async () => {
+    const versioned = (body) => ({ headers: { ETag: '"1"' }, body });
+    Object.assign(site.overlay, { "/models/m/config.json": versioned(JSON.stringify({ weights: true })), [`/models/m/${WEIGHTS}`]: versioned(tiny) });
+    for (const name of ["/models/m", "./models/m/", `${site.origin}/models/m`, "/models/m?token=1", `${site.origin}/models/m/`, "m"]) {
+      whole(await load("/models/m"));
+      assert.equal(await page.evaluate(() => SiglipClassifier.clearCache("/models/other")), 0);
+      assert.ok((await page.evaluate((name) => SiglipClassifier.clearCache(name), name)) > tiny.length - headerEnd, name);
+      assert.deepEqual(await page.evaluate(() => SiglipClassifier.caches()), []);
+    }
+    for (const name of ["https://huggingface.co/owner/name", "https://huggingface.co/owner/name/tree/main", "owner/name@main", "owner/name"]) {
+      await keptAs([{ format: 1000, name: "owner/name", source: "https://huggingface.co/owner/name/resolve/main/" }]);
+      assert.ok((await page.evaluate((name) => SiglipClassifier.clearCache(name), name)) > 0, name);
+    }
   });
 
   test("models whose files have addresses of their own are kept apart, whatever files they share", async () => {
@@ -400,19 +429,7 @@ describe("downloads and what is kept of them", { timeout: 600_000 }, () => {
     await load(hub.model, { dtype: "f32" });
     const folders = () => page.evaluate(async () => (await Array.fromAsync((await (await navigator.storage.getDirectory()).getDirectoryHandle("siglip-web")).keys())).sort());
     const own = await folders();
-    await page.evaluate(async () => {
-      const root = await (await navigator.storage.getDirectory()).getDirectoryHandle("siglip-web");
-      for (const [name, format] of [["older", 3], ["newer", 1000]]) {
-        const folder = await root.getDirectoryHandle(name, { create: true });
-        const about = new TextEncoder().encode(JSON.stringify({ format, name, source: "", dtype: "q8", files: {}, weights: {} }));
-        const parts = { "about.json": [await crypto.subtle.digest("SHA-256", about), about], "t-q8$2fx": ["tensor"], "manifest.json": ["{}"] };
-        for (const [file, bytes] of Object.entries(parts)) {
-          const writable = await (await folder.getFileHandle(file, { create: true })).createWritable();
-          await writable.write(new Blob(bytes));
-          await writable.close();
-        }
-      }
-    });
+    await keptAs([["older", 3], ["newer", 1000]].map(([name, format]) => ({ format, name, source: "" })));
     whole(await load(hub.model, { dtype: "f32" }));
     assert.deepEqual(await folders(), [...own, "newer", "older"].sort(), "a load that finds all there looks at no other model");
     whole(await load(hub.folder, { dtype: "f32" }));

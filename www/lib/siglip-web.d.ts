@@ -241,9 +241,9 @@ export interface ModelInfo {
 
 /** A model that is kept in this browser, whole or in part. */
 export interface CachedModel {
-  /** As `load` was given it. */
+  /** Its `info.name`: as the Hub calls it, the folder's name, or what was given with its files' addresses. */
   name: string;
-  /** Address of the folder that it came from. */
+  /** Address of the folder that it came from, or of its `config.json` where each file has an address of its own; without a query. */
   source: string;
   /** How its weights are held; `"auto-webgpu"` or `"auto-cpu"` before that was decided for this backend. */
   dtype: string;
@@ -354,7 +354,7 @@ export declare class SiglipClassifier {
   static caches(): Promise<CachedModel[]>;
 
   /**
-   * Removes a model by its name, or by the address of its folder, in every dtype; all models without. Waits some seconds for loads of it that run, and
+   * Removes a model, in every dtype, by the text that `load` took it from, or by the `name` or `source` that `caches` lists; all models without. Waits some seconds for loads of it that run, and
    * rejects with code `"network"` while there still are any.
    * @returns bytes that were freed
    */

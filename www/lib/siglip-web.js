@@ -111,7 +111,7 @@ export class SiglipClassifier {
    */
   static async clearCache(name) {
     if (name !== undefined && typeof name !== "string") throw badInput(`The model is ${show(name)}; it must be a name that caches() lists, or be left out to clear them all.`);
-    return clearCaches(name).catch((error) => { throw siglipError(error, "network"); });
+    return clearCaches(name, name && folderOf(name)).catch((error) => { throw siglipError(error, "network"); });
   }
 
   get info() {
@@ -470,6 +470,16 @@ function classifyOptions(options) {
 /** Templates as they are now: the caller's array may change. @param {string | readonly string[] | undefined} template */
 function listed(template) {
   return template === undefined || typeof template === "string" ? template : [...template];
+}
+
+/** The address of the folder that a model of this name comes from, if it is anything that `load` takes. @param {string} name */
+function folderOf(name) {
+  try {
+    const { place } = locate(name);
+    return place.kind === "url" ? place.base : undefined;
+  } catch {
+    return undefined;
+  }
 }
 
 /** An error that says which of several pictures it is about. @param {number} i @param {any} error */

@@ -389,14 +389,19 @@ export async function listCaches() {
 /** Entries that don't say whose they are: damaged, or of another version of the library. */
 const UNKNOWN = /** @type {About} */ ({ format: 0, name: "(unknown)", source: "", dtype: "", files: {}, weights: {} });
 
-/** @param {string} [name] of a model, or the address of its folder; all of them without @returns {Promise<number>} bytes given back */
-export async function clearCaches(name) {
+/**
+ * @param {string} [name] of a model, or the address that it came from; all of them without
+ * @param {string} [base] the address of the folder that `load` would take for this name
+ * @returns {Promise<number>} bytes given back
+ */
+export async function clearCaches(name, base = "") {
+  const sources = name === undefined ? [] : [name, base].filter(Boolean).map(withoutQuery);
   let freed = 0;
   for (const disk of await disks()) {
     for (const id of await limited(disk.list())) {
       const folder = disk.folder(id);
       const about = (await aboutOf(folder)) ?? UNKNOWN;
-      if (name !== undefined && name !== about.name && withoutQuery(name) !== about.source) continue;
+      if (name !== undefined && name !== about.name && !sources.includes(about.source)) continue;
       const release = await lock(id, AbortSignal.timeout(BUSY), () => {}).catch(() => {
         throw new SiglipError("network", `What is kept of ${about.name} could not be removed: the model is being loaded, here or in another tab. Stop that, or wait until it is done, and try again.`);
       });
