@@ -756,10 +756,16 @@ describe('models', () => {
     await answered(page);
     assert.equal(await model(page).inputValue(), 'folder');
     await stillWorks(page);
+    // One without a model costs nobody the model in use; its pictures can be looked at.
     await page.locator('#folder').setInputFiles(`${www}samples`);
-    await says(page, /could not be loaded\. .*The demo model is in use again/s);
+    await says(page, /^The folder “samples” holds no model: it has no config\.json\. To search all of its pictures, follow “Search a folder of pictures”/);
+    await page.getByText('read from a folder on this computer').waitFor();
+    assert.equal(await model(page).inputValue(), 'folder');
+    await page.getByRole('button', { name: /^Look at its \d+ pictures$/ }).click();
+    await page.getByRole('list', { name: 'Your pictures' }).getByRole('button', { name: 'penguin.png' }).click();
+    await shows(page, 'penguin.png');
     await answered(page);
-    assert.equal(await model(page).inputValue(), 'demo');
+    await page.getByText('read from a folder on this computer').waitFor();
     await stillWorks(page);
   });
 
@@ -776,6 +782,11 @@ describe('models', () => {
     const names = ['config.json', 'preprocessor_config.json', 'tokenizer.json', 'model.safetensors'];
     data.files = names.map((name) => `${www}lib/models/demo/${name}`);
     for (const type of ['dragEnter', 'dragOver', 'drop']) await session.send('Input.dispatchDragEvent', { type, x: 300, y: 300, data });
+    await page.getByText('read from a folder on this computer').waitFor();
+    await answered(page);
+    data.files = [`${www}samples`.replace(/\/\/+/g, '/')];
+    for (const type of ['dragEnter', 'dragOver', 'drop']) await session.send('Input.dispatchDragEvent', { type, x: 300, y: 300, data });
+    await says(page, /^The folder “samples” holds no model/);
     await page.getByText('read from a folder on this computer').waitFor();
     await stillWorks(page);
   });
@@ -931,10 +942,14 @@ describe('what is kept', () => {
     };
     if (!listed) SiglipClassifier.caches = async () => [];
   }, listed);
-  const loadCopy = async (page) => {
+  const chooseOther = async (page, name) => {
     await model(page).selectOption('other');
-    await page.getByRole('dialog').getByRole('textbox').fill('./lib/models/demo/?a=copy');
-    await page.getByRole('dialog').getByRole('button', { name: 'Load' }).click();
+    const dialog = page.getByRole('dialog', { name: 'Choose a model' });
+    await dialog.getByRole('textbox').fill(name);
+    await dialog.getByRole('button', { name: 'Load' }).click();
+  };
+  const loadCopy = async (page) => {
+    await chooseOther(page, './lib/models/demo/?a=copy');
     await page.getByText('The model was fetched from ./lib/models/demo').waitFor();
     await answered(page);
   };
@@ -978,6 +993,49 @@ describe('what is kept', () => {
     await says(page, /could not be loaded/);
   }, { expected: UNREACHED });
 
+  onPage('a model stays in use until the next is known to have room, or where its size is asked in vain; where it had to go, the demo’s answer still offers the way on', async (page, requests) => {
+    await loadCopy(page);
+    const inUse = /\.\/lib\/models\/demo\/\?a=copy is still in use\.$/i;
+    await page.evaluate(() => {
+      window.room = navigator.storage.estimate;
+      navigator.storage.estimate = async () => ({ usage: 4e8, quota: 5e8 });
+    });
+    const wanted = 'google/siglip-base-patch16-224';
+    await model(page).selectOption(wanted);
+    await says(page, /could not be loaded\. It takes/);
+    await says(page, inUse);
+    await page.getByText('The model was fetched from ./lib/models/demo').waitFor();
+    assert.equal(await model(page).inputValue(), 'other');
+    await page.getByRole('button', { name: 'Load it all the same' }).waitFor();
+    await answered(page);
+
+    let asked;
+    const measured = new Promise((resolve) => (asked = resolve));
+    await page.context().route('https://huggingface.co/me/mine/resolve/main/model.safetensors', asked); // never answered
+    await model(page).selectOption('demo');
+    await answered(page);
+    await loadCopy(page);
+    await chooseOther(page, 'me/mine');
+    await measured;
+    await page.getByRole('button', { name: 'Cancel' }).click();
+    await says(page, /^Stopped loading me\/mine\./i);
+    await says(page, inUse);
+    await answered(page);
+
+    // It is not to be had, which is seen when there is no model left: words that are new take the demo a while.
+    await page.evaluate(() => { navigator.storage.estimate = window.room; });
+    await labels(page).fill(ABSENT);
+    await answered(page, ABSENT.split(', '));
+    await model(page).selectOption(wanted);
+    await says(page, /could not be loaded\. .*The demo model is in use again\. /s);
+    await answered(page);
+    requests.length = 0;
+    await page.getByRole('button', { name: 'Try again' }).click();
+    await says(page, /could not be loaded\. .*The demo model is still in use/s);
+    assert.ok(requests.some((url) => url.includes(wanted)));
+    await stillWorks(page);
+  }, { expected: UNREACHED });
+
   onPage('so is that of a model whose name was typed: its header tells what it takes, and without one the server', async (page, requests) => {
     await page.evaluate(() => { navigator.storage.estimate = async () => ({ usage: 4e8, quota: 5e8 }); });
     const header = Buffer.from(JSON.stringify({
@@ -996,12 +1054,7 @@ describe('what is kept', () => {
     });
     await page.context().route('https://huggingface.co/me/shards/resolve/main/model.safetensors.index.json', (route) => route.fulfill({ headers, json: { metadata: { total_size: 8e8 } } }));
     await page.context().route('https://huggingface.co/me/shards/resolve/main/model.safetensors', (route) => route.fulfill({ status: 404, headers }));
-    const load = async (name) => {
-      await model(page).selectOption('other');
-      const dialog = page.getByRole('dialog', { name: 'Choose a model' });
-      await dialog.getByRole('textbox').fill(name);
-      await dialog.getByRole('button', { name: 'Load' }).click();
-    };
+    const load = (name) => chooseOther(page, name);
     // 100 million numbers in 1.28 bytes each, that arrive in four; and 200 million.
     await load('me/mine');
     await says(page, /^me\/mine could not be loaded\. It takes 128 MB to keep, and this browser has 100 MB left.*\(400 MB\).* The demo model is still in use/si);

@@ -9,7 +9,7 @@ import { download, toCsv, toJson } from './export.js';
 import { named, source, takeFirst } from './first.js';
 import { HeatMaps } from './heat.js';
 import { linkTo, linked, remember, remembered } from './links.js';
-import { ModelList, askToKeep, roomLeft, showKept, showStorage, willKeep } from './models.js';
+import { ModelList, askToKeep, isModel, roomLeft, showKept, showStorage, willKeep } from './models.js';
 import { number, onLanguage, texts } from './language.js';
 import { connectApp, keepModule } from './offline.js';
 import { Problem, connect, markSample, markStrip, nameOf, showSamples, showStrip } from './pictures.js';
@@ -19,6 +19,7 @@ import { bytes, duration, parseLabels, Rate, remaining, ResultList, softmax, sof
 /** @typedef {import('./page.d.ts').Choice} Choice */
 /** @typedef {import('./page.d.ts').Job} Job */
 /** @typedef {import('./page.d.ts').Message} Message */
+/** @typedef {import('./page.d.ts').Notice} Notice */
 /** @typedef {import('./page.d.ts').Picture} Picture */
 /** @typedef {import('./page.d.ts').Subject} Subject */
 /** @typedef {import('../lib/siglip-web.js').SiglipClassifier} SiglipClassifier */
@@ -160,6 +161,12 @@ function fail(text, { retry, retryText, cause } = {}) {
   $.answer.scrollIntoView({ block: 'nearest' });
 }
 
+/** Says what came of it. After a notice it is an error, and the notice's way out stays. @param {State} state @param {Message} message @param {Notice} [notice] */
+function conclude(state, message, notice) {
+  if (notice) fail(() => `${notice.text()} ${message()}`, notice);
+  else say(state, message);
+}
+
 const capital = (/** @type {string} */ text) => text.charAt(0).toUpperCase() + text.slice(1);
 const sentence = (/** @type {string} */ text) => (/[.!?…]$/.test(text) ? text : `${text}.`);
 const wordsOf = (/** @type {unknown} */ error) => sentence(capital(error instanceof Error && error.message ? error.message : String(error)));
@@ -213,7 +220,7 @@ function mark() {
   offerPhotographs();
 }
 
-/** Shows the answer, if there is one. @param {Message} [notice] said before it, as an error */
+/** Shows the answer, if there is one. @param {Notice} [notice] said before it */
 function show(notice) {
   const tuned = isTuned(model.classifier);
   const exclusive = tuned && model.classifier?.info.scores === 'softmax';
@@ -243,11 +250,10 @@ function show(notice) {
     if (forced) return softmaxVerdict(rows, guess);
     return tuned ? tunedVerdict(scores, exclusive) : verdict(scores, guess);
   };
-  if (notice) say('error', () => `${notice()} ${judge().text}`);
-  else say(judge().state, () => judge().text);
+  conclude(judge().state, () => judge().text, notice);
 }
 
-/** Asks the model about what is chosen now. A newer question replaces one that is still being answered. @param {Message} [notice] */
+/** Asks the model about what is chosen now. A newer question replaces one that is still being answered. @param {Notice} [notice] */
 async function run(notice) {
   clearTimeout(timer);
   running?.abort();
@@ -282,7 +288,7 @@ async function run(notice) {
     mark();
     if (classifier && !model.loading) {
       busy();
-      say('hint', notice ?? (() => texts.choosePicture));
+      conclude('hint', () => texts.choosePicture, notice);
     }
     return;
   }
@@ -305,7 +311,7 @@ async function run(notice) {
       busy();
       shown = undefined;
       show();
-      say('hint', () => `${notice?.() ?? ''} ${texts.typeLabel}`.trim());
+      conclude('hint', () => texts.typeLabel, notice);
       return;
     }
     const scores = await classifier.classify(subject.blob, tuned ? undefined : question.labels, {
@@ -418,7 +424,7 @@ function refuse(subject, why, cause) {
   const text = () => texts.refused(subject.name, why(), had !== undefined);
   fail(text, { cause });
   mark();
-  if (had && !isCurrent() && !model.loading) run(text);
+  if (had && !isCurrent() && !model.loading) run({ text });
 }
 
 /** How this browser can show a picture: whether it is wider than its stage (4:3); false if it can't. @param {string} url */
@@ -831,7 +837,7 @@ async function showCaches() {
   });
 }
 
-/** Loads a model. The one before stays until the new one is ready if it is the small demo; a large one makes room first. @param {Choice} choice */
+/** Loads a model. The one before stays until the new one is ready if it is the small demo; a large one makes room first, for one that can be had. @param {Choice} choice */
 async function load(choice) {
   model.loading?.abort();
   running?.abort();
@@ -846,7 +852,6 @@ async function load(choice) {
   const wholeTable = $.whole.checked;
   const found = models.find(choice.id);
   const buffer = found?.buffer;
-  if (model.choice.id !== 'demo' && !buffer) unload();
   busy(() => texts.loading(choice.title()), () => job.abort());
   mark();
   const room = !found?.kept && !choice.anyway && choice.id !== 'demo' ? await roomLeft() : undefined;
@@ -858,6 +863,8 @@ async function load(choice) {
     if (needed && room !== undefined && room < needed.memory) {
       throw new NoRoom(() => texts.noRoom(bytes(needed.memory), bytes(room), bytes(needed.download)));
     }
+    job.signal.throwIfAborted();
+    if (model.choice.id !== 'demo') unload();
     const progress = progressOf(choice.title);
     /** @type {import('../lib/siglip-web.js').LoadOptions & {signal: AbortSignal, onProgress: (event: Progress) => void}} */
     const options = { backend: wanted, dtype: found?.dtype ?? precision, wholeTable, signal: job.signal, onProgress: (event) => {
@@ -900,12 +907,13 @@ async function load(choice) {
     showCaches();
     if (model.classifier) {
       const { choice: before } = model;
-      const still = () => `${text()} ${before.id === choice.id ? texts.goesOn : texts.stillInUse(before.title())}`;
-      fail(still, { retry, retryText: noRoom ? () => texts.allTheSame : undefined, cause });
+      /** @type {Notice} */
+      const still = { text: () => `${text()} ${before.source === choice.source ? texts.goesOn : texts.stillInUse(before.title())}`, retry, retryText: noRoom ? () => texts.allTheSame : undefined };
+      fail(still.text, { ...still, cause });
       mark();
       if (!isCurrent()) run(still); // something was changed meanwhile
     } else if (choice.id !== 'demo') {
-      load({ ...demo, notice: () => `${text()} ${texts.demoAgain}` });
+      load({ ...demo, notice: { text: () => `${text()} ${texts.demoAgain}`, retry } });
     } else {
       describe();
       mark();
@@ -984,10 +992,16 @@ function connectModel() {
   $.storage.addEventListener('toggle', () => $.storage.open && showCaches());
 }
 
-/** A model's files, from the picker or dropped. @param {File[]} files @param {string} [name] */
-function takeFolder(files, name) {
+/** A model's files, from the picker or dropped; what is none takes no model's place. @param {File[]} files @param {string} [name] */
+function takeFolder(files, name = '') {
+  if (!isModel(files)) {
+    if ($.model.value === 'folder') $.model.value = listed().id;
+    const pictures = files.filter(({ type }) => type.startsWith('image/')).map((file) => ({ blob: file, name: file.name }));
+    const way = pictures.length > 0 ? { retry: () => takeAll(pictures), retryText: () => texts.usePictures(pictures.length, number(pictures.length)) } : {};
+    return fail(() => texts.noModel(name, pictures.length > 0), way);
+  }
   clearTimeout(choosing);
-  load({ id: 'folder', source: files, title: () => texts.folder(name ?? '') });
+  load({ id: 'folder', source: files, title: () => texts.folder(name) });
 }
 
 // ---- Start -------------------------------------------------------------------------------------------------------

@@ -63,6 +63,15 @@ async function weightsAt(base, signal) {
   return size ? { parameters: size / ARRIVING, download: size } : undefined;
 }
 
+/** Whether these are a model's files. @param {File[]} files */
+export function isModel(files) {
+  try {
+    return Boolean(locate(files));
+  } catch {
+    return false;
+  }
+}
+
 /** Bytes that this browser lets the page keep still; undefined where it doesn't tell. @returns {Promise<number | undefined>} */
 export async function roomLeft() {
   const { quota, usage = 0 } = await navigator.storage?.estimate?.().catch(() => undefined) ?? {};

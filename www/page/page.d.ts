@@ -28,13 +28,16 @@ export type Choice = {
   /** As sentences call it. */
   title: () => string;
   /** Said before the first answer. */
-  notice?: Message;
+  notice?: Notice;
   /** Although there is no room to keep it. */
   anyway?: boolean;
 };
 
 /** What the page says: asked again when its language changes. */
 export type Message = () => string;
+
+/** An error that is said before an answer, and what the button beside it does. */
+export type Notice = { text: Message; retry?: () => void; retryText?: Message };
 
 /** An answer: what was asked, and what came of it. Times in milliseconds. */
 export type Answer = {

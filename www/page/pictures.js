@@ -6,7 +6,7 @@ import { addressIn, mayHoldPictures, picturesAmong } from '../lib/client/transfe
 import { connectCamera } from './camera.js';
 import { $ } from './elements.js';
 import { onLanguage, texts } from './language.js';
-
+import { isModel } from './models.js';
 
 /** @typedef {import('./page.d.ts').Picture} Picture */
 /** @typedef {(pictures: Picture[]) => void} Take */
@@ -121,7 +121,7 @@ function connectDrop({ take, fail, fetching, takeFolder }) {
       return;
     }
     const files = [...data.files];
-    if (files.some(({ name }) => name === 'config.json')) return takeFolder(files, '');
+    if (isModel(files)) return takeFolder(files, '');
     if (files.length > 0) return take(named(files, texts.droppedPicture));
     const address = addressIn(data);
     if (address) return fetching(address, (signal) => fetchPicture(address, signal));

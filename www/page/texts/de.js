@@ -303,6 +303,8 @@ export const GERMAN = {
   linkCopied: 'Der Link ist in der Zwischenablage. Er enthält die Begriffe, nicht das Bild, und kein Server bekommt sie zu sehen.',
   linkShown: 'Der Link steht in der Adresszeile und lässt sich dort kopieren. Er enthält die Begriffe, nicht das Bild.',
 
+  noModel: (name, pictures) => `Im Ordner${name && ` ${quote(name)}`} ist kein Modell: Es fehlt config.json. ${pictures ? 'Alle seine Bilder zu durchsuchen, dahin führt oben „Einen Ordner voller Bilder durchsuchen“.' : 'Bitte den wählen, in dem config.json und model.safetensors liegen.'}`,
+  usePictures: (count, number) => (count === 1 ? 'Das Bild darin ansehen' : `Die ${number} Bilder darin ansehen`),
   demo: 'das Demo-Modell',
   folder: (name) => `das Modell in ${name ? quote(name) : 'deinem Ordner'}`,
   loading: (title) => `${capital(title)} wird geladen …`,

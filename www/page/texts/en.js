@@ -204,6 +204,8 @@ export const ENGLISH = {
 
   // Models
 
+  noModel: (/** @type {string} */ name, /** @type {boolean} */ pictures) => `The folder${name && ` ${quote(name)}`} holds no model: it has no config.json. ${pictures ? 'To search all of its pictures, follow “Search a folder of pictures” at the top.' : 'Choose the one that config.json and model.safetensors are in.'}`,
+  usePictures: (/** @type {number} */ count, /** @type {string} */ number) => (count === 1 ? 'Look at its picture' : `Look at its ${number} pictures`),
   demo: 'the demo model',
   folder: (/** @type {string} */ name) => `the model in ${quote(name || 'your folder')}`,
   loading: (/** @type {string} */ title) => `Loading ${title}…`,
