@@ -315,6 +315,24 @@ for (const engine of ["an engine that fails on command", "the real engine"]) {
       await page.close();
     });
 
+    test("moved into another document, such as a picture-in-picture window's, the tag keeps its style and its result", async () => {
+      const page = await open('<siglip-classifier labels="a cat"></siglip-classifier><iframe></iframe>');
+      await page.getByLabel("Image").setInputFiles(picture);
+      await hear(page, "siglip-result");
+      const looks = await page.evaluate(() => {
+        const tag = document.querySelector("siglip-classifier");
+        const looks = [];
+        for (const to of [document, document.querySelector("iframe").contentDocument, document.implementation.createHTMLDocument(), document]) {
+          to.body.append(tag);
+          const drop = tag.shadowRoot.querySelector(".drop");
+          looks.push(to.defaultView && to.defaultView.getComputedStyle(drop).borderTopStyle, tag.result.length);
+        }
+        return looks;
+      });
+      assert.deepEqual(looks, ["dashed", 1, "dashed", 1, null, 1, "dashed", 1]);
+      await page.close();
+    });
+
     test("after a crash the next picture is classified", async () => {
       const page = await open('<siglip-classifier labels="trap"></siglip-classifier>');
       await page.getByLabel("Image").setInputFiles(picture);

@@ -11,7 +11,7 @@ import { SiglipClassifier, SiglipError } from "./siglip-web.js";
 /** @typedef {import("./siglip-web.d.ts").LabelScore} LabelScore */
 /** @typedef {import("./siglip-classifier.d.ts").Texts} Texts */
 /** @typedef {typeof import("./siglip-classifier.d.ts").SiglipClassifierElement} Declared */
-/** @typedef {"observedAttributes" | "connectedCallback" | "disconnectedCallback" | "attributeChangedCallback"} Callbacks */
+/** @typedef {"observedAttributes" | "connectedCallback" | "disconnectedCallback" | "adoptedCallback" | "attributeChangedCallback"} Callbacks */
 /** @typedef {import("./ports.d.ts").Implements<Declared, typeof SiglipClassifierElement>} AsDeclared */
 /** @typedef {import("./ports.d.ts").NothingMore<import("./ports.d.ts").Undeclared<Declared, typeof SiglipClassifierElement, Callbacks>>} NothingMore */
 
@@ -80,8 +80,8 @@ const models = new Map();
 
 // Where there is no page (a server that renders one) the module can still be imported.
 const Base = globalThis.HTMLElement ?? /** @type {typeof HTMLElement} */ (class {});
-/** @type {CSSStyleSheet | undefined} */
-let sheet;
+/** A document takes no sheets of another one. @type {WeakMap<Document, CSSStyleSheet>} */
+const sheets = new WeakMap();
 
 export class SiglipClassifierElement extends Base {
   static observedAttributes = ["model", "labels", "template", "src", "scores", "top-k", "backend", "dtype", "worker"];
@@ -112,11 +112,7 @@ export class SiglipClassifierElement extends Base {
   constructor() {
     super();
     const root = this.attachShadow({ mode: "open" });
-    if (!sheet) {
-      sheet = new CSSStyleSheet();
-      sheet.replaceSync(CSS);
-    }
-    root.adoptedStyleSheets = [sheet];
+    this.#dress(root);
     const input = make("input", { type: "file", accept: "image/*" });
     const choose = make("span", {});
     const button = make("label", { className: "button", part: "button" }, choose, input);
@@ -301,6 +297,11 @@ export class SiglipClassifierElement extends Base {
     });
   }
 
+  /** It has come to another document, such as that of a frame or of a picture-in-picture window. */
+  adoptedCallback() {
+    if (this.shadowRoot) this.#dress(this.shadowRoot);
+  }
+
   /** @param {string} name @param {string | null} before @param {string | null} after */
   attributeChangedCallback(name, before, after) {
     if (before === after) return;
@@ -450,6 +451,20 @@ export class SiglipClassifierElement extends Base {
     if (!file && !address) return;
     event.preventDefault();
     this.image = file ?? address ?? null;
+  }
+
+  /** Gives it the style, in a sheet of its document's own. @param {ShadowRoot} root */
+  #dress(root) {
+    const { ownerDocument } = this;
+    const view = ownerDocument.defaultView;
+    if (!view) return; // nothing is shown there
+    let sheet = sheets.get(ownerDocument);
+    if (!sheet) {
+      sheet = /** @type {CSSStyleSheet} */ (new (/** @type {any} */ (view).CSSStyleSheet)());
+      sheet.replaceSync(CSS);
+      sheets.set(ownerDocument, sheet);
+    }
+    root.adoptedStyleSheets = [sheet];
   }
 
   /** What doesn't change with the picture. */
