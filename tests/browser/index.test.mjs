@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { cpus } from "node:os";
 import { after, before, describe } from "node:test";
-import { BROWSER, assertError, importLibrary, openSite, test, waitForPromise } from "./harness.mjs";
+import { BROWSER, LACKS, assertError, importLibrary, openSite, test, waitForPromise } from "./harness.mjs";
 
 const SAMPLES = ["balloon", "cherry", "ladybug", "lock", "penguin", "soup", "strawberry", "truck"];
 
@@ -168,6 +168,114 @@ describe("an index of pictures", { timeout: 1_200_000 }, () => {
     assert.ok(still > 0 && still <= 24, `${still}`);
     assert.equal(hits, still);
     assert.deepEqual([added, later], [48, false]);
+  });
+
+  test("who waits for another add, or for the library's WebAssembly, is let go at once by its signal", async () => {
+    const waiting = await page.evaluate(async () => {
+      const index = await SiglipIndex.open(classifier, { memory: true });
+      const file = await index.export();
+      index.pause();
+      const pictures = await samples();
+      const first = index.add(pictures);
+      const told = [];
+      for (const wait of [(signal) => index.add(pictures, { signal }), (signal) => index.import(file, { signal })]) {
+        const giving = new AbortController();
+        const given = outcome(() => wait(giving.signal));
+        await index.entries(); // by then it waits
+        giving.abort();
+        told.push(await now(given));
+      }
+      index.resume();
+      const { added } = await first;
+      await index.close();
+      return { told, added };
+    });
+    for (const each of waiting.told) assertError(each, "aborted");
+    assert.equal(waiting.added, 8);
+
+    const path = `/lib/pkg/siglip_web_cpu${LACKS[BROWSER].relaxedSimd ? "" : "_relaxed"}_bg.wasm`;
+    let asked;
+    const here = new Promise((resolve) => { asked = resolve; });
+    site.overlay[path] = (request, response) => asked(response);
+    await page.evaluate(() => {
+      window.opening = new AbortController();
+      window.ended = 0;
+      const { terminate } = Worker.prototype;
+      Worker.prototype.terminate = function () { window.ended += 1; terminate.call(this); };
+      window.opened = outcome(() => SiglipIndex.open(classifier, { memory: true, signal: opening.signal }));
+    });
+    const response = await here;
+    const opening = await page.evaluate(async () => {
+      window.opening.abort();
+      return { told: await now(opened), ended };
+    });
+    response.destroy();
+    assertError(opening.told, "aborted");
+    assert.equal(opening.ended, 1, "its worker is gone");
+    // Nor is a worker left where there is nothing to start.
+    site.overlay[path] = { status: 404 };
+    const missing = await page.evaluate(async () => ({ told: await outcome(() => SiglipIndex.open(classifier, { memory: true })), ended }));
+    delete site.overlay[path];
+    assertError(missing.told, "network", /is not there/);
+    assert.equal(missing.ended, 2);
+  });
+
+  test("an add that has failed looks for no more pictures, and says no more", async () => {
+    const { told, after } = await page.evaluate(async () => {
+      const lost = { info: classifier.info, embedImage: async () => { throw new SiglipError("disposed", "The classifier was disposed of."); } };
+      const index = await SiglipIndex.open(lost, { memory: true });
+      const [{ image }] = await samples();
+      const events = [];
+      let [left, listed] = [false, 0];
+      const generated = (async function* () {
+        try {
+          for (let i = 0; i < 100; i++) yield { id: `${i}`, image };
+        } finally {
+          left = true;
+        }
+      })();
+      const handle = (kind, name, more) => ({ [Symbol.toStringTag]: `FileSystem${kind === "file" ? "File" : "Directory"}Handle`, kind, name, ...more });
+      const folders = Array.from({ length: 2000 }, (_, i) => handle("directory", `${i}`, {
+        async *values() {
+          listed += 1;
+          await new Promise(requestAnimationFrame);
+          yield handle("file", "a.png", { getFile: async () => new File([image], "a.png", { lastModified: 1 }) });
+        },
+      }));
+      const folder = handle("directory", "photos", { async *values() { yield* folders; } });
+      const [told, after] = [[], []];
+      for (const source of [generated, folder]) {
+        told.push(await outcome(() => index.add(source, { onProgress: (event) => events.push(event) })));
+        const before = [events.length, listed];
+        for (let i = 0; i < 3; i++) await index.entries().then(() => new Promise(requestAnimationFrame)); // what it had asked is answered by then
+        after.push([events.length - before[0], listed - before[1]]);
+      }
+      await index.close();
+      return { told, after: { events: after, left, all: listed === folders.length } };
+    });
+    for (const each of told) assertError(each, "disposed");
+    assert.deepEqual(after, { events: [[0, 0], [0, 0]], left: true, all: false });
+  });
+
+  test("pictures are removed while an add is paused", async () => {
+    const { removed, entries, added } = await page.evaluate(async () => {
+      const index = await SiglipIndex.open(classifier, { memory: true });
+      const [first, ...others] = await samples();
+      await index.add([first]);
+      index.pause();
+      let tell;
+      const heard = new Promise((resolve) => { tell = resolve; });
+      const adding = index.add(others, { onProgress: ({ paused }) => paused && tell() });
+      await heard;
+      const removed = await Promise.race([index.remove([first.id]), index.entries().then(() => "still waiting")]);
+      const entries = await index.entries();
+      await index.clear();
+      index.resume();
+      const { added } = await adding;
+      await index.close();
+      return { removed, entries, added };
+    });
+    assert.deepEqual([removed, entries, added], [1, [], 7]);
   });
 
   test("bad input is refused in words", async () => {
@@ -374,6 +482,14 @@ describe("an index of pictures", { timeout: 1_200_000 }, () => {
       return waiting;
     });
     assert.match(waiting, /Another tab/);
+    const busy = await two.evaluate(async () => {
+      const { timeout } = AbortSignal;
+      AbortSignal.timeout = () => AbortSignal.abort(); // without the seconds that it would wait
+      const told = [await outcome(() => index.remove(["penguin.png"])), await outcome(() => index.clear()), await outcome(() => SiglipIndex.delete("shared"))];
+      AbortSignal.timeout = timeout;
+      return told;
+    });
+    for (const each of busy) assertError(each, "network", /^The index "shared" (was not changed|could not be removed): pictures are being added to it, here or in another tab\./);
     const first = await one.evaluate(() => { index.resume(); return adding; });
     const second = await two.evaluate(() => adding);
     assert.deepEqual([first.added, second.added, second.unchanged], [8, 0, 8]);
@@ -464,6 +580,13 @@ async function openIndex(site, storage = "") {
       SiglipIndex,
       classifier,
       samples: () => Promise.all(samples.map(async (name) => ({ id: `${name}.png`, image: await (await fetch(`/samples/${name}.png`)).blob() }))),
+      /** What a promise gave, if it has given anything when all that was under way is done. */
+      now: (promise) => {
+        const { port1, port2 } = new MessageChannel();
+        const later = new Promise((resolve) => { port1.onmessage = () => resolve({ code: "still waiting", message: "" }); });
+        port2.postMessage(0);
+        return Promise.race([promise, later]);
+      },
       runs: async () => (await classifier[Symbol.for("siglip-web.stats")]()).imageRuns,
       drawing: (number) => new ImageData(Uint8ClampedArray.from({ length: 8 * 8 * 4 }, (_, i) => (i % 4 === 3 ? 255 : (number * 37 + i * (number % 11)) % 256)), 8, 8),
     });

@@ -199,7 +199,11 @@ export declare class SiglipIndex {
   /** What is kept in this browser for pages of this origin, by name. */
   static list(): Promise<KeptIndex[]>;
 
-  /** Removes what is kept under a name, by all models; all indexes without. @returns bytes that were freed */
+  /**
+   * Removes what is kept under a name, by all models; all indexes without. Waits some seconds while pictures are added to one, and rejects with code `"network"` if
+   * they still are.
+   * @returns bytes that were freed
+   */
   static delete(name?: string): Promise<number>;
 
   /**
@@ -234,9 +238,13 @@ export declare class SiglipIndex {
   /** The embeddings, of unit length, of these pictures; undefined for one that isn't in the index. */
   embeddings(ids: readonly string[]): Promise<(Float32Array | undefined)[]>;
 
-  /** Drops these pictures; ids that aren't there are passed over. @returns how many there were */
+  /**
+   * Drops these pictures; ids that aren't there are passed over. While an `add` of this page runs, also while it is paused, that is done between the pictures that it
+   * keeps; while one of another tab does, it waits some seconds, and then rejects with code `"network"`.
+   * @returns how many there were
+   */
   remove(ids: Iterable<string>): Promise<number>;
-  /** Drops all pictures. */
+  /** Drops all pictures, when `remove` would. */
   clear(): Promise<void>;
 
   /**

@@ -5,11 +5,11 @@ import { openLink } from "./client/link.js";
 import { Adding } from "./index/adding.js";
 import { Decoders } from "./index/decoders.js";
 import { listIndexes, removeIndex } from "./index/disk.js";
-import { checkId, picturesOf } from "./index/pictures.js";
+import { checkId } from "./index/pictures.js";
 import { addTo, parse, searchOptions, termsOf, unit } from "./index/query.js";
 import { Remote } from "./index/remote.js";
 import { read } from "./index/safetensors.js";
-import { lock } from "./store/stored.js";
+import { BUSY, lock } from "./store/stored.js";
 
 /** @typedef {import("./siglip-index.d.ts").IndexInfo} IndexInfo */
 /** @typedef {import("./siglip-index.d.ts").AddOptions} AddOptions */
@@ -46,6 +46,8 @@ export class SiglipIndex {
   #channel;
   /** The one `add` after the other. @type {Promise<unknown>} */
   #last = Promise.resolve();
+  /** Whether one of them is at it. */
+  #holding = false;
   /** Ends what runs. */
   #closing = new AbortController();
   #gate = new Gate();
@@ -84,19 +86,22 @@ export class SiglipIndex {
     checkWord("again", again, [true, false]);
     checkAborted(signal);
     const { name: model, dtype, fingerprint, embeddingSize } = classifier.info;
-    const keeper = await openLink(true, async (link) => {
-      const remote = new Remote(link);
-      await remote.ask("start", embeddingSize);
-      return remote;
+    return openLink(true, async (link) => {
+      const keeper = new Remote(link);
+      const stop = () => keeper.close(aborted(signal));
+      signal?.addEventListener("abort", stop);
+      try {
+        await keeper.ask("start", embeddingSize);
+        const { id, pipeline } = await keeper.ask("open", { name, model, dtype, fingerprint, embeddingSize, memory, again });
+        checkAborted(signal);
+        return new SiglipIndex(INSIDE, classifier, keeper, { name, model, dtype, fingerprint, pipeline, embeddingSize }, id);
+      } catch (error) {
+        keeper.close(siglipError(error));
+        throw error;
+      } finally {
+        signal?.removeEventListener("abort", stop);
+      }
     }, KEEPER);
-    try {
-      const { id, pipeline } = await keeper.ask("open", { name, model, dtype, fingerprint, embeddingSize, memory, again });
-      checkAborted(signal);
-      return new SiglipIndex(INSIDE, classifier, keeper, { name, model, dtype, fingerprint, pipeline, embeddingSize }, id);
-    } catch (error) {
-      keeper.close(siglipError(error));
-      throw error;
-    }
   }
 
   /** @returns {Promise<KeptIndex[]>} */
@@ -109,7 +114,7 @@ export class SiglipIndex {
     if (name !== undefined) checkId("the index", name);
     let freed = 0;
     for (const index of (await listIndexes()).filter((one) => name === undefined || one.name === name)) {
-      const release = await lock(lockOf(index.id), undefined, () => {});
+      const release = await lock(lockOf(index.id), AbortSignal.timeout(BUSY), () => {}).catch(() => { throw busy(`The index ${show(index.name)} could not be removed`); });
       try {
         await removeIndex(index.id);
         freed += index.bytes;
@@ -148,9 +153,7 @@ export class SiglipIndex {
     if (gone !== undefined) checkWord("gone", gone, ["drop", "keep"]);
     checkAborted(signal);
     const stop = AbortSignal.any([this.#closing.signal, ...(signal ? [signal] : [])]);
-    // Now: what was dropped is gone when the event is over.
-    const pictures = picturesOf(source, stop);
-    const adding = new Adding(this.#classifier, this.#keeper, pictures, { stop, decoders: this.#decoders, gate: this.#gate, onProgress, gone, changed: () => this.#changed() });
+    const adding = new Adding(this.#classifier, this.#keeper, source, { stop, decoders: this.#decoders, gate: this.#gate, onProgress, gone, changed: () => this.#changed() });
     return this.#inTurn(stop, () => adding.run(), () => adding.waits("Another tab is changing this index. This one goes on when that is done."));
   }
 
@@ -187,10 +190,11 @@ export class SiglipIndex {
     });
     const all = new Float32Array(words.length * embeddingSize);
     words.forEach((term, i) => all.set(/** @type {Float32Array} */ (vectors[term]), i * embeddingSize));
-    return this.#keeper.ask("search", {
+    const asked = this.#keeper.ask("search", {
       words: all, minus: Uint8Array.from(words, (i) => Number(terms[i]?.minus)),
       pictures: pictures && unit(pictures), scale: Math.exp(logitScale), bias: logitBias, limit, minScore,
     });
+    return unlessStopped(asked, signal);
   }
 
   async entries() {
@@ -214,7 +218,7 @@ export class SiglipIndex {
     this.#checkOpen();
     if (typeof ids === "string" || typeof ids?.[Symbol.iterator] !== "function") throw badInput(`The ids are ${show(ids)}; they must be an array of texts.`);
     const given = [...ids];
-    return this.#inTurn(this.#closing.signal, async () => {
+    return this.#soon(async () => {
       const count = await this.#keeper.ask("remove", given);
       if (count > 0) this.#changed();
       return count;
@@ -223,7 +227,7 @@ export class SiglipIndex {
 
   async clear() {
     this.#checkOpen();
-    return this.#inTurn(this.#closing.signal, async () => {
+    return this.#soon(async () => {
       await this.#keeper.ask("clear");
       this.#changed();
     });
@@ -246,10 +250,10 @@ export class SiglipIndex {
     checkAborted(signal);
     const blob = tagOf(file) === "Blob" || tagOf(file) === "File" ? /** @type {Blob} */ (file) : ArrayBuffer.isView(file) || tagOf(file) === "ArrayBuffer" ? new Blob([/** @type {BlobPart} */ (file)]) : undefined;
     if (!blob) throw badInput(`The file to import is ${show(file)}; it must be a Blob, or the bytes of what export gave.`);
-    const { metadata, size, entries, rows } = await read(blob);
+    const stop = AbortSignal.any([this.#closing.signal, ...(signal ? [signal] : [])]);
+    const { metadata, size, entries, rows } = await unlessStopped(read(blob), stop).catch((error) => { throw this.#told(error); });
     this.#checkModel(metadata);
     if (size !== this.#about.embeddingSize) throw badInput(`The file's embeddings have ${size} numbers; those of ${this.#about.model} have ${this.#about.embeddingSize}. Index the pictures again with this model.`);
-    const stop = AbortSignal.any([this.#closing.signal, ...(signal ? [signal] : [])]);
     return this.#inTurn(stop, async () => {
       for (let first = 0; first < entries.length; first += ROWS) {
         if (stop.aborted) throw this.#closing.signal.aborted ? closed() : aborted(signal);
@@ -278,6 +282,11 @@ export class SiglipIndex {
     if (this.#closing.signal.aborted) throw closed();
   }
 
+  /** What ended a change, as its caller is told. @param {any} error */
+  #told(error) {
+    return this.#closing.signal.aborted ? closed() : siglipError(error);
+  }
+
   /** @param {Record<string, string>} of a file */
   #checkModel({ model, dtype, fingerprint, pipeline }) {
     const { info } = this;
@@ -292,20 +301,36 @@ export class SiglipIndex {
    * @returns {Promise<T>}
    */
   #inTurn(stop, work, wait = () => {}) {
-    const turn = this.#last.then(async () => {
+    const before = this.#last;
+    const turn = unlessStopped(before, stop).then(async () => {
       this.#checkOpen();
       checkAborted(stop);
       const release = this.#id ? await lock(lockOf(this.#id), stop, wait) : () => {};
       try {
         await this.#keeper.ask("hold");
+        this.#holding = true;
         return await work();
       } finally {
+        this.#holding = false;
         await this.#keeper.ask("leave").catch(() => {});
         release();
       }
     });
-    this.#last = turn.catch(() => {});
-    return turn.catch((error) => { throw this.#closing.signal.aborted ? closed() : siglipError(error); });
+    // Who gave up waiting lets nobody pass.
+    this.#last = Promise.allSettled([before, turn]);
+    return turn.catch((error) => { throw this.#told(error); });
+  }
+
+  /**
+   * A short change: between two groups of an `add` that is at it here, or else in its turn, which it waits for only so long.
+   * @template T @param {() => Promise<T>} work @returns {Promise<T>}
+   */
+  #soon(work) {
+    if (this.#holding) return work();
+    const late = AbortSignal.timeout(BUSY);
+    return this.#inTurn(AbortSignal.any([this.#closing.signal, late]), work).catch((error) => {
+      throw late.aborted && error.code === "aborted" ? busy(`The index ${show(this.#about.name)} was not changed`) : error;
+    });
   }
 
   /**
@@ -366,6 +391,21 @@ class Gate {
     this.#wait = undefined;
     this.#release();
   }
+}
+
+/** What comes of `work`, or at once that nobody waits for it any more. @template T @param {Promise<T>} work @param {AbortSignal} [signal] @returns {Promise<T>} */
+function unlessStopped(work, signal) {
+  return new Promise((resolve, reject) => {
+    const stop = () => reject(aborted(signal));
+    signal?.addEventListener("abort", stop);
+    work.then(resolve, reject).finally(() => signal?.removeEventListener("abort", stop));
+    if (signal?.aborted) stop();
+  });
+}
+
+/** @param {string} what */
+function busy(what) {
+  return new SiglipError("network", `${what}: pictures are being added to it, here or in another tab. Wait until that is done, or stop it, and try again.`);
 }
 
 function closed() {

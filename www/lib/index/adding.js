@@ -1,7 +1,7 @@
 // One `add`: pictures are compared with what is known of them, the new ones embedded and kept a few at a time.
 import { AT_ONCE, ofPicture } from "../client/many.js";
 import { aborted, siglipError } from "../error.js";
-import { imageOf } from "./pictures.js";
+import { imageOf, picturesOf } from "./pictures.js";
 
 /** @typedef {import("./remote.js").Remote} Remote */
 /** @typedef {import("./pictures.js").Found} Found */
@@ -49,20 +49,25 @@ export class Adding {
   #bell = new Bell();
   /** @type {any} */
   #failure;
+  /** Ends the search for pictures when all else has ended. */
+  #over = new AbortController();
+  #stop;
 
-  /** @param {SiglipClassifier} classifier @param {Remote} keeper @param {Pictures} pictures @param {How} how */
-  constructor(classifier, keeper, pictures, how) {
+  /** @param {SiglipClassifier} classifier @param {Remote} keeper @param {any} source @param {How} how */
+  constructor(classifier, keeper, source, how) {
     this.#classifier = classifier;
     this.#keeper = keeper;
-    this.#pictures = pictures;
     this.#how = how;
+    this.#stop = AbortSignal.any([how.stop, this.#over.signal]);
+    // Now: what was dropped is gone when the event is over.
+    this.#pictures = picturesOf(source, this.#stop);
   }
 
   /** @returns {Promise<Added>} */
   async run() {
-    const { stop, gone } = this.#how;
+    const { gone } = this.#how;
     const ring = () => this.#bell.ring();
-    stop.addEventListener("abort", ring);
+    this.#stop.addEventListener("abort", ring);
     try {
       await this.#keeper.ask("begin");
       // Folders are walked while the first pictures are embedded.
@@ -81,7 +86,7 @@ export class Adding {
       this.#tell();
       return this.#result;
     } finally {
-      stop.removeEventListener("abort", ring);
+      this.#over.abort();
       this.#how.decoders.end(aborted());
     }
   }
@@ -102,6 +107,8 @@ export class Adding {
     /** @type {Found[]} */
     let some = [];
     const compare = async (/** @type {Found[]} */ some) => {
+      // What is seen from now on is of the next `add`.
+      if (this.#stop.aborted) return;
       const states = await this.#keeper.ask("compare", some.map(({ id, size, modified }) => ({ id, size, modified })));
       some.forEach((picture, i) => {
         const state = /** @type {typeof states[number]} */ (states[i]);
@@ -126,8 +133,8 @@ export class Adding {
     for await (const picture of items) {
       some.push(picture);
       if (some.length >= (lazy ? 1 : COMPARED)) await begin();
-      while (lazy && this.#waiting.length >= AHEAD && !this.#how.stop.aborted) await this.#bell.heard;
-      if (this.#how.stop.aborted) return;
+      while (lazy && this.#waiting.length >= AHEAD && !this.#stop.aborted) await this.#bell.heard;
+      if (this.#stop.aborted) return;
     }
     await begin();
     await comparing;
@@ -231,6 +238,7 @@ export class Adding {
 
   /** @param {{waiting?: string}} [more] */
   #tell(more) {
+    if (this.#over.signal.aborted) return;
     const [first = 0, last = 0] = [this.#times[0], this.#times.at(-1)];
     const perSecond = last > first ? (1000 * (this.#times.length - 1)) / (last - first) : 0;
     const left = this.#found - this.#done;

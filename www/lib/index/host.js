@@ -16,6 +16,8 @@ export class Host {
   #keeper;
   /** @type {Promise<unknown>} */
   #last = Promise.resolve();
+  /** Ends what comes of the module, once nobody asks any more. */
+  #stop = new AbortController();
 
   /** @param {(message: object, transfer?: Transferable[]) => void} send */
   constructor(send) {
@@ -24,6 +26,7 @@ export class Host {
 
   /** @param {{id: number, method: string, given: any[]}} message */
   receive({ id, method, given }) {
+    if (method === "dispose") this.#stop.abort();
     if (method === undefined || method === "dispose") return;
     this.#last = this.#last.then(async () => {
       try {
@@ -38,7 +41,7 @@ export class Host {
 
   /** @param {string} method @param {any[]} given */
   async #answer(method, given) {
-    this.#wasm ??= await startAlone(new AbortController().signal, RETRY_POLICY);
+    this.#wasm ??= await startAlone(this.#stop.signal, RETRY_POLICY);
     const wasm = this.#wasm;
     if (method === "start") {
       const [size] = given;

@@ -31,8 +31,8 @@ const decoder = new TextDecoder();
 const [ABOUT, MANIFEST] = ["about.json", "manifest.json"];
 /** Begins each entry of this file's own: the SHA-256 of the rest. The engine seals its entries itself. Bytes. */
 const SEAL = 32;
-/** How long a model that is to be removed may be in use. Milliseconds. */
-const BUSY = 5000;
+/** How long what is to be removed may be in use. Milliseconds. */
+export const BUSY = 5000;
 /** Begins the names of entries that the engine put apart from the others: in the place of one that was damaged, or after the load. */
 const APART = "t";
 /** Names that any file system takes. @param {string} kind @param {string} key */
