@@ -11,6 +11,7 @@ import { place } from "./harness.mjs";
 import { library } from "./prepare.mjs";
 
 const { SiglipClassifier, SiglipError } = await import("siglip-web");
+const { SiglipIndex } = await import("siglip-web/siglip-index");
 
 const picture = new URL("../../www/samples/ladybug.png", import.meta.url);
 const LABELS = /** @type {const} */ (["a ladybug", "a teapot"]);
@@ -80,6 +81,20 @@ describe("Node.js", { timeout: 600_000 }, () => {
     } finally {
       threads.Worker = Worker;
     }
+  });
+
+  test("a listener's own error is reported, and stops no index", async (t) => {
+    const reported = t.mock.method(console, "error", () => {});
+    const classifier = await SiglipClassifier.load("demo", { worker: false });
+    const index = await SiglipIndex.open(classifier, { memory: true });
+    index.onchange = () => { throw new Error("the listener's own"); };
+    const { added } = await index.add([{ id: "ladybug.png", image: picture }], { onProgress: index.onchange });
+    assert.equal(added, 1);
+    assert.equal((await index.search("a ladybug"))[0].id, "ladybug.png");
+    assert.ok(reported.mock.callCount() > 1);
+    assert.ok(reported.mock.calls.every(({ arguments: [error] }) => error.message === "the listener's own"));
+    await index.close();
+    await classifier.dispose();
   });
 
   test("what is missing is told as a SiglipError", async () => {

@@ -52,6 +52,16 @@ export function onUncaught(caught) {
   return () => { for (const kind of kinds) globalThis.removeEventListener(kind, heard); };
 }
 
+/** The listener's own mistakes are reported as such, and stop nothing. @param {Function | null | undefined} listener @param {any[]} given */
+export function tell(listener, ...given) {
+  try {
+    listener?.(...given);
+  } catch (error) {
+    if (globalThis.reportError) globalThis.reportError(error);
+    else console.error(error);
+  }
+}
+
 /** How many threads this device runs at once. */
 export function processors() {
   return node?.os.availableParallelism() ?? (globalThis.navigator?.hardwareConcurrency || 1);

@@ -9,6 +9,7 @@ import { checkId } from "./index/pictures.js";
 import { addTo, parse, searchOptions, termsOf, unit } from "./index/query.js";
 import { Remote } from "./index/remote.js";
 import { read } from "./index/safetensors.js";
+import { tell } from "./platform.js";
 import { BUSY, lock } from "./store/stored.js";
 
 /** @typedef {import("./siglip-index.d.ts").IndexInfo} IndexInfo */
@@ -360,11 +361,7 @@ export class SiglipIndex {
   }
 
   #tell() {
-    try {
-      this.onchange?.();
-    } catch (error) {
-      reportError(error);
-    }
+    tell(() => this.onchange?.());
   }
 }
 

@@ -9,6 +9,7 @@ import { watch } from "./client/live.js";
 import { groups, iterate, ofPicture } from "./client/many.js";
 import { Model } from "./client/model.js";
 import { sigmoid } from "./client/scores.js";
+import { tell } from "./platform.js";
 import { clearCaches, listCaches } from "./store/stored.js";
 // Each is a part of one of those. Named here, all are asked for at once: browsers would learn of them level by level, and wait for the server each time.
 import "./client/avif.js";
@@ -19,7 +20,6 @@ import "./files/node.js";
 import "./files/pins.js";
 import "./files/watch.js";
 import "./hash.js";
-import "./platform.js";
 import "./store/disks.js";
 import "./store/packs.js";
 import "./trusted.js";
@@ -486,14 +486,4 @@ function folderOf(name) {
 function about(i, error) {
   const { code, message } = siglipError(error);
   return new SiglipError(code, ["aborted", "disposed"].includes(code) ? message : `images[${i}]: ${message}`, { cause: error });
-}
-
-/** The listener's own mistakes are reported as such, and stop nothing. @param {Function | undefined} listener @param {any[]} given */
-function tell(listener, ...given) {
-  try {
-    listener?.(...given);
-  } catch (error) {
-    if (globalThis.reportError) globalThis.reportError(error);
-    else console.error(error);
-  }
 }

@@ -1,6 +1,7 @@
 // One `add`: pictures are compared with what is known of them, the new ones embedded and kept a few at a time.
 import { AT_ONCE, ofPicture } from "../client/many.js";
 import { aborted, siglipError } from "../error.js";
+import { tell } from "../platform.js";
 import { imageOf, picturesOf } from "./pictures.js";
 
 /** @typedef {import("./remote.js").Remote} Remote */
@@ -242,15 +243,11 @@ export class Adding {
     const [first = 0, last = 0] = [this.#times[0], this.#times.at(-1)];
     const perSecond = last > first ? (1000 * (this.#times.length - 1)) / (last - first) : 0;
     const left = this.#found - this.#done;
-    try {
-      this.#how.onProgress?.({
-        done: this.#done, total: this.#pictures.lazy && !this.#counted ? 0 : this.#found, counted: this.#counted,
-        added: this.#result.added, unchanged: this.#result.unchanged, unreadable: this.#result.unreadable.length,
-        perSecond, ...(this.#counted && perSecond > 0 && { secondsLeft: left / perSecond }), id: this.#id, paused: this.#how.gate.isShut, ...more,
-      });
-    } catch (error) {
-      reportError(error);
-    }
+    tell(this.#how.onProgress, {
+      done: this.#done, total: this.#pictures.lazy && !this.#counted ? 0 : this.#found, counted: this.#counted,
+      added: this.#result.added, unchanged: this.#result.unchanged, unreadable: this.#result.unreadable.length,
+      perSecond, ...(this.#counted && perSecond > 0 && { secondsLeft: left / perSecond }), id: this.#id, paused: this.#how.gate.isShut, ...more,
+    });
   }
 }
 
