@@ -172,24 +172,144 @@ fn siglip2_pads_at_the_side_the_configuration_names() {
 }
 
 #[test]
-fn siglip2_adds_the_special_tokens_the_files_ask_for() {
-    let flags = |bos: Value, eos: Value| {
-        siglip2(8, json!({"add_bos_token": bos, "add_eos_token": eos}))
-            .unwrap()
-            .encode("cat")
-            .unwrap()
-    };
-    let plain = flags(json!(false), json!(true));
+fn siglip2_adds_the_special_tokens_that_transformers_adds() {
+    let plain = siglip2(8, json!({})).unwrap().encode("cat").unwrap();
     let cat: Vec<u32> = plain.into_iter().take_while(|&id| id != 1).collect();
     let padded = |ids: &[&[u32]]| {
         let mut ids = ids.concat();
         ids.resize(8, 0);
         ids
     };
+    // tokenizer.json is believed, whatever the flags of tokenizer_config.json say.
+    let token = |id: &str| json!({"SpecialToken": {"id": id, "type_id": 0}});
+    let text = json!({"Sequence": {"id": "A", "type_id": 0}});
+    let template = |single: &[Value]| json!({"type": "TemplateProcessing", "single": single});
+    let (bos, eos) = (token("<bos>"), token("<eos>"));
+    for (post_processor, expected) in [
+        (template(&[text.clone(), eos.clone()]), [&[][..], &[1][..]]),
+        (template(&[bos, text.clone(), eos]), [&[2], &[1]]),
+        (template(&[text]), [&[], &[]]),
+        (Value::Null, [&[], &[]]),
+    ] {
+        let mut file = read_json("siglip2/tokenizer.json");
+        file["post_processor"] = post_processor;
+        for (bos, eos) in [
+            (Value::Null, Value::Null),
+            (json!(true), json!(false)),
+            (json!(false), json!(true)),
+        ] {
+            let mut config = read_json("siglip2/tokenizer_config.json");
+            (config["add_bos_token"], config["add_eos_token"]) = (bos, eos);
+            let got = load(&file, Some(config)).unwrap().encode("cat").unwrap();
+            assert_eq!(got, padded(&[expected[0], &cat, expected[1]]));
+        }
+    }
+    // SentencePiece's file has nothing to say of it.
+    let pieces = read("siglip2/tokenizer.model");
+    let flags = |bos: Value, eos: Value| {
+        let config = json!({"tokenizer_class": "GemmaTokenizer", "padding_side": "right",
+            "add_bos_token": bos, "add_eos_token": eos});
+        let config = config.to_string();
+        let config = Some(config.as_bytes());
+        let read = Tokenizer::from_sentencepiece("tokenizer.model", &pieces, config, 8, 2000);
+        read.unwrap().encode("cat").unwrap()
+    };
+    let plain = flags(Value::Null, Value::Null);
+    let cat: Vec<u32> = plain.iter().copied().take_while(|&id| id != 1).collect();
+    assert_eq!(plain, padded(&[&cat, &[1]]));
     assert_eq!(flags(json!(true), json!(true)), padded(&[&[2], &cat, &[1]]));
     assert_eq!(flags(json!(true), Value::Null), padded(&[&[2], &cat]));
-    // No flags: the post-processor of tokenizer.json says so.
-    assert_eq!(flags(Value::Null, Value::Null), padded(&[&cat, &[1]]));
+}
+
+/// The ids of labels with tokens that were added when a model was fine-tuned, from transformers 5.23.
+const ADDED: [(&str, [&[u32]; 3]); 4] = [
+    (
+        "a photo of a zorgle",
+        [
+            &[262, 266, 1304, 267, 262, 266, 32000],
+            &[1129, 357, 319, 304, 1127, 1500],
+            &[307, 748, 709, 694, 596, 1500],
+        ],
+    ),
+    (
+        "Zorgle cat",
+        [&[262, 761, 436, 5056, 2783], &[1500, 393], &[1500, 784]],
+    ),
+    (
+        "a FooBar dog",
+        [
+            &[262, 266, 262, 411, 298, 298, 3008, 1571],
+            &[1129, 1127, 1501, 363],
+            &[307, 596, 1501, 754],
+        ],
+    ),
+    (
+        "cat<brand>dog",
+        [
+            &[2783, 32002, 9309],
+            &[1138, 412, 1502, 1140, 330],
+            &[309, 804, 1502, 310, 720],
+        ],
+    ),
+];
+
+#[track_caller]
+fn assert_added(tokenizer: &Tokenizer, column: usize) {
+    for (text, expected) in &ADDED {
+        let mut expected = expected[column].to_vec();
+        expected.push(1);
+        expected.resize(tokenizer.context_length(), tokenizer.pad_id());
+        assert_eq!(tokenizer.encode(text).unwrap(), expected, "{text}");
+    }
+}
+
+#[test]
+fn tokens_that_only_the_configuration_names_are_found() {
+    let named = |first: u32, foobar: &str| {
+        json!({
+            first.to_string(): {"content": "zorgle", "normalized": true},
+            (first + 1).to_string(): {"content": foobar, "normalized": true},
+            (first + 2).to_string(): {"content": "<brand>", "normalized": false, "special": true},
+        })
+    };
+    let with = |config: &str, added: Value| {
+        let mut config = read_json(config);
+        config["added_tokens_decoder"] = added;
+        config.to_string()
+    };
+    // transformers adds them to SigLIP's in lower case.
+    let config = with("v1/tokenizer_config.json", named(32_000, "foobar"));
+    let (file, config) = (read("v1/tokenizer.json.gz"), Some(config.as_bytes()));
+    let v1 = |size| Tokenizer::new(&file, config, 12, size);
+    assert_added(&v1(32_003).unwrap(), 0);
+    // The model's table must have their rows.
+    assert_error(v1(32_000), Code::BadModel, &["32003 tokens", "32000"]);
+
+    let config = with("siglip2/tokenizer_config.json", named(1500, "FooBar"));
+    let config = Some(config.as_bytes());
+    let pieces = read("siglip2/tokenizer.model");
+    let v2 = Tokenizer::from_sentencepiece("tokenizer.model", &pieces, config, 12, 2000);
+    assert_added(&v2.unwrap(), 1);
+    let v2 = Tokenizer::new(&read("siglip2/tokenizer.json"), config, 12, 2000);
+    assert_added(&v2.unwrap(), 2);
+
+    let other = with(
+        "siglip2/tokenizer_config.json",
+        json!({"7": {"content": "<eos>"}}),
+    );
+    let other = Tokenizer::new(
+        &read("siglip2/tokenizer.json"),
+        Some(other.as_bytes()),
+        12,
+        2000,
+    );
+    assert_error(other, Code::BadModel, &["\"<eos>\"", "7", "1"]);
+    let word = with(
+        "v1/tokenizer_config.json",
+        json!({"32000": {"content": "zorgle", "single_word": true}}),
+    );
+    let word = Tokenizer::new(&file, Some(word.as_bytes()), 12, 32_001);
+    assert_error(word, Code::Unsupported, &["\"zorgle\"", "single_word"]);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! `tokenizer.json` and `tokenizer_config.json`, read in one pass: the 34 MB of SigLIP 2's go straight into the arrays that are kept.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::de::{
@@ -12,6 +13,8 @@ use super::pieces::Pieces;
 
 pub(super) const TOKENIZER_JSON: &str = "tokenizer.json";
 pub(super) const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
+/// What was added to SentencePiece's pieces, by transformers before 4.34.
+pub(super) const ADDED_TOKENS: &str = "added_tokens.json";
 
 /// What is read from `tokenizer_config.json`; everything may be missing.
 #[derive(Debug, Default, Deserialize)]
@@ -26,6 +29,48 @@ pub(super) struct TokenizerConfig {
     pub eos_token: Option<SpecialToken>,
     pub pad_token: Option<SpecialToken>,
     pub unk_token: Option<SpecialToken>,
+    /// Tokens by their ids: all that SentencePiece's files have of those that were added to them.
+    #[serde(default)]
+    pub added_tokens_decoder: Option<BTreeMap<u32, NamedToken>>,
+}
+
+impl TokenizerConfig {
+    /// The special tokens that it names.
+    fn special(&self) -> impl Iterator<Item = &str> {
+        let named = [
+            &self.bos_token,
+            &self.eos_token,
+            &self.pad_token,
+            &self.unk_token,
+        ];
+        named.into_iter().flatten().map(SpecialToken::content)
+    }
+
+    /// Takes what [`ADDED_TOKENS`] says.
+    pub(super) fn add(&mut self, tokens: BTreeMap<String, u32>) {
+        let tokens = tokens.into_iter().map(|(content, id)| {
+            let special = self.special().any(|token| token == content);
+            let token = NamedToken {
+                content,
+                special,
+                ..NamedToken::default()
+            };
+            (id, token)
+        });
+        self.added_tokens_decoder = Some(tokens.collect());
+    }
+}
+
+/// A token of `added_tokens_decoder`; what is missing is as in Python's `AddedToken`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct NamedToken {
+    pub content: String,
+    pub single_word: bool,
+    pub lstrip: bool,
+    pub rstrip: bool,
+    pub normalized: Option<bool>,
+    pub special: bool,
 }
 
 /// The end of the sequence at which padding is put or tokens are cut.
@@ -85,6 +130,18 @@ pub(super) struct AddedToken {
 }
 
 impl AddedToken {
+    pub(super) fn named(id: u32, token: NamedToken) -> Self {
+        Self {
+            id,
+            content: token.content,
+            single_word: token.single_word,
+            lstrip: token.lstrip,
+            rstrip: token.rstrip,
+            normalized: token.normalized.unwrap_or(!token.special),
+            special: token.special,
+        }
+    }
+
     /// A special token that is found as written.
     pub(super) fn special(content: String, id: u32) -> Self {
         Self {

@@ -41,8 +41,8 @@ use serde_json::{Value, json};
 use self::added::{AddedToken, AddedTokens, Part};
 use self::canonical::{UNDERLINE, canonicalize, canonicalize_for_open_clip};
 use self::files::{
-    Algorithm, Side, SpecialToken, TOKENIZER_CONFIG, TOKENIZER_JSON, TokenizerConfig,
-    TokenizerJson, excerpt,
+    ADDED_TOKENS, Algorithm, Side, SpecialToken, TOKENIZER_CONFIG, TOKENIZER_JSON, TokenizerConfig,
+    TokenizerJson, excerpt, is_sentinel,
 };
 use self::own::{Model, Own};
 use self::steps::Normalize;
@@ -177,7 +177,8 @@ impl Tokenizer {
     }
 
     fn from_pieces(file: &str, bytes: &[u8], settings: Settings) -> Result<Self> {
-        let read = sentencepiece::read(file, bytes)?;
+        let mut read = sentencepiece::read(file, bytes)?;
+        read.post_processor = settings.post_processor();
         let draft = Draft::new(read, settings).map_err(|error| of_file(&error, file))?;
         debug_assert!(draft.steps.is_none(), "our own encoder has its steps");
         Ok(Self {
@@ -223,7 +224,13 @@ impl Tokenizer {
         }
         for file in sentencepiece::FILES {
             if let Some(bytes) = read(file).await? {
-                return Self::from_pieces(file, &bytes, settings().await?);
+                let mut settings = settings().await?;
+                if settings.config.added_tokens_decoder.is_none()
+                    && let Some(added) = read(ADDED_TOKENS).await?
+                {
+                    settings.config.add(json::parse(ADDED_TOKENS, &added)?);
+                }
+                return Self::from_pieces(file, &bytes, settings);
             }
         }
         let [v1, v2] = sentencepiece::FILES;
@@ -321,9 +328,15 @@ impl Tokenizer {
     }
 }
 
+/// SigLIP 2's special tokens, unless `tokenizer_config.json` names others.
+const BOS: &str = "<bos>";
+const EOS: &str = "<eos>";
+
 impl Draft {
-    fn new(mut file: TokenizerJson, settings: Settings) -> Result<Self> {
+    fn new(mut file: TokenizerJson, mut settings: Settings) -> Result<Self> {
         let (context_length, vocab_size) = (settings.context_length, settings.vocab_size);
+        let named = settings.config.added_tokens_decoder.take();
+        add_named(&mut file, named.unwrap_or_default())?;
         check_range(&file, vocab_size)?;
         if settings.cleaning == Cleaning::OpenClip {
             // Words are one space apart then, so that T5's `Metaspace` alone cuts where both steps do.
@@ -392,6 +405,24 @@ impl Settings {
         })
     }
 
+    /// What a `tokenizer.json` made of SentencePiece's pieces has for the special tokens of SigLIP 2: without a word of them, the end token.
+    fn post_processor(&self) -> Value {
+        let config = &self.config;
+        let token = |asked: bool, token: &Option<SpecialToken>, default| {
+            let id = token.as_ref().map_or(default, SpecialToken::content);
+            asked.then(|| json!({"SpecialToken": {"id": id, "type_id": 0}}))
+        };
+        let (before, after) = (config.add_bos_token, config.add_eos_token);
+        let end = after.unwrap_or(before.is_none());
+        let text = Some(json!({"Sequence": {"id": "A", "type_id": 0}}));
+        let single = [
+            token(before == Some(true), &config.bos_token, BOS),
+            text,
+            token(end, &config.eos_token, EOS),
+        ];
+        json!({"type": "TemplateProcessing", "single": Vec::from_iter(single.into_iter().flatten())})
+    }
+
     /// Takes from the files what `SiglipTokenizer` takes. `foreign` is whether the `tokenizers` crate has to run it.
     fn siglip(self, file: TokenizerJson, own: Own, foreign: bool) -> Result<Draft> {
         let Settings {
@@ -413,6 +444,12 @@ impl Settings {
         for added in file.added_tokens {
             if let Some(other) = own.model.id(&added.content).filter(|&id| id != added.id) {
                 return Err(two_ids(&added.content, added.id, other));
+            }
+            if added.single_word && !is_sentinel(&added.content) {
+                return Err(Error::unsupported(format!(
+                    "the token {:?} was added to be found as a word of its own alone (`single_word`), which is not supported for SigLIP's tokenizer",
+                    excerpt(&added.content)
+                )));
             }
             if (added.id as usize) < vocab_size {
                 special.insert(added.content, added.id);
@@ -491,25 +528,19 @@ impl Settings {
         let named =
             |token: &'_ Option<SpecialToken>| token.as_ref().map(|t| t.content().to_string());
         let pad = named(&config.pad_token).or_else(|| file.padding.as_ref()?.pad_token.clone());
-        let bos = token(named(&config.bos_token).as_deref(), "bos_token", "<bos>")?;
-        let eos = token(named(&config.eos_token).as_deref(), "eos_token", "<eos>")?;
+        let bos = token(named(&config.bos_token).as_deref(), "bos_token", BOS)?;
+        let eos = token(named(&config.eos_token).as_deref(), "eos_token", EOS)?;
         let pad = token(pad.as_deref(), "pad_token", "<pad>")?;
         let unk = token(named(&config.unk_token).as_deref(), "unk_token", "<unk>")?;
 
-        let (before, after) = if config.add_bos_token.is_some() || config.add_eos_token.is_some() {
-            let only = |id, add: Option<bool>| (add == Some(true)).then_some(id);
-            (
-                Vec::from_iter(only(bos.1, config.add_bos_token)),
-                Vec::from_iter(only(eos.1, config.add_eos_token)),
-            )
-        } else if let Some((before, after)) = build::template(&file.post_processor)? {
-            let id =
-                |content: &String| id(content).ok_or_else(|| missing(content, "post_processor"));
-            let ids = |tokens: Vec<String>| tokens.iter().map(id).collect::<Result<_>>();
-            (ids(before)?, ids(after)?)
-        } else {
-            (vec![], vec![eos.1])
+        // transformers doesn't ask `add_bos_token` and `add_eos_token` of `tokenizer_config.json` where there is a `tokenizer.json`.
+        let (before, after) = build::template(&file.post_processor)?.unwrap_or_default();
+        let special = |content: &String| {
+            let id = id(content);
+            id.ok_or_else(|| missing(content, "post_processor"))
         };
+        let ids = |tokens: Vec<String>| tokens.iter().map(special).collect::<Result<Vec<u32>>>();
+        let (before, after) = (ids(before)?, ids(after)?);
         let pad_id = pad.1;
 
         for (content, id) in [bos, eos, pad, unk] {
@@ -642,7 +673,7 @@ fn check_range(file: &TokenizerJson, vocab_size: usize) -> Result<()> {
     let added = file
         .added_tokens
         .iter()
-        .filter(|added| !files::is_sentinel(&added.content))
+        .filter(|added| !is_sentinel(&added.content))
         .map(|added| added.id);
     let max_id = u64::from(added.fold(file.model.max_id(), u32::max));
     if max_id < vocab_size as u64 {
@@ -652,6 +683,25 @@ fn check_range(file: &TokenizerJson, vocab_size: usize) -> Result<()> {
         "{TOKENIZER_JSON} has {} tokens, but config.json says vocab_size {vocab_size}: the two files are from different checkpoints",
         max_id + 1
     )))
+}
+
+/// Adds to `file` the tokens that `tokenizer_config.json` or [`ADDED_TOKENS`] name beyond its own.
+fn add_named(file: &mut TokenizerJson, named: BTreeMap<u32, files::NamedToken>) -> Result<()> {
+    let own = file.added_tokens.iter();
+    let own: HashMap<String, u32> = own.map(|own| (own.content.clone(), own.id)).collect();
+    for (id, token) in named {
+        match own.get(&token.content) {
+            Some(&other) if other != id => {
+                return Err(Error::bad_model(format!(
+                    "{TOKENIZER_CONFIG} gives the token {:?} the id {id}, {TOKENIZER_JSON} {other}: the two files are from different checkpoints",
+                    excerpt(&token.content)
+                )));
+            }
+            Some(_) => {}
+            None => file.added_tokens.push(files::AddedToken::named(id, token)),
+        }
+    }
+    Ok(())
 }
 
 /// Checks the ids of added tokens: those that are pieces have the piece's, the others follow the vocabulary.
