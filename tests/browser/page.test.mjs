@@ -236,6 +236,39 @@ describe('labels', () => {
     assert.ok(site.requests.every((request) => !request.includes('shovel')));
   });
 
+  onPage('that are changed after a link was made or opened are what a reload brings back, in the sentence that they go into', async (page) => {
+    await type(page, 'a ladybug, a shovel');
+    await page.getByRole('button', { name: 'Share these labels' }).click();
+    await page.getByText(/It holds the labels, not the picture/).waitFor();
+    const link = page.url();
+    assert.match(link, /#labels=/);
+    await type(page, 'a ladybug, a house');
+    assert.equal(page.url(), site.url);
+    assert.equal(await page.getByText(/It holds the labels, not the picture/).isVisible(), false);
+    await page.reload();
+    await answered(page, ['a ladybug', 'a house']);
+
+    await page.goto('about:blank');
+    await page.goto(link);
+    await answered(page, ['a ladybug', 'a shovel']);
+    await page.getByText('Ask in another way').click();
+    await page.getByRole('textbox', { name: 'Template' }).fill('a drawing of {}');
+    await answered(page);
+    await page.reload();
+    await answered(page, ['a ladybug', 'a shovel']);
+    await page.getByText('Ask in another way').click();
+    assert.equal(await page.getByRole('textbox', { name: 'Template' }).inputValue(), 'a drawing of {}');
+
+    await page.getByRole('button', { name: 'Whole sentences', exact: true }).click();
+    const sentences = ['A ladybug, red and black; seen from above.', 'A dog, asleep.'];
+    await labels(page).fill(sentences.join('\n'));
+    await answered(page, sentences);
+    await page.reload();
+    await answered(page, sentences);
+    await page.getByText('Ask in another way').click();
+    assert.equal(await page.getByRole('button', { name: 'Whole sentences', exact: true }).getAttribute('aria-pressed'), 'true');
+  });
+
   onPage('survive a reload after the skip link too, which changes none of them', async (page) => {
     await type(page, 'a ladybug, a shovel');
     await page.getByRole('button', { name: 'A strawberry', exact: true }).click();

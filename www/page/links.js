@@ -1,4 +1,4 @@
-// Labels that survive: kept in this browser, or in the fragment of a link, which no server ever sees.
+// Labels that survive, with the template that they go into: kept in this browser, or in the fragment of a link, which no server ever sees.
 
 const KEY = 'siglip-web.labels';
 /** Longer ones make no link that mail and chat programs leave whole. */
@@ -21,19 +21,28 @@ export function linkTo(labels, template, usual) {
   return url.href.length <= LONGEST_LINK ? url.href : undefined;
 }
 
-/** What was typed the last time. */
+/** The address asks for nothing any more. @returns {boolean} whether it did */
+export function unlink() {
+  const { labels, template } = linked();
+  if (!labels && !template) return false;
+  history.replaceState(null, '', location.pathname + location.search);
+  return true;
+}
+
+/** @returns {ReturnType<typeof linked>} what was typed the last time */
 export function remembered() {
   try {
-    return localStorage.getItem(KEY) ?? undefined;
+    const { labels, template } = JSON.parse(localStorage.getItem(KEY) ?? '{}');
+    return { labels, template };
   } catch {
-    return undefined; // this browser keeps nothing for this page
+    return {}; // this browser keeps nothing for this page, or what it has is an older page's
   }
 }
 
-/** @param {string} labels */
-export function remember(labels) {
+/** @param {string} labels @param {string} template @param {string} usual the template that needs no mention */
+export function remember(labels, template, usual) {
   try {
-    if (labels.trim()) localStorage.setItem(KEY, labels);
+    if (labels.trim()) localStorage.setItem(KEY, JSON.stringify({ labels, ...(template !== usual && { template }) }));
     else localStorage.removeItem(KEY);
   } catch {
     // It keeps nothing, or has no room: the labels are typed again the next time.

@@ -8,7 +8,7 @@ import { $ } from './elements.js';
 import { download, toCsv, toJson } from './export.js';
 import { named, source, takeFirst } from './first.js';
 import { HeatMaps } from './heat.js';
-import { linkTo, linked, remember, remembered } from './links.js';
+import { linkTo, linked, remember, remembered, unlink } from './links.js';
 import { ModelList, askToKeep, isModel, roomLeft, showKept, showStorage, willKeep } from './models.js';
 import { number, onLanguage, texts } from './language.js';
 import { connectApp, keepModule } from './offline.js';
@@ -664,6 +664,12 @@ function showExample({ template: sentence, sample, labels: words }) {
   changeTemplate();
 }
 
+/** The person has changed what is asked: this is what the next visit finds, whatever a link said. */
+function keepAsked() {
+  if (labels.own) remember($.labels.value, template(), $.template.defaultValue);
+  if (unlink()) $.shareNote.hidden = true;
+}
+
 function changeTemplate() {
   markWay();
   readLabels();
@@ -672,10 +678,12 @@ function changeTemplate() {
 
 /** Labels that the address or an earlier visit brings. */
 function recall() {
-  const { labels: wanted, template: sentence } = linked();
-  const text = wanted ?? remembered();
-  if (wanted || sentence) {
-    // A link doesn't mention the usual one.
+  const link = linked();
+  const before = remembered();
+  const text = link.labels ?? before.labels;
+  const { template: sentence } = link.labels || link.template ? link : before;
+  if (text || sentence) {
+    // The usual one isn't mentioned.
     $.template.value = sentence ?? $.template.defaultValue;
     labels.lent = false;
   }
@@ -1011,7 +1019,7 @@ connectModel();
 $.labels.addEventListener('input', () => {
   labels.own = true;
   $.suggestion.hidden = true;
-  remember($.labels.value);
+  keepAsked();
   readLabels();
   later();
 });
@@ -1024,17 +1032,14 @@ addEventListener('hashchange', () => {
   readLabels();
   run();
 });
-$.template.addEventListener('input', () => {
+/** By the person. */
+const change = () => {
   labels.lent = false;
+  keepAsked();
   changeTemplate();
-});
-connectAsking({
-  change() {
-    labels.lent = false;
-    changeTemplate();
-  },
-  show: showExample,
-});
+};
+$.template.addEventListener('input', change);
+connectAsking({ change, show: showExample });
 $.live.addEventListener('click', () => (live.on ? freeze() : startLive()));
 $.softmax.addEventListener('change', () => show());
 addEventListener('keydown', (event) => {
