@@ -258,7 +258,7 @@ describe("an index of pictures", { timeout: 1_200_000 }, () => {
   });
 
   test("pictures are removed while an add is paused", async () => {
-    const { removed, entries, added } = await page.evaluate(async () => {
+    const { removed, entries, added, soon } = await page.evaluate(async () => {
       const index = await SiglipIndex.open(classifier, { memory: true });
       const [first, ...others] = await samples();
       await index.add([first]);
@@ -267,15 +267,28 @@ describe("an index of pictures", { timeout: 1_200_000 }, () => {
       const heard = new Promise((resolve) => { tell = resolve; });
       const adding = index.add(others, { onProgress: ({ paused }) => paused && tell() });
       await heard;
-      const removed = await Promise.race([index.remove([first.id]), index.entries().then(() => "still waiting")]);
+      const unless = (change) => {
+        const look = async () => {
+          for (let i = 0; i < 5; i++) await index.entries();
+          return "still waiting";
+        };
+        return Promise.race([change, look()]);
+      };
+      const removed = await unless(index.remove([first.id]));
       const entries = await index.entries();
-      await index.clear();
+      await unless(index.clear());
       index.resume();
       const { added } = await adding;
+      // One that has only just been asked for is no reason to wait either.
+      index.pause();
+      const next = index.add([first]);
+      const soon = await unless(index.remove([others[0].id]));
+      index.resume();
+      await next;
       await index.close();
-      return { removed, entries, added };
+      return { removed, entries, added, soon };
     });
-    assert.deepEqual([removed, entries, added], [1, [], 7]);
+    assert.deepEqual([removed, entries, added, soon], [1, [], 7, 1]);
   });
 
   test("bad input is refused in words", async () => {

@@ -49,6 +49,8 @@ export class SiglipIndex {
   #last = Promise.resolve();
   /** Whether one of them is at it. */
   #holding = false;
+  /** Short ones, which wait for that. @type {Set<() => unknown>} */
+  #changes = new Set();
   /** Ends what runs. */
   #closing = new AbortController();
   #gate = new Gate();
@@ -310,6 +312,7 @@ export class SiglipIndex {
       try {
         await this.#keeper.ask("hold");
         this.#holding = true;
+        for (const change of this.#changes) change();
         return await work();
       } finally {
         this.#holding = false;
@@ -329,8 +332,18 @@ export class SiglipIndex {
   #soon(work) {
     if (this.#holding) return work();
     const late = AbortSignal.timeout(BUSY);
-    return this.#inTurn(AbortSignal.any([this.#closing.signal, late]), work).catch((error) => {
-      throw late.aborted && error.code === "aborted" ? busy(`The index ${show(this.#about.name)} was not changed`) : error;
+    return new Promise((resolve, reject) => {
+      /** @type {Promise<T> | undefined} */
+      let made;
+      const change = () => {
+        made ??= work();
+        made.then(resolve, reject);
+        return made;
+      };
+      this.#changes.add(change);
+      this.#inTurn(AbortSignal.any([this.#closing.signal, late]), change)
+        .catch((error) => reject(late.aborted && error.code === "aborted" ? busy(`The index ${show(this.#about.name)} was not changed`) : error))
+        .finally(() => this.#changes.delete(change));
     });
   }
 
