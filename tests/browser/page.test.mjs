@@ -557,7 +557,18 @@ describe('live', () => {
       await says(page, words);
       assert.equal(await live(page).getAttribute('aria-pressed'), 'false');
       await shows(page, 'A ladybug');
+      assert.deepEqual(await answered(page), before);
     }
+    // So it is when something else is asked while the browser asks whether the page may.
+    await page.evaluate(() => {
+      navigator.mediaDevices.getUserMedia = () => new Promise((_, reject) => { window.refuse = () => reject(new DOMException('no', 'NotAllowedError')); });
+    });
+    await live(page).click();
+    await page.getByText('Earlier results').waitFor();
+    await labels(page).fill('a ladybug, a spoon');
+    await page.evaluate(() => window.refuse());
+    await answered(page, ['a ladybug', 'a spoon']);
+    await says(page, /may not use the camera\. .*“a ladybug” fits/s);
     await page.evaluate(() => delete navigator.mediaDevices.getUserMedia);
     await page.getByRole('button', { name: 'Try again' }).click();
     await labels(page).fill('a ball');
@@ -565,6 +576,7 @@ describe('live', () => {
     await page.evaluate(() => document.getElementById('live-video').srcObject.getTracks()[0].dispatchEvent(new Event('ended')));
     await says(page, /^The camera stopped/);
     await shows(page, 'A ladybug');
+    await answered(page, ['a ball']);
     await type(page, before.map(({ label }) => label).join(', '));
     assert.deepEqual(await read(page), before);
     await page.evaluate(() => Object.defineProperty(navigator, 'mediaDevices', { value: undefined }));

@@ -101,7 +101,7 @@ export function connectCamera({ take, fail }) {
  * @typedef {object} Viewer
  * @property {() => Question | undefined} ask what is asked now; undefined while there is no model
  * @property {(results: LabelScore[], frame: WatchedFrame) => void} show
- * @property {(state: 'opening' | 'watching' | 'unasked') => void} tell unasked: there is no label
+ * @property {(state: 'opening' | 'open' | 'watching' | 'unasked') => void} tell open: the camera is there, and nothing is asked yet; unasked: there is no label
  * @property {(trouble: 'forbidden' | 'missing' | 'busy' | 'unsupported' | 'gone') => void} lost the camera is off, and why
  * @property {(error: unknown) => void} fail the model's own trouble; the camera stays on
  */
@@ -195,6 +195,7 @@ export class Live {
       const stream = await open($.liveVideo, this.#facing, () => mine === this.#opening);
       if (!stream) return;
       this.#stream = stream;
+      this.#page.tell('open');
       for (const track of stream.getVideoTracks()) track.onended = () => mine === this.#opening && this.#page.lost('gone');
       this.update();
       const awake = await navigator.wakeLock?.request('screen').catch(() => undefined); // it is refused when the battery is low

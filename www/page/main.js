@@ -85,7 +85,9 @@ const live = new Live({
   tell: tellLive,
   lost(trouble) {
     stopLive();
-    fail(() => texts.live[trouble], { retry: startLive });
+    const notice = { text: () => texts.live[trouble], retry: startLive };
+    fail(notice.text, notice);
+    if (picture.now && !isCurrent() && !model.loading) run(notice);
   },
   fail(/** @type {any} */ error) {
     fail(() => reason(error), { retry: error?.code === 'bad-input' ? undefined : () => live.update(), cause: error });
@@ -205,7 +207,7 @@ function offerPhotographs() {
 
 /** Whether the answer is to what is asked now. */
 function isCurrent() {
-  return shown !== undefined && shown.classifier === model.classifier && shown.picture === (picture.next ?? picture.now)
+  return shown !== undefined && !live.on && shown.classifier === model.classifier && shown.picture === (picture.next ?? picture.now)
     && shown.template === template() && shown.labels.join('\n') === labels.list.join('\n');
 }
 
@@ -498,15 +500,14 @@ function startLive() {
   running?.abort();
   running = undefined;
   picture.fetching?.abort();
-  forget();
-  shown = seen = undefined;
+  seen = undefined;
   const starting = live.start();
   if (live.on) {
     $.resultsCard.dataset.live = 'true';
     $.caption.textContent = texts.live.caption('');
     markSample();
+    mark();
   }
-  show();
   return starting;
 }
 
@@ -527,8 +528,14 @@ async function freeze() {
   else run();
 }
 
-/** @param {'opening' | 'watching' | 'unasked'} state */
+/** @type {import('./camera.js').Viewer['tell']} */
 function tellLive(state) {
+  if (state === 'open') {
+    // Not before: where there is no camera, the answer stays.
+    forget();
+    shown = undefined;
+    return show();
+  }
   if (state === 'unasked') {
     seen = undefined;
     list.clear();
