@@ -34,7 +34,7 @@ describe("frameworks", { timeout: 600_000 }, () => {
       cacheDir: fresh("frameworks-cache"),
       logLevel: "warn",
       plugins: [vue({ template: { compilerOptions: { isCustomElement: (tag) => tag === "siglip-classifier" } } }), svelte({ configFile: false })],
-      build: { outDir: folder, emptyOutDir: true, rolldownOptions: { input: Object.keys(FRAMEWORKS).map((name) => join(root, `${name}.html`)) } },
+      build: { outDir: folder, emptyOutDir: true, rolldownOptions: { input: [...Object.keys(FRAMEWORKS), "hydrated"].map((name) => join(root, `${name}.html`)) } },
     });
     browser = await openBrowser();
   });
@@ -90,16 +90,29 @@ describe("frameworks", { timeout: 600_000 }, () => {
     assert.match(errors[1] ?? "", /Refused\.svelte" 4:.*webgl/);
   });
 
-  place({ group: "Frameworks", place: "Server-side rendering", how: "importing the tag does nothing where there is no page; React renders it, attributes and all" }, async () => {
+  place({ group: "Frameworks", place: "Server-side rendering", how: "importing the tag does nothing where there is no page; React renders it with its attributes, and in the page alone with properties and listeners" }, async (t) => {
     const code = `
       const before = Object.keys(globalThis).length;
       const { ENGLISH } = await import("siglip-web/siglip-classifier");
       await import("siglip-web/demo");
       const { renderToString } = await import("react-dom/server");
       const { createElement } = await import("react");
-      const made = renderToString(createElement("siglip-classifier", { labels: "a cat, a dog", "top-k": 1 }));
-      console.log(JSON.stringify({ made, choose: ENGLISH.choose, more: Object.keys(globalThis).length - before }));`;
-    const told = JSON.parse(execFileSync(process.execPath, ["--input-type=module", "-e", code], { cwd: here, encoding: "utf8" }));
+      const src = "ladybug.png";
+      const [made, ...hydrated] = [{ labels: "a cat, a dog", "top-k": 1 }, { labels: "a cat", src, "onsiglip-result"() {} }, { labels: ["a ladybug, red", "a teapot"], src }].map((given) => renderToString(createElement("siglip-classifier", given)));
+      console.log(JSON.stringify({ made, hydrated, choose: ENGLISH.choose, more: Object.keys(globalThis).length - before }));`;
+    const { hydrated, ...told } = JSON.parse(execFileSync(process.execPath, ["--input-type=module", "-e", code], { cwd: here, encoding: "utf8" }));
     assert.deepEqual(told, { made: '<siglip-classifier labels="a cat, a dog" top-k="1"></siglip-classifier>', choose: "Choose a picture", more: 0 });
+    assert.ok(readFileSync(join(root, "hydrated.html"), "utf8").includes(hydrated.join("")), hydrated.join(""));
+
+    const site = await open(t, folder);
+    const page = await browser.page(t, `${site.url}hydrated.html`);
+    await page.waitForFunction(() => globalThis.results?.length >= 1 && document.querySelector("siglip-classifier").result).catch((error) => { throw new Error(`${error.message}\n${page.problems.join("\n")}`); });
+    // Labels and a listener that React was given for what it hydrates: its README says that they are lost.
+    const labels = await page.evaluate(() => [...document.querySelectorAll("siglip-classifier")].map((tag) => tag.labels));
+    assert.deepEqual(labels, [["a cat"], [], ["a ladybug, red", "a teapot"]]);
+    await page.locator("p").filter({ hasText: /^a ladybug, red$/ }).waitFor();
+    // The labels are an array of their own in each render.
+    assert.equal(await page.evaluate(() => globalThis.results.length), 1);
+    assert.deepEqual(page.problems.filter((text) => !/404/.test(text)), []);
   });
 });
