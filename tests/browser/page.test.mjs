@@ -7,6 +7,8 @@ import { sample, png, PATIENCE, site, browser, keepBack, onPage, image, labels, 
 // What no sample shows, and what keeps the small model busy for long.
 const ABSENT = 'a hammer, a guitar, a telephone, a bus, a piano, a train, an octopus, a spoon';
 const SLOW = Array.from({ length: 4000 }, (_, i) => `slow thing number ${i}`).join(', '); // on lines, Chromium takes ages to type it
+/** What the list of models names. */
+const chosen = (page) => model(page).locator('option:checked').textContent();
 /** What the browsers report when another site isn't reached. */
 const UNREACHED = /ERR_FAILED|CORS request did not succeed/;
 
@@ -799,13 +801,13 @@ describe('models', () => {
     await page.locator('#folder').setInputFiles(`${www}lib/models/demo`);
     await page.getByText('read from a folder on this computer').waitFor();
     await answered(page);
-    assert.equal(await model(page).inputValue(), 'folder');
+    assert.equal(await chosen(page), 'the model in “demo”');
     await stillWorks(page);
     // One without a model costs nobody the model in use; its pictures can be looked at.
     await page.locator('#folder').setInputFiles(`${www}samples`);
     await says(page, /^The folder “samples” holds no model: it has no config\.json\. To search all of its pictures, follow “Search a folder of pictures”/);
     await page.getByText('read from a folder on this computer').waitFor();
-    assert.equal(await model(page).inputValue(), 'folder');
+    assert.equal(await chosen(page), 'the model in “demo”');
     await page.getByRole('button', { name: /^Look at its \d+ pictures$/ }).click();
     await page.getByRole('list', { name: 'Your pictures' }).getByRole('button', { name: 'penguin.png' }).click();
     await shows(page, 'penguin.png');
@@ -820,7 +822,7 @@ describe('models', () => {
     for (const type of ['dragEnter', 'dragOver', 'drop']) await session.send('Input.dispatchDragEvent', { type, x: 300, y: 300, data });
     await page.getByText('read from a folder on this computer').waitFor();
     await answered(page);
-    assert.equal(await model(page).inputValue(), 'folder');
+    assert.equal(await chosen(page), 'the model in “demo”');
     await model(page).selectOption('demo');
     await page.getByText('clip-art drawings only').waitFor();
     await answered(page);
@@ -976,6 +978,32 @@ describe('models', () => {
   });
 });
 
+describe('one’s own models', () => {
+  onPage('are what the list names, and another one, by its name or from a folder, can be chosen after them', async (page) => {
+    const dialog = page.getByRole('dialog', { name: 'Choose a model' });
+    for (const name of ['./lib/models/demo/?a=copy', './lib/models/demo/?another=copy']) {
+      await model(page).press('End'); // the last of the list
+      await dialog.getByRole('textbox').fill(name);
+      await dialog.getByRole('button', { name: 'Load' }).click();
+      await page.getByText(`The model was fetched from ${name}.`).waitFor();
+      await answered(page);
+      assert.equal(await chosen(page), name);
+    }
+    await model(page).press('End');
+    await dialog.getByRole('button', { name: 'Close' }).click();
+    await page.waitForFunction(() => document.querySelector('#model option:checked').textContent === './lib/models/demo/?another=copy');
+    const chooser = page.waitForEvent('filechooser');
+    await model(page).press('ArrowDown');
+    await chooser;
+    await page.evaluate(() => document.getElementById('folder').dispatchEvent(new Event('cancel')));
+    assert.equal(await chosen(page), './lib/models/demo/?another=copy');
+    await model(page).selectOption('demo');
+    await page.getByText('clip-art drawings only').waitFor();
+    assert.equal(await model(page).locator('option[value=own]').count(), 0);
+    await stillWorks(page);
+  });
+});
+
 describe('what is kept', () => {
   /** As after a large model was loaded. */
   const pretendLarge = (page, { listed = true } = {}) => page.evaluate(async (listed) => {
@@ -1050,7 +1078,7 @@ describe('what is kept', () => {
     await says(page, /could not be loaded\. It takes/);
     await says(page, inUse);
     await page.getByText('The model was fetched from ./lib/models/demo').waitFor();
-    assert.equal(await model(page).inputValue(), 'other');
+    assert.equal(await chosen(page), './lib/models/demo/?a=copy');
     await page.getByRole('button', { name: 'Load it all the same' }).waitFor();
     await answered(page);
 

@@ -315,7 +315,7 @@ describe('what is asked, chosen or stopped while something else is under way', (
     const aborted = (signal) => new Promise((_, reject) => { signal?.addEventListener('abort', () => reject(signal.reason)); });
     SiglipClassifier.load = (source, options) => new Promise((resolve, reject) => {
       aborted(options.signal).catch(reject);
-      window.loads.push({ arrive: () => load.call(SiglipClassifier, 'demo', options).then(resolve, reject) });
+      window.loads.push({ source, arrive: () => load.call(SiglipClassifier, 'demo', options).then(resolve, reject) });
     });
     SiglipClassifier.prototype.embedImage = async function (image, options) {
       await Promise.race([gate, aborted(options?.signal)]);
@@ -424,6 +424,28 @@ describe('what is asked, chosen or stopped while something else is under way', (
     await arrive(page);
     await says(page, /fit “an insect”/);
     assert.equal(await model(page).inputValue(), MODELS[1]);
+  });
+
+  visit('models that arrow keys only pass by are not loaded, and stop nothing', async (page) => {
+    await holdBack(page);
+    await begin(page, MODELS[0], 1);
+    await arrive(page);
+    await button(page, 'Pause').waitFor();
+    /** As keys do it, faster than anybody reads. */
+    const pass = (ids) => model(page).evaluate((select, ids) => {
+      for (const id of ids) {
+        select.value = id;
+        select.dispatchEvent(new Event('change'));
+      }
+    }, ids);
+    await pass([MODELS[1], 'google/siglip-large-patch16-256', MODELS[0]]);
+    await letGo(page);
+    await ready(page);
+    await pass(['google/siglip-large-patch16-256', MODELS[1]]);
+    await page.waitForFunction(() => window.loads.length > 1);
+    await arrive(page);
+    await ready(page);
+    assert.deepEqual(await page.evaluate(() => window.loads.map(({ source }) => source)), MODELS);
   });
 
   visit('a folder can be chosen while another one is looked at, and while a model comes', async (page) => {

@@ -1,4 +1,4 @@
-// The list of models on the pages that offer no more than a list: search.html and speed.html.
+// The list of models on the pages that offer no more than a list, search.html and speed.html; and when a choice counts, on index.html too.
 
 import { MODELS, downloadOf } from './catalogue.js';
 import { select } from './find.js';
@@ -20,6 +20,21 @@ export const titleOf = (id) => (id === 'demo' ? texts.demo : id === 'site' ? nam
 
 /** What `SiglipClassifier.load` takes. @param {string} id */
 export const sourceOf = (id) => (id === 'site' && named ? new URL(named.content, document.baseURI).href : id);
+
+/** Milliseconds. */
+const PASSING = 600;
+/** @type {number | undefined} */
+let choosing;
+
+/** Loads what is chosen in the list: after a while, as arrow keys may only be passing by a large download. @param {string} id @param {() => void} load */
+export function chooseSoon(id, load) {
+  chooseNot();
+  if (id === 'demo' || id === 'site') load();
+  else choosing = setTimeout(load, PASSING);
+}
+
+/** Something else is loaded, or nothing. */
+export const chooseNot = () => clearTimeout(choosing);
 
 /** Fills the page's list, in the page's language from now on. */
 export function listModels() {

@@ -4,6 +4,7 @@
 import './policy.js';
 import { connectAsking, markWay, wayOf } from './asking.js';
 import { Live } from './camera.js';
+import { chooseNot, chooseSoon } from './choices.js';
 import { $ } from './elements.js';
 import { download, toCsv, toJson } from './export.js';
 import { named, source, takeFirst } from './first.js';
@@ -56,6 +57,9 @@ const model = {
 };
 /** What the list of models names, and what a change under Advanced is for. */
 const listed = () => model.wanted ?? model.choice;
+/** In the list, a folder or a model by its name: the options that lead to them can be chosen again, for another one. */
+const own = new Option('', 'own');
+const optionOf = (/** @type {Choice} */ { id }) => (id === 'folder' || id === 'other' ? own.value : id);
 const wishes = () => ({ dtype: /** @type {Wish} */ ($.dtype.value), backend: /** @type {Backend} */ ($.backend.value) });
 const models = new ModelList(wishes);
 /** `next` is shown, but not yet accepted by the model. @type {{now?: Subject, next?: Subject, fetching?: AbortController}} */
@@ -854,13 +858,14 @@ async function showCaches() {
 
 /** Loads a model. The one before stays until the new one is ready if it is the small demo; a large one makes room first, for one that can be had. @param {Choice} choice */
 async function load(choice) {
+  chooseNot();
   model.loading?.abort();
   running?.abort();
   running = undefined;
   clearTimeout(timer);
   const job = model.loading = new AbortController();
   model.wanted = choice;
-  $.model.value = choice.id;
+  nameModel();
   const { backend, dtype } = model;
   const { backend: wanted, dtype: precision } = wishes();
   const { whole } = model;
@@ -915,7 +920,7 @@ async function load(choice) {
       load({ ...choice, notice: undefined });
     };
     if (!model.classifier) model.choice = demo; // the one before had to make room, and the demo is what there is
-    $.model.value = model.choice.id;
+    nameModel();
     $.backend.value = backend;
     $.dtype.value = dtype;
     $.whole.checked = whole;
@@ -942,17 +947,23 @@ async function load(choice) {
 /** The models in the dialog. */
 const radios = () => [...$.choices.querySelectorAll('input')];
 
-/** Until a chosen model is loaded. @type {number | undefined} */
-let choosing;
+/** The list of models names what is in use, or on its way. */
+function nameModel() {
+  const choice = listed();
+  const value = optionOf(choice);
+  if (value === own.value) $.modelsOwn.prepend(own);
+  else own.remove();
+  own.textContent = choice.title();
+  $.model.value = value;
+}
 
 function chooseModel() {
   const { value } = $.model;
-  clearTimeout(choosing);
+  chooseNot();
+  if (value === optionOf(listed()) && (model.classifier || model.loading)) return; // keys have come back to it
   if (value === 'folder' || value === 'other') {
     if (value === 'folder') {
-      $.folder.oncancel = () => {
-        $.model.value = listed().id;
-      };
+      $.folder.oncancel = nameModel;
       $.folder.click();
     } else {
       const suggested = radios().find(({ value: id }) => id === models.forPhotographs().id);
@@ -964,10 +975,14 @@ function chooseModel() {
     }
     return;
   }
-  if (value === 'demo') return void load(demo);
-  if (value === 'site') return void load(first);
-  const choice = { id: value, source: value, title: () => models.find(value)?.title ?? value };
-  choosing = setTimeout(() => load(choice), 600); // arrow keys may only be passing by a large download
+  loadSoon();
+}
+
+/** Loads what stands in the list, as is wished under Advanced. */
+function loadSoon() {
+  const { value } = $.model;
+  const known = [demo, first, listed()].find((choice) => optionOf(choice) === value);
+  chooseSoon(value, () => load(known ? { ...known, notice: undefined } : { id: value, source: value, title: () => models.find(value)?.title ?? value }));
 }
 
 function connectModel() {
@@ -995,13 +1010,13 @@ function connectModel() {
   });
   $.otherClose.addEventListener('click', () => $.otherDialog.close());
   $.otherDialog.addEventListener('close', () => {
-    if ($.otherDialog.returnValue !== 'load') $.model.value = listed().id;
+    if ($.otherDialog.returnValue !== 'load') nameModel();
     $.otherDialog.returnValue = '';
   });
   for (const control of [$.backend, $.dtype, $.whole]) {
     control.addEventListener('change', () => {
       models.show();
-      load({ ...listed(), notice: undefined });
+      loadSoon();
     });
   }
   $.storage.addEventListener('toggle', () => $.storage.open && showCaches());
@@ -1010,12 +1025,11 @@ function connectModel() {
 /** A model's files, from the picker or dropped; what is none takes no model's place. @param {File[]} files @param {string} [name] */
 function takeFolder(files, name = '') {
   if (!isModel(files)) {
-    if ($.model.value === 'folder') $.model.value = listed().id;
+    if ($.model.value === 'folder') nameModel();
     const pictures = files.filter(({ type }) => type.startsWith('image/')).map((file) => ({ blob: file, name: file.name }));
     const way = pictures.length > 0 ? { retry: () => takeAll(pictures), retryText: () => texts.usePictures(pictures.length, number(pictures.length)) } : {};
     return fail(() => texts.noModel(name, pictures.length > 0), way);
   }
-  clearTimeout(choosing);
   load({ id: 'folder', source: files, title: () => texts.folder(name) });
 }
 
@@ -1058,6 +1072,7 @@ if (named) $.model.prepend(new Option(first.title(), first.id, true, true));
 onLanguage(() => {
   const { state, message, english } = said;
   describe();
+  own.textContent = listed().title();
   display(picture.next ?? picture.now);
   readLabels();
   if (!$.suggestion.hidden) suggest(strip[0]?.labels);

@@ -5,7 +5,7 @@ import { FITS, fits } from '../../lib/client/scores.js';
 import { RELAXED } from '../../lib/worker/backend.js';
 import { mayHoldPictures, picturesAmong } from '../../lib/client/transfer.js';
 import { MODELS, bestFor, downloadOf, forPhotographs, lookAtDevice } from '../catalogue.js';
-import { FIRST, listModels, sourceOf, titleOf } from '../choices.js';
+import { FIRST, chooseNot, chooseSoon, listModels, sourceOf, titleOf } from '../choices.js';
 import { csv, download } from '../export.js';
 import { number, onLanguage, texts } from '../language.js';
 import { keepModule, keepPage } from '../offline.js';
@@ -36,7 +36,7 @@ const PAUSE = 150;
 const CUTS = { words: FITS, pictures: 0.6, best: 0.5 };
 const DEMO_CUT = 0.5;
 
-/** @type {{classifier?: SiglipClassifier, loading?: AbortController, id: string}} */
+/** `wanted`: what is on its way. @type {{classifier?: SiglipClassifier, loading?: AbortController, wanted?: string, id: string}} */
 const model = { id: FIRST };
 /**
  * `known`: of a folder; the drawings have no place in this browser. `opening`: the newest call of `open`, unless it was interrupted. `done`: all that is
@@ -107,8 +107,10 @@ function showSource() {
 
 /** @param {string} id */
 async function load(id) {
+  chooseNot();
   model.loading?.abort();
   const job = model.loading = new AbortController();
+  model.wanted = id;
   const title = () => titleOf(id);
   $.model.value = id;
   interrupt();
@@ -132,7 +134,7 @@ async function load(id) {
     if (model.loading !== job) return void classifier.dispose();
     const before = model.classifier;
     cuts.words = id === 'demo' ? DEMO_CUT : CUTS.words;
-    Object.assign(model, { classifier, id, loading: undefined });
+    Object.assign(model, { classifier, id, loading: undefined, wanted: undefined });
     busy();
     const opening = open(now.place ?? await ofGallery('gallery'));
     // Its index is closed. Two large ones don't share the memory while pictures are looked at.
@@ -140,7 +142,7 @@ async function load(id) {
     await opening;
   } catch (error) {
     if (model.loading !== job) return;
-    model.loading = undefined;
+    model.loading = model.wanted = undefined;
     busy();
     if (model.classifier) $.model.value = model.id; // with none in use, any other can be chosen
     const { aborted } = job.signal;
@@ -707,7 +709,12 @@ $.csv.addEventListener('click', () => download('pictures.csv', 'text/csv', csv([
 $.json.addEventListener('click', () => download('pictures.json', 'application/json', `${JSON.stringify({ model: model.id, query: $.query.value.trim(), pictures: chosen() }, null, 2)}\n`));
 $.zip.addEventListener('click', saveCopies);
 $.none.addEventListener('click', () => grid.selectNone());
-$.model.addEventListener('change', () => load($.model.value));
+$.model.addEventListener('change', () => {
+  const { value } = $.model;
+  chooseNot();
+  if (value === (model.wanted ?? (model.classifier && model.id))) return; // keys have come back to it
+  chooseSoon(value, () => load(value));
+});
 
 // ---- Start --------------------------------------------------------------------------------------------------------
 
