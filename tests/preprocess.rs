@@ -523,6 +523,68 @@ fn files_cut_short_are_bad_images() {
     }
 }
 
+#[test]
+fn pixels_of_a_gif_outside_its_palette_are_black() {
+    // One row, in codes of 9 bits.
+    let gif = |global: &[[u8; 3]], local: &[[u8; 3]], transparent: Option<u8>, row: &[u8]| {
+        let flags = |palette: &[[u8; 3]]| match palette.len() {
+            0 => 0,
+            colors => 0x80 | (colors.ilog2() as u8 - 1),
+        };
+        let width = row.len() as u8;
+        let mut file = b"GIF89a".to_vec();
+        file.extend([width, 0, 1, 0, flags(global), 0, 0]);
+        file.extend(global.as_flattened());
+        if let Some(index) = transparent {
+            file.extend([b'!', 0xf9, 4, 1, 0, 0, index, 0]);
+        }
+        file.extend([b',', 0, 0, 0, 0, width, 0, 1, 0, flags(local)]);
+        file.extend(local.as_flattened());
+        let codes = row.iter().map(|&pixel| u128::from(pixel));
+        let codes = [256].into_iter().chain(codes).chain([257]);
+        let data = codes
+            .zip(0..)
+            .fold(0, |data, (code, place)| data | code << (9 * place));
+        file.extend([8, 16]);
+        file.extend(data.to_le_bytes());
+        file.extend(b"\0;");
+        file
+    };
+    let colors = [[10, 20, 30], [40, 50, 60], [70, 80, 90], [100, 110, 120]];
+    let others = [[1, 2, 3], [4, 5, 6]];
+    let grays = [[0; 3], [1; 3]];
+    let row = [200, 1, 3, 255];
+    for (file, expected) in [
+        (
+            gif(&colors, &[], None, &row),
+            [[0; 3], colors[1], colors[3], [0; 3]],
+        ),
+        (
+            gif(&others, &colors, None, &row),
+            [[0; 3], colors[1], colors[3], [0; 3]],
+        ),
+        (
+            gif(&colors, &others, Some(3), &row),
+            [[0; 3], others[1], [255; 3], [0; 3]],
+        ),
+        (
+            gif(&colors, &[], Some(200), &row),
+            [[255; 3], colors[1], colors[3], [0; 3]],
+        ),
+        // Grays in their order are no palette to Pillow: pixels are levels.
+        (
+            gif(&grays, &[], None, &row),
+            [[200; 3], [1; 3], [3; 3], [255; 3]],
+        ),
+        (
+            gif(&[], &[], None, &row),
+            [[200; 3], [1; 3], [3; 3], [255; 3]],
+        ),
+    ] {
+        assert_eq!(decode(&file).unwrap().rgb(), expected.as_flattened());
+    }
+}
+
 /// Seeded random numbers below a bound.
 fn random_below(mut state: u64) -> impl FnMut(usize) -> usize {
     move |below| {

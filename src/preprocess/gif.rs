@@ -77,8 +77,9 @@ pub(super) fn canvas_color(bytes: &[u8]) -> Option<[u8; 3]> {
     bytes[palette].first_chunk().copied()
 }
 
-/// The file with a screen that holds its first frame and with a palette, gray if it has none; `None` if it needs
-/// neither.
+/// The file with a screen that holds its first frame and with a palette that has a colour for every pixel; `None` if it
+/// needs neither. Colours that are missing are black, or gray where the others, if any, are the grays in their order:
+/// such a palette is none to Pillow.
 pub(super) fn mend(bytes: &[u8]) -> Result<Option<Vec<u8>>> {
     let Some(outline) = Outline::of(bytes) else {
         return Ok(None);
@@ -94,21 +95,30 @@ pub(super) fn mend(bytes: &[u8]) -> Result<Option<Vec<u8>>> {
         u16_at(6).max(left.saturating_add(width)),
         u16_at(8).max(top.saturating_add(height)),
     ];
-    let colors = outline.palette.len()
-        + outline
-            .local_palette(bytes)
-            .map_or(0, |palette| palette.len());
-    if sides == [u16_at(6), u16_at(8)] && colors > 0 {
+    let Some(local) = outline.local_palette(bytes) else {
+        return Ok(None);
+    };
+    // Pixels have as many bits as the first codes, which the palette may have fewer colours for.
+    let pixels = bytes.get(local.end).map_or(0, |&bits| 1 << bits.min(8));
+    let (flags, palette) = if local.is_empty() {
+        (10, outline.palette)
+    } else {
+        (outline.frame + 8, local)
+    };
+    let missing = palette.len() / 3..256;
+    let fill = pixels > missing.start;
+    if sides == [u16_at(6), u16_at(8)] && !fill {
         return Ok(None);
     }
     let mut mended = allocate(bytes.len() as u64 + 768)?;
-    mended.extend_from_slice(&bytes[..6]);
-    mended.extend(sides.map(u16::to_le_bytes).as_flattened());
-    mended.push(if colors > 0 { bytes[10] } else { 0xf7 });
-    mended.extend_from_slice(&bytes[11..13]);
-    if colors == 0 {
-        mended.extend((0..=255).flat_map(|level| [level; 3]));
+    mended.extend_from_slice(&bytes[..palette.end]);
+    mended[6..10].copy_from_slice(sides.map(u16::to_le_bytes).as_flattened());
+    if fill {
+        let mut colors = bytes[palette.clone()].as_chunks().0.iter().zip(0..);
+        let grays = colors.all(|(color, level)| *color == [level; 3]);
+        mended.extend(missing.flat_map(|index| [if grays { index as u8 } else { 0 }; 3]));
+        mended[flags] |= 0x87;
     }
-    mended.extend_from_slice(&bytes[13..]);
+    mended.extend_from_slice(&bytes[palette.end..]);
     Ok(Some(mended))
 }
