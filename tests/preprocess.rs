@@ -523,6 +523,61 @@ fn files_cut_short_are_bad_images() {
     }
 }
 
+fn fixture(name: &str) -> Fixture {
+    let mut pictures = pictures().into_iter();
+    pictures.find(|picture| picture.file == name).unwrap()
+}
+
+/// A WebP file of these chunks behind an extended header.
+fn extended_webp(flags: u8, size: (u32, u32), chunks: &[u8]) -> Vec<u8> {
+    let mut body = b"WEBPVP8X\x0a\0\0\0".to_vec();
+    body.extend([flags, 0, 0, 0]);
+    for side in [size.0, size.1] {
+        body.extend(&(side - 1).to_le_bytes()[..3]);
+    }
+    body.extend(chunks);
+    [b"RIFF", &(body.len() as u32).to_le_bytes()[..], &body].concat()
+}
+
+#[test]
+fn a_webp_picture_says_itself_whether_it_has_alpha() {
+    for name in ["lossless_alpha.webp", "lossless.webp", "lossy.webp"] {
+        let Fixture {
+            bytes, size, rgb, ..
+        } = fixture(name);
+        for flags in [0, 0x10] {
+            let image = decode(&extended_webp(flags, size, &bytes[12..])).unwrap();
+            assert!(image.rgb() == rgb, "{name} with {flags:#x}");
+        }
+    }
+}
+
+#[test]
+fn the_first_frame_of_a_webp_animation_is_blended_with_nothing() {
+    let Fixture {
+        bytes, size, rgb, ..
+    } = fixture("lossless_alpha.webp");
+    let mut frame = Vec::new();
+    // Places are counted in twos.
+    for number in [1, 2, size.0 - 1, size.1 - 1, 100] {
+        frame.extend(&number.to_le_bytes()[..3]);
+    }
+    let (width, height) = (size.0 as usize, size.1 as usize);
+    let canvas = (width + 5, height + 6);
+    let mut expected = vec![255; canvas.0 * canvas.1 * 3];
+    for (y, row) in rgb.chunks_exact(width * 3).enumerate() {
+        expected[((y + 4) * canvas.0 + 2) * 3..][..row.len()].copy_from_slice(row);
+    }
+    for flags in 0..4 {
+        let data = [&frame[..], &[flags], &bytes[12..]].concat();
+        let mut chunks = b"ANIM\x06\0\0\0\x10\x20\x30\xff\0\0ANMF".to_vec();
+        chunks.extend((data.len() as u32).to_le_bytes());
+        chunks.extend(data);
+        let file = extended_webp(0x12, (canvas.0 as u32, canvas.1 as u32), &chunks);
+        assert!(decode(&file).unwrap().rgb() == expected, "flags {flags}");
+    }
+}
+
 #[test]
 fn pixels_of_a_gif_outside_its_palette_are_black() {
     // One row, in codes of 9 bits.

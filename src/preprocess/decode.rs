@@ -72,7 +72,12 @@ pub fn decode_over(bytes: &[u8], background: u8) -> Result<Image> {
                 file = Cow::Owned(png::mend(bytes)?);
             }
         }
-        Kind::WebP => metadata = webp::metadata(bytes)?,
+        Kind::WebP => {
+            metadata = webp::metadata(bytes)?;
+            if let Some(mended) = webp::mend(bytes)? {
+                file = Cow::Owned(mended);
+            }
+        }
         Kind::Gif => {
             if let Some(mended) = gif::mend(bytes)? {
                 file = Cow::Owned(mended);
