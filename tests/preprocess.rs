@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::ops::Range;
 use std::path::Path;
 
 use serde::Deserialize;
@@ -526,6 +527,47 @@ fn files_cut_short_are_bad_images() {
 fn fixture(name: &str) -> Fixture {
     let mut pictures = pictures().into_iter();
     pictures.find(|picture| picture.file == name).unwrap()
+}
+
+/// Where the data of a PNG's first chunk of this name are.
+fn png_chunk(file: &[u8], name: &[u8; 4]) -> Range<usize> {
+    let at = file.windows(4).position(|word| word == name).unwrap();
+    let length = u32::from_be_bytes(*file[at - 4..].first_chunk().unwrap());
+    at + 4..at + 4 + length as usize
+}
+
+#[test]
+fn a_flipped_bit_of_a_png_is_noticed_with_and_without_the_end() {
+    for name in ["rgb.png", "interlaced_rgba.png", "palette_transparent.png"] {
+        let Fixture { bytes, rgb, .. } = fixture(name);
+        for file in [&bytes[..], &bytes[..bytes.len() - 12]] {
+            assert!(decode(file).unwrap().rgb() == rgb, "{name}");
+            let flip = |at: usize, bit: usize| {
+                let mut flipped = file.to_vec();
+                flipped[at] ^= 1 << bit;
+                flipped
+            };
+            let pixels = png_chunk(file, b"IDAT");
+            // The last of them is in the pixels' own checksum.
+            for place in 1..=100 {
+                let at = pixels.start + pixels.len() * place / 100 - 1;
+                match decode(&flip(at, place % 8)) {
+                    Ok(image) => assert!(image.rgb() == rgb, "{name} at {at}: pixels made up"),
+                    Err(error) => assert_eq!(error.code().as_str(), "bad-image", "{name} at {at}"),
+                }
+            }
+            // Before the pixels: in a name, which makes it another chunk, and in the data.
+            for chunk in [b"IHDR", b"PLTE", b"tRNS"] {
+                if file.windows(4).any(|word| word == chunk) {
+                    let data = png_chunk(file, chunk);
+                    for at in [data.start - 1, data.start + 3, data.end - 1] {
+                        let code = code(&flip(at, 0));
+                        assert_eq!(code, "bad-image", "{name} at {at}");
+                    }
+                }
+            }
+        }
+    }
 }
 
 /// A WebP file of these chunks behind an extended header.

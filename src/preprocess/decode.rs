@@ -67,6 +67,7 @@ pub fn decode_over(bytes: &[u8], background: u8) -> Result<Image> {
             if let Some((width, height)) = png::size(bytes) {
                 check_size(width, height)?;
             }
+            png::check_header(bytes)?;
             metadata = png::metadata(bytes);
             if png::needs_mending(bytes) {
                 file = Cow::Owned(png::mend(bytes)?);

@@ -1,7 +1,10 @@
 //! PNG files as their chunks say: the metadata in them, and mended where Pillow reads what the decoder refuses.
 
 use miniz_oxide::inflate::decompress_to_vec_zlib_with_limit;
+use miniz_oxide::inflate::stream::{InflateState, inflate};
+use miniz_oxide::{DataFormat, MZError, MZFlush, MZStatus};
 
+use super::kind::Kind;
 use super::memory::allocate;
 use super::orientation::Metadata;
 use crate::error::Result;
@@ -12,26 +15,76 @@ const MAX_TEXT: usize = 1 << 20;
 /// Colour type of a picture with a palette.
 const PALETTE: u8 = 3;
 
-/// The chunks up to the end: name and data. The data of the last may be cut short.
-fn chunks(bytes: &[u8]) -> impl Iterator<Item = ([u8; 4], &[u8])> {
+/// A chunk as the file has it. The data of the last may be cut short.
+struct Chunk<'a> {
+    name: [u8; 4],
+    data: &'a [u8],
+    /// `None` where the file ends before it.
+    checksum: Option<u32>,
+}
+
+impl Chunk<'_> {
+    fn is_damaged(&self) -> bool {
+        self.checksum
+            .is_some_and(|checksum| checksum != checksum_of(self.name, self.data))
+    }
+}
+
+fn checksum_of(name: [u8; 4], data: &[u8]) -> u32 {
+    let mut checksum = crc32fast::Hasher::new();
+    checksum.update(&name);
+    checksum.update(data);
+    checksum.finalize()
+}
+
+/// The chunks up to the end.
+fn chunks(bytes: &[u8]) -> impl Iterator<Item = Chunk<'_>> {
     let mut rest = bytes.get(SIGNATURE.len()..).unwrap_or(&[]);
     std::iter::from_fn(move || {
         let (length, after) = rest.split_first_chunk::<4>()?;
-        let (name, after) = after.split_first_chunk::<4>()?;
+        let (&name, after) = after.split_first_chunk::<4>()?;
         let length = u32::from_be_bytes(*length) as usize;
-        let data = &after[..length.min(after.len())];
-        rest = if name == b"IEND" {
+        let (data, after) = after.split_at(length.min(after.len()));
+        let checksum = after.first_chunk().map(|&word| u32::from_be_bytes(word));
+        rest = if &name == b"IEND" {
             &[]
         } else {
-            after.get(length.saturating_add(4)..).unwrap_or(&[])
+            after.get(4..).unwrap_or(&[])
         };
-        Some((*name, data))
+        Some(Chunk {
+            name,
+            data,
+            checksum,
+        })
     })
+}
+
+/// The chunks before the pixels.
+fn header(bytes: &[u8]) -> impl Iterator<Item = Chunk<'_>> {
+    chunks(bytes).take_while(|chunk| &chunk.name != b"IDAT")
+}
+
+/// The chunks of the pixels: Pillow reads on as long as they follow each other.
+fn pixels(bytes: &[u8]) -> impl Iterator<Item = Chunk<'_>> {
+    chunks(bytes)
+        .skip_while(|chunk| &chunk.name != b"IDAT")
+        .take_while(|chunk| &chunk.name == b"IDAT")
+}
+
+/// Refuses what Pillow does: a wrong checksum before the pixels. Whatever the chunk calls itself: it may have been the palette.
+pub(super) fn check_header(bytes: &[u8]) -> Result<()> {
+    match header(bytes).find(Chunk::is_damaged) {
+        Some(Chunk { name, .. }) => Err(Kind::Png.damaged(format_args!(
+            "the checksum of its chunk {} is wrong",
+            name.escape_ascii()
+        ))),
+        None => Ok(()),
+    }
 }
 
 /// Width and height, if the header is there.
 pub(super) fn size(bytes: &[u8]) -> Option<(u32, u32)> {
-    let (_, header) = chunks(bytes).next()?;
+    let header = chunks(bytes).next()?.data;
     let side = |at: usize| Some(u32::from_be_bytes(*header.get(at..)?.first_chunk()?));
     Some((side(0)?, side(4)?))
 }
@@ -39,7 +92,7 @@ pub(super) fn size(bytes: &[u8]) -> Option<(u32, u32)> {
 /// EXIF and XMP in any of the chunks where writers put them, before and after the picture.
 pub(super) fn metadata(bytes: &[u8]) -> Metadata {
     let (mut exif, mut profile, mut xmp) = (None, None, None);
-    for (name, data) in chunks(bytes) {
+    for Chunk { name, data, .. } in chunks(bytes) {
         if &name == b"eXIf" {
             exif = Some(data.to_vec());
             continue;
@@ -114,7 +167,7 @@ fn raw_profile(text: &[u8]) -> Option<Vec<u8>> {
 /// Whether the file lacks its end or the colours that its palette should have.
 pub(super) fn needs_mending(bytes: &[u8]) -> bool {
     let (mut palette, mut alphas, mut ended, mut paletted) = (0, 0, false, false);
-    for (name, data) in chunks(bytes) {
+    for Chunk { name, data, .. } in chunks(bytes) {
         match &name {
             b"IHDR" => paletted = data.get(9) == Some(&PALETTE),
             b"PLTE" => palette = data.len(),
@@ -127,22 +180,21 @@ pub(super) fn needs_mending(bytes: &[u8]) -> bool {
 }
 
 /// The chunks that make the picture, as Pillow takes them: colours that are missing are black, the checksums of the
-/// data don't count, and the end goes without saying.
+/// pixels' chunks don't count if the pixels have their own, and the end goes without saying.
 pub(super) fn mend(bytes: &[u8]) -> Result<Vec<u8>> {
+    if pixels(bytes).any(|chunk| chunk.is_damaged()) && !pixels_are_whole(bytes) {
+        return Err(Kind::Png.damaged("the checksum of its pixels is wrong"));
+    }
     let mut mended = allocate(bytes.len() as u64 + 1024)?;
     mended.extend_from_slice(SIGNATURE);
     let mut add = |name: &[u8; 4], data: &[u8]| {
         mended.extend((data.len() as u32).to_be_bytes());
         mended.extend_from_slice(name);
         mended.extend_from_slice(data);
-        let mut checksum = crc32fast::Hasher::new();
-        checksum.update(name);
-        checksum.update(data);
-        mended.extend(checksum.finalize().to_be_bytes());
+        mended.extend(checksum_of(*name, data).to_be_bytes());
     };
     let (mut paletted, mut palette, mut alphas) = (false, None, None);
-    let mut begun = false;
-    for (name, data) in chunks(bytes) {
+    for Chunk { name, data, .. } in header(bytes) {
         match &name {
             b"IHDR" => {
                 paletted = data.get(9) == Some(&PALETTE);
@@ -150,21 +202,48 @@ pub(super) fn mend(bytes: &[u8]) -> Result<Vec<u8>> {
             }
             b"PLTE" => palette = Some(data),
             b"tRNS" => alphas = Some(data),
-            b"IDAT" => {
-                if !begun && paletted {
-                    let mut colors = palette.unwrap_or(&[]).to_vec();
-                    colors.resize(256 * 3, 0);
-                    add(b"PLTE", &colors);
-                }
-                if let Some(alphas) = alphas.filter(|_| !begun) {
-                    add(b"tRNS", &alphas[..alphas.len().min(256)]);
-                }
-                begun = true;
-                add(&name, data);
-            }
             _ => {}
         }
     }
+    if paletted {
+        let mut colors = palette.unwrap_or(&[]).to_vec();
+        colors.resize(256 * 3, 0);
+        add(b"PLTE", &colors);
+    }
+    if let Some(alphas) = alphas {
+        add(b"tRNS", &alphas[..alphas.len().min(256)]);
+    }
+    for chunk in pixels(bytes) {
+        add(&chunk.name, chunk.data);
+    }
     add(b"IEND", b"");
     Ok(mended)
+}
+
+/// Whether the pixels' own checksum, Adler-32 at the end of their stream, is there and right.
+fn pixels_are_whole(bytes: &[u8]) -> bool {
+    let (width, height) = size(bytes).unwrap_or((0, 0));
+    // 64 bits a pixel and, interlaced, two rows with their filter for one.
+    let mut room = (u64::from(width) * 8 + 2).saturating_mul(u64::from(height)) + 16;
+    let mut state = InflateState::new_boxed(DataFormat::Zlib);
+    let mut inflated = vec![0; 32 << 10];
+    for chunk in pixels(bytes) {
+        let mut data = chunk.data;
+        loop {
+            let step = inflate(&mut state, data, &mut inflated, MZFlush::None);
+            data = &data[step.bytes_consumed..];
+            let Some(left) = room.checked_sub(step.bytes_written as u64) else {
+                return false;
+            };
+            room = left;
+            match step.status {
+                Ok(MZStatus::StreamEnd) => return true,
+                Ok(_) => {}
+                // All that the chunk has is used up.
+                Err(MZError::Buf) => break,
+                Err(_) => return false,
+            }
+        }
+    }
+    false
 }
