@@ -165,6 +165,54 @@ describe('searching the drawings that the page opens with', () => {
     await wanted.waitFor({ state: 'hidden' });
   });
 
+  visit('a picture of another page is a query too, by its address; what holds none is told so', async (page) => {
+    const lock = await sample('lock');
+    let asked;
+    const waiting = new Promise((resolve) => (asked = resolve));
+    await page.route('https://pictures.test/**', (route) => {
+      const { pathname } = new URL(route.request().url());
+      const headers = { 'Access-Control-Allow-Origin': '*' };
+      if (pathname === '/lock.png') return route.fulfill({ contentType: 'image/png', body: lock, headers });
+      if (pathname === '/page.html') return route.fulfill({ contentType: 'text/html', body: '<p>', headers });
+      return asked(); // never answered
+    });
+    const drop = (address) => page.evaluate((address) => {
+      const dataTransfer = new DataTransfer();
+      dataTransfer.setData('text/uri-list', address);
+      document.body.dispatchEvent(new DragEvent('drop', { bubbles: true, cancelable: true, dataTransfer }));
+    }, address);
+    await drop('https://pictures.test/page.html');
+    await says(page, /is a web page, not a picture/);
+    await drop('ftp://pictures.test/lock.png');
+    await says(page, /Use one that starts with https/);
+    await drop('# nothing');
+    await says(page, /^What you dropped holds no picture/);
+    await drop('https://pictures.test/slow.png');
+    await waiting;
+    await button(page, 'Stop').click();
+    await says(page, /^Stopped\. The picture was not fetched\.$/);
+    await drop('https://pictures.test/lock.png');
+    await says(page, /like the picture/);
+    await button(page, 'Remove lock.png').waitFor();
+  });
+
+  visit('words that are pasted with a picture of them, as office programs have it, are words; a picture alone is a query', async (page) => {
+    /** @returns whether the browser goes on to put the text into the box */
+    const paste = (text, { name, mimeType, buffer }) => query(page).evaluate((box, { text, name, mimeType, bytes }) => {
+      const transfer = new DataTransfer();
+      if (text) transfer.setData('text/plain', text);
+      transfer.items.add(new File([new Uint8Array(bytes)], name, { type: mimeType }));
+      // Firefox leaves files out of a ClipboardEvent that a script makes, not out of a visitor's.
+      return box.dispatchEvent(Object.defineProperty(new ClipboardEvent('paste', { bubbles: true, cancelable: true }), 'clipboardData', { value: transfer }));
+    }, { text, name, mimeType, bytes: [...buffer] });
+    const copied = await png('copied', 'penguin');
+    assert.equal(await paste('a penguin', copied), true);
+    assert.equal(await page.getByRole('list', { name: 'Pictures that are searched for' }).isVisible(), false);
+    assert.equal(await paste('', copied), false);
+    await button(page, 'Remove copied.png').waitFor();
+    await says(page, /like the picture/);
+  });
+
   visit('by keyboard: arrows move, Space selects, Enter finds more like one', async (page) => {
     await query(page).fill('a flower');
     await says(page, /fit “a flower”/);
@@ -298,6 +346,14 @@ describe('searching a folder', () => {
     await says(page, /^Nothing here is so much like the picture/);
     await button(page, 'Remove strawberry.png').click();
     await says(page, /^1 picture\. /);
+    await option(page, 'old/penguin.png').waitFor();
+
+    // A folder that the browser gives no handle of, as some of the system's, is read file by file.
+    await button(page, 'The built-in drawings').click();
+    await ready(page);
+    await page.evaluate(() => { DataTransferItem.prototype.getAsFileSystemHandle = () => Promise.reject(new DOMException('no', 'NotAllowedError')); });
+    await drop([join(folder, 'old')]);
+    await page.getByText('Searching in the folder “old”, 1 picture.').waitFor();
     await option(page, 'old/penguin.png').waitFor();
   });
 });

@@ -2,6 +2,7 @@
 // pictures.js, which models there are in models.js, how results read in results.js; the model itself is behind siglip-web.js.
 
 import './policy.js';
+import { Problem } from './arriving.js';
 import { connectAsking, markWay, wayOf } from './asking.js';
 import { Live } from './camera.js';
 import { chooseNot, chooseSoon } from './choices.js';
@@ -13,7 +14,7 @@ import { linkTo, linked, remember, remembered, unlink } from './links.js';
 import { ModelList, askToKeep, isModel, roomLeft, showKept, showStorage, willKeep } from './models.js';
 import { number, onLanguage, texts } from './language.js';
 import { connectApp, keepModule } from './offline.js';
-import { Problem, connect, markSample, markStrip, nameOf, showSamples, showStrip } from './pictures.js';
+import { connect, markSample, markStrip, nameOf, showSamples, showStrip } from './pictures.js';
 import { bytes, duration, parseLabels, Rate, remaining, ResultList, softmax, softmaxVerdict, tunedVerdict, verdict } from './results.js';
 
 /** @typedef {import('./page.d.ts').Answer} Answer */

@@ -1,8 +1,8 @@
 // Every way a picture reaches the page: file, drop, paste, camera, web address, sample. Each ends in one call of
 // `take(pictures)`, where a picture is {blob, name, sample?}, or of `fail(message)`. A model's files may be dropped as well.
 
-import { download } from '../lib/client/image.js';
 import { addressIn, mayHoldPictures, picturesAmong } from '../lib/client/transfer.js';
+import { fetchPicture, isText, isTyping } from './arriving.js';
 import { connectCamera } from './camera.js';
 import { $ } from './elements.js';
 import { onLanguage, texts } from './language.js';
@@ -18,31 +18,6 @@ import { isModel } from './models.js';
  * @property {(address: string, work: (signal: AbortSignal) => Promise<Picture>) => void} fetching
  * @property {(files: File[], name: string) => void} takeFolder
  */
-
-/** A reason the person at the page can act on, in the page's language. */
-export class Problem extends Error {
-  /** @param {() => string} tell */
-  constructor(tell) {
-    super(tell());
-    this.tell = tell;
-  }
-}
-
-/** Fetches a picture from another site, if that site lets pages read it. @param {string} address @param {AbortSignal} signal @returns {Promise<Picture>} */
-export async function fetchPicture(address, signal) {
-  let url;
-  try {
-    url = new URL(/^[a-z][a-z0-9+.-]*:/i.test(address) ? address : `https://${address}`);
-  } catch {
-    throw new Problem(() => texts.noAddress(address));
-  }
-  if (!['https:', 'http:', 'data:', 'blob:'].includes(url.protocol)) {
-    throw new Problem(() => texts.wrongProtocol(url.protocol));
-  }
-  if (url.protocol === 'http:' && url.origin !== location.origin) url.protocol = 'https:'; // all that the page's policy lets through
-  const blob = await download(url, { signal });
-  return { blob, name: (url.host && url.pathname.split('/').pop()) || texts.linkedPicture };
-}
 
 /** @param {Iterable<File>} files @param {string} otherwise the name of one without @returns {Picture[]} */
 const named = (files, otherwise) => picturesAmong(files).map((file) => ({ blob: file, name: file.name || otherwise }));
@@ -132,14 +107,13 @@ function connectDrop({ take, fail, fetching, takeFolder }) {
 /** @param {Page} page */
 function connectPaste({ take, fail, fetching }) {
   addEventListener('paste', (event) => {
-    const typing = event.target instanceof Element && Boolean(event.target.closest('input, textarea'));
-    if (typing && event.clipboardData?.types.includes('text/plain')) return; // ordinary text, perhaps with a picture of it
+    if (isText(event)) return;
     const pictures = named(event.clipboardData?.files ?? [], texts.pastedPicture);
     if (pictures.length > 0) {
       event.preventDefault();
       return take(pictures);
     }
-    if (typing) return;
+    if (isTyping(event)) return;
     const text = event.clipboardData?.getData('text').trim() ?? '';
     if (/^(https?:\/\/|data:image\/)\S+$/i.test(text)) fetching(text, (signal) => fetchPicture(text, signal));
     else fail(() => texts.nothingPasted);

@@ -3,7 +3,8 @@
 import '../policy.js';
 import { FITS, fits } from '../../lib/client/scores.js';
 import { RELAXED } from '../../lib/worker/backend.js';
-import { mayHoldPictures, picturesAmong } from '../../lib/client/transfer.js';
+import { addressIn, mayHoldPictures, picturesAmong } from '../../lib/client/transfer.js';
+import { Problem, fetchPicture, isText } from '../arriving.js';
 import { MODELS, bestFor, downloadOf, forPhotographs, lookAtDevice } from '../catalogue.js';
 import { FIRST, chooseNot, chooseSoon, listModels, sourceOf, titleOf } from '../choices.js';
 import { csv, download } from '../export.js';
@@ -56,6 +57,8 @@ let unanswered = false;
 const cuts = { ...CUTS };
 /** @type {AbortController | undefined} */
 let searching;
+/** A picture that is searched for. @type {AbortController | undefined} */
+let fetching;
 /** @type {number | undefined} */
 let timer;
 /** @type {import('../catalogue.js').Device | undefined} */
@@ -84,7 +87,7 @@ function say(state, message, way) {
 }
 
 /** @param {any} error */
-const reason = (error) => (error?.code && texts.errors[/** @type {'network'} */ (error.code)]) || error?.message || String(error);
+const reason = (error) => (error instanceof Problem ? error.tell() : (error?.code && texts.errors[/** @type {'network'} */ (error.code)]) || error?.message || String(error));
 const count = (/** @type {number} */ value) => value.toLocaleString(texts.locale);
 const placeName = () => (now.place?.builtIn ? texts.search.gallery : texts.search.folder(now.known?.index ?? now.place?.name ?? ''));
 
@@ -555,6 +558,22 @@ function askLikeFiles(files) {
   asked();
 }
 
+/** @param {string} address of a picture on another page */
+async function askLikeAddress(address) {
+  fetching?.abort();
+  const job = fetching = new AbortController();
+  const again = { text: () => texts.tryAgain, go: () => askLikeAddress(address) };
+  say('busy', () => texts.fetchingPicture, { text: () => texts.search.stop, go: () => job.abort() });
+  try {
+    const { blob, name } = await fetchPicture(address, job.signal);
+    if (job === fetching) askLikeFiles([new File([blob], name, { type: blob.type })]);
+  } catch (error) {
+    if (job !== fetching) return;
+    if (job.signal.aborted) say('hint', () => texts.notFetched, again);
+    else say('error', () => texts.search.failed(reason(error)), again);
+  }
+}
+
 function asked() {
   grid.selectNone();
   showTerms();
@@ -670,14 +689,18 @@ addEventListener('drop', async (event) => {
   lower();
   const items = [...data.items].filter(({ kind }) => kind === 'file');
   const files = picturesAmong(data.files);
+  const address = addressIn(data);
   const entry = items.map((item) => item.webkitGetAsEntry?.()).find((one) => one?.isDirectory);
-  const handles = entry ? items.map((item) => item.getAsFileSystemHandle?.()) : [];
+  const handles = entry ? items.map((item) => item.getAsFileSystemHandle?.().catch(() => undefined)) : []; // refused for some folders, whose files can be read all the same
   const handle = (await Promise.all(handles)).find((one) => one?.kind === 'directory');
   if (handle) open(ofHandle(/** @type {FileSystemDirectoryHandle} */ (handle)));
   else if (entry) open(ofEntry(/** @type {FileSystemDirectoryEntry} */ (entry)));
   else if (files.length > 0) askLikeFiles(files);
+  else if (address) askLikeAddress(address);
+  else say('error', () => texts.nothingDropped);
 });
 addEventListener('paste', (event) => {
+  if (isText(event)) return;
   const files = picturesAmong(event.clipboardData?.files ?? []);
   if (files.length === 0) return;
   event.preventDefault();

@@ -166,6 +166,7 @@ export const GERMAN = {
     pause: 'Anhalten',
     resume: 'Weiter',
     paused: 'Angehalten.',
+    stop: 'Abbrechen',
     stopped: 'Abgebrochen. Was betrachtet ist, lässt sich durchsuchen.',
     goOn: 'Weitermachen',
     unfinished: 'Noch sind nicht alle Bilder betrachtet.',

@@ -154,6 +154,7 @@ export const ENGLISH = {
     pause: 'Pause',
     resume: 'Go on',
     paused: 'Paused.',
+    stop: 'Stop',
     stopped: 'Stopped. What has been looked at can be searched.',
     goOn: 'Go on',
     unfinished: 'Not all of the pictures have been looked at.',
