@@ -196,7 +196,7 @@ for (const engine of ["an engine that fails on command", "the real engine"]) {
         const { GERMAN } = await import(texts);
         const tag = document.querySelector("siglip-classifier");
         const labels = [tag.labels];
-        for (const given of ["birds, fish", ["one, and one"], null]) {
+        for (const given of ["birds, fish", "猫、犬，鳥\r\nقطة، كلب", ["one, and one"], null]) {
           tag.labels = given;
           labels.push(tag.labels);
         }
@@ -207,7 +207,7 @@ for (const engine of ["an engine that fails on command", "the real engine"]) {
         document.body.append(early);
         return { labels, result: (await result).map((one) => one.label), early: early.labels, topK: early.getAttribute("top-k"), text: early.shadowRoot.textContent };
       }, `${site.origin}/lib/texts/de.js`);
-      assert.deepEqual(told.labels, [["a cat", "a dog"], ["birds", "fish"], ["one, and one"], ["a cat", "a dog"]]);
+      assert.deepEqual(told.labels, [["a cat", "a dog"], ["birds", "fish"], ["猫", "犬", "鳥", "قطة", "كلب"], ["one, and one"], ["a cat", "a dog"]]);
       assert.deepEqual([told.result, told.early, told.topK], [["birds"], ["birds"], "1"]);
       assert.match(told.text, /Bild auswählen.*Am besten passt: birds, 90,0 %\./s);
       await page.close();

@@ -306,6 +306,9 @@ describe('labels', () => {
     await answered(page, ['a house']);
     await labels(page).pressSequentially(',a ship\na tree,, ,');
     await answered(page, ['a house', 'a ship', 'a tree']);
+    // As they are written in China, Japan, Arabia and Ethiopia.
+    await labels(page).fill('猫，狗；鸟、犬､魚\nقطة، كلب؛ طائر\nድመት፣ ውሻ፤ ወፍ');
+    await answered(page, ['猫', '狗', '鸟', '犬', '魚', 'قطة', 'كلب', 'طائر', 'ድመት', 'ውሻ', 'ወፍ']);
   });
 
   onPage('named twice count once, with a note', async (page) => {

@@ -3,7 +3,7 @@
 // Events, all bubbling: siglip-result (detail: LabelScore[]), siglip-error (SiglipError), siglip-progress (ProgressEvent).
 // The model is loaded at the first use, and shared by all tags that name the same one.
 import { tagOf } from "./client/arguments.js";
-import { fits, percent } from "./client/scores.js";
+import { SEPARATORS, fits, percent } from "./client/scores.js";
 import { addressIn, mayHoldPictures, picturesAmong } from "./client/transfer.js";
 import { SiglipClassifier, SiglipError } from "./siglip-web.js";
 
@@ -568,7 +568,7 @@ function aborted(signal) {
 
 /** @param {string} text */
 function split(text) {
-  return text.split(/[,;\n]/).map((label) => label.trim()).filter(Boolean);
+  return text.split(SEPARATORS).map((label) => label.trim()).filter(Boolean);
 }
 
 /** @param {string} text @param {Record<string, string>} values */

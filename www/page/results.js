@@ -1,9 +1,8 @@
 // Labels as people type them, scores as people read them.
 
-import { fits, percent as english } from '../lib/client/scores.js';
+import { SEPARATORS, fits, percent as english } from '../lib/client/scores.js';
 import { number, texts } from './language.js';
 
-const separators = /[,;\n\r\uFF0C\uFF1B\u3001]+/; // commas, semicolons and new lines; those of Chinese and Japanese too
 const lines = /[\n\r]+/;
 
 /**
@@ -17,7 +16,7 @@ export function parseLabels(text, { sentences = false } = {}) {
   const seen = new Map();
   const repeated = new Set();
   const empty = new Set();
-  for (const part of text.split(sentences ? lines : separators)) {
+  for (const part of text.split(sentences ? lines : SEPARATORS)) {
     const label = part.replace(/\s+/g, ' ').trim();
     if (!label) continue;
     if (/^[!-/:-@[-`{-~ ]+$/.test(label)) {

@@ -1,4 +1,7 @@
-// What a score means to people: the one place for pages and tags.
+// What a score means to people, and what stands between their labels: the one place for pages and tags.
+
+/** Between labels: new lines, commas and semicolons; those of Arabic, Ethiopic and East Asian writing too, whatever their width. */
+export const SEPARATORS = /[,;\n\r\u060C\u061B\u1363\u1364\u3001\uFE50\uFE51\uFE54\uFF0C\uFF1B\uFF64]+/;
 
 /** A label fits from here on. SigLIP is strict: a right label often gets only 10 to 30 %, a wrong one far below 1 %. */
 export const FITS = 0.1;
