@@ -4,8 +4,8 @@
 //! cargo run --release --example convert -- IN OUT --dtype f16|q8|q4 [--labels FILE] [--template T]... [--shard 95MB]
 //! ```
 //!
-//! IN is a checkpoint folder as the Hugging Face Hub has it; OUT gets the same files. `f16` weights are as any reader of safetensors
-//! knows them; the words of `q8` and `q4` are described in the file's metadata and in `src/kernels/packed.rs`. For `q4` the weights are
+//! IN is a checkpoint folder as the Hugging Face Hub has it; OUT gets the same files. `f16` weights are as transformers
+//! has them; the words of `q8` and `q4` are described in the file's metadata and in `src/kernels/packed.rs`. For `q4` the weights are
 //! rounded with a look at what goes through them (see `calibrate` in `src/checkpoint`), which halves the error that a page makes when it packs
 //! them itself; it takes some minutes and the whole model's memory in f32.
 //!
@@ -19,17 +19,15 @@
 
 mod common;
 
-use std::fs::File;
-use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
 use common::{bad_input, dtype, finish, print};
-use siglip_web::checkpoint::format::{FixedLabels, config_with_labels};
-use siglip_web::checkpoint::{Folder, calibrate, convert, shard};
+use siglip_web::checkpoint::format::FixedLabels;
+use siglip_web::checkpoint::{Converted, convert_folder};
 use siglip_web::classifier::DEFAULT_TEMPLATE;
-use siglip_web::{Backend, Classifier, Dtype, Error, Result};
+use siglip_web::{Backend, Classifier, Dtype, Result};
 
 /// Writes a checkpoint in fewer bits, for people who host their own.
 #[derive(Parser)]
@@ -72,102 +70,41 @@ fn fewer_bits(word: &str) -> std::result::Result<Dtype, String> {
     known.ok_or_else(|| "use f16, q8 or q4".into())
 }
 
-/// What a checkpoint has beside its weights, in any of the forms that are read; transformers 5 writes `processor_config.json`.
-const FILES: [&str; 3] = [
-    "config.json",
-    "preprocessor_config.json",
-    "processor_config.json",
-];
-/// What one with a text tower has; SentencePiece's own files where there is no `tokenizer.json`.
-const TEXT_FILES: [&str; 4] = [
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "spiece.model",
-    "tokenizer.model",
-];
-
 fn main() -> ExitCode {
     finish(run(&Arguments::parse()))
 }
 
-fn unwritable(path: &Path, error: &std::io::Error) -> Error {
-    bad_input(format!("{} can't be written: {error}", path.display()))
-}
-
 fn run(arguments: &Arguments) -> Result<()> {
-    let source = Folder::new(&arguments.input)?;
     let fixed = match &arguments.labels {
         Some(file) => Some(embed(arguments, file)?),
         None => None,
     };
-    let out = &arguments.output;
-    std::fs::create_dir_all(out).map_err(|error| unwritable(out, &error))?;
-    let same = |path: &Path| std::fs::canonicalize(path).ok();
-    if same(out) == same(&arguments.input) {
-        return Err(bad_input("OUT is IN; give another folder"));
-    }
-    let calibration = match arguments.dtype {
-        Dtype::Q4 => {
-            let mut progress = |done, all| eprint!("\rcalibrated {done} of {all} layers");
-            let text = fixed.is_none();
-            let calibration = pollster::block_on(calibrate(&source, text, &(), &mut progress))?;
+    let mut progress = |done, all| {
+        eprint!("\rcalibrated {done} of {all} layers");
+        if done == all {
             eprintln!();
-            Some(calibration)
         }
-        _ => None,
     };
-    let weights = out.join("model.safetensors");
-    // What is there stays until there is something to take its place.
-    let part = out.join("model.safetensors.part");
-    let file = File::create(&part).map_err(|error| unwritable(&part, &error))?;
-    let mut file = BufWriter::new(file);
     let labels = fixed
         .as_ref()
         .map(|(fixed, embeddings)| (fixed, embeddings.as_slice()));
-    let calibration = calibration.as_ref();
-    let converted = convert(
-        &source,
+    let out = &arguments.output;
+    let Converted { bytes, files } = convert_folder(
+        &arguments.input,
+        out,
         arguments.dtype,
         labels,
-        calibration,
-        &mut file,
-        &(),
-    );
-    let written = pollster::block_on(converted).and_then(|()| {
-        file.flush()
-            .and_then(|()| std::fs::rename(&part, &weights))
-            .map_err(|error| unwritable(&weights, &error))
-    });
-    if written.is_err() {
-        let _ = std::fs::remove_file(&part);
-        return written;
-    }
-
-    let text_files: &[&str] = match fixed {
-        Some(_) => &[],
-        None => &TEXT_FILES,
-    };
-    for name in FILES.iter().chain(text_files) {
-        let path = out.join(name);
-        let Ok(mut bytes) = std::fs::read(arguments.input.join(name)) else {
-            continue; // Some may be missing: whether the model can be loaded is seen in the end.
-        };
-        if let ("config.json", Some((fixed, _))) = (*name, &fixed) {
-            bytes = config_with_labels(&bytes, fixed)?;
-        }
-        std::fs::write(&path, bytes).map_err(|error| unwritable(&path, &error))?;
-    }
-    let size = std::fs::metadata(&weights).map_or(0, |metadata| metadata.len());
-    let files = arguments.shard.map_or(Ok(1), |limit| shard(out, limit))?;
-    Classifier::load(out, Backend::Cpu)?;
+        arguments.shard,
+        &mut progress,
+    )?;
     let split = match files {
         1 => String::new(),
         _ => format!(", in {files} files"),
     };
     print(format_args!(
         "{}: {:.1} MB{split}",
-        weights.display(),
-        size as f64 / 1e6
+        out.join("model.safetensors").display(),
+        bytes as f64 / 1e6
     ))
 }
 

@@ -3,7 +3,8 @@
 
 mod common;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
@@ -11,8 +12,8 @@ use burn::tensor::Device;
 use common::{FIXTURES, Memory, MemoryStore, ODD, PICTURE, StopAfter, TINY, folder};
 use siglip_web::checkpoint::format::{FixedLabels, config_with_labels};
 use siglip_web::checkpoint::{
-    Calibration, Checkpoint, FileHeader, Folder, Pace, Progress, Source, Stage, Store, calibrate,
-    convert, shard_names, weight_dtype,
+    Calibration, Checkpoint, Converted, FileHeader, Folder, Pace, Progress, Source, Stage, Store,
+    calibrate, convert, convert_folder, shard_names, weight_dtype,
 };
 use siglip_web::classifier::Picture;
 use siglip_web::kernels::Numbers;
@@ -1635,6 +1636,57 @@ fn a_naflex_model_is_converted_as_it_would_be_loaded() {
 }
 
 #[test]
+fn the_patches_of_a_converted_naflex_model_are_the_matrix_that_transformers_has() {
+    const PATCHES: &str = "vision_model.embeddings.patch_embedding.weight";
+    for name in ["naflex", "classifier-naflex"] {
+        let source = folder(name);
+        let (_, shape, published) = &tensors(&source.files["model.safetensors"])[PATCHES];
+        let mut direct = converted(&source, Dtype::F16, None, None);
+        let mut all = tensors(&direct.files["model.safetensors"]);
+        let (format, written, halves) = &all[PATCHES];
+        assert_eq!((format.as_str(), written), ("F16", shape), "{name}");
+        let published = published.as_chunks::<4>().0.iter();
+        let rounded = published.map(|bytes| half::f16::from_f32(f32::from_le_bytes(*bytes)));
+        let rounded: Vec<u8> = rounded.flat_map(|half| half.to_le_bytes()).collect();
+        assert!(*halves == rounded, "{name}: other numbers");
+
+        // Files of before have a convolution there, and are the same model.
+        let [hidden, input] = written[..] else {
+            panic!("a matrix")
+        };
+        let pixels = input / 3;
+        let pairs = halves.as_chunks::<2>().0;
+        let place = |i: usize| {
+            let (row, rest) = (i / input, i % input);
+            row * input + rest % pixels * 3 + rest / pixels
+        };
+        let convolution = (0..hidden * input).flat_map(|i| pairs[place(i)]).collect();
+        let side = pixels.isqrt();
+        let shape = vec![hidden, 3, side, side];
+        let before = ("F16".to_owned(), shape, convolution);
+        let answer = |folder: &Memory| -> Vec<f32> {
+            match name {
+                "naflex" => {
+                    logits(&mut load_stored(folder, (), &held_as(Dtype::F32), &()).unwrap())
+                }
+                _ => {
+                    let own = own(folder, &held_as(Dtype::F32));
+                    own.iter().map(|result| result.logit).collect()
+                }
+            }
+        };
+        let expected = answer(&direct);
+        all.insert(PATCHES.into(), before);
+        let (header, _) = parts(&direct.files["model.safetensors"]);
+        let (mut old, data) = parts(&file_of(&all));
+        old["__metadata__"] = header["__metadata__"].clone();
+        let old = safetensors(&old.to_string(), &data);
+        direct.files.insert("model.safetensors".into(), old);
+        assert_eq!(answer(&direct), expected, "{name}");
+    }
+}
+
+#[test]
 fn rows_of_a_table_that_mlx_quantized_are_read_one_by_one() {
     const ROWS: usize = 300_000;
     let mut source = folder("mlx-8bit");
@@ -1933,4 +1985,112 @@ fn a_folder_with_onnx_alone_says_what_to_use_instead() {
     let config = r#"{"model_type": "siglip", "vision_config": {}, "text_config": {}}"#;
     let config = SiglipConfig::from_json(config.as_bytes()).unwrap();
     assert_eq!(config.published(), Some("google/siglip-base-patch16-224"));
+}
+
+/// The names in a folder, in order.
+fn names(folder: &Path) -> Vec<String> {
+    let files = std::fs::read_dir(folder).unwrap();
+    let names = files.map(|file| file.unwrap().file_name().into_string().unwrap());
+    names.collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+#[test]
+fn a_folder_is_converted_with_what_it_needs_beside_its_weights() {
+    let place = tempfile::tempdir().unwrap();
+    let [input, out] = ["in", "out"].map(|name| place.path().join(name));
+    std::fs::create_dir(&input).unwrap();
+    let put = |name: &str, bytes: &[u8]| std::fs::write(input.join(name), bytes).unwrap();
+    for (name, bytes) in TINY.source().files {
+        put(&name, &bytes);
+    }
+    put("README.md", b"not of the model");
+    put("processor_config.json", b"{}");
+    let convert = |dtype, labels, limit| {
+        let mut layers = 0;
+        let progress = &mut |done, _| layers = done;
+        let converted = convert_folder(&input, &out, dtype, labels, limit, progress);
+        converted.map(|converted| (converted, layers))
+    };
+    let config = |folder: &Path| std::fs::read(folder.join("config.json")).unwrap();
+
+    let (Converted { bytes, files }, layers) = convert(Dtype::Q4, None, None).unwrap();
+    let size = std::fs::metadata(out.join("model.safetensors"))
+        .unwrap()
+        .len();
+    assert_eq!((bytes, files), (size, 1));
+    assert!(layers > 0, "four bits are calibrated");
+    let copied = [
+        "config.json",
+        "model.safetensors",
+        "preprocessor_config.json",
+        "processor_config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    ];
+    assert_eq!(names(&out), copied);
+    assert_eq!(config(&out), config(&input));
+
+    // Weights that can't be converted leave those that are there.
+    let before = std::fs::read(out.join("model.safetensors")).unwrap();
+    let weights = std::fs::read(input.join("model.safetensors")).unwrap();
+    put("model.safetensors", &weights[..weights.len() - 4]);
+    assert_eq!(
+        convert(Dtype::Q8, None, None).unwrap_err().code(),
+        Code::BadModel
+    );
+    assert_eq!(names(&out), copied);
+    assert!(std::fs::read(out.join("model.safetensors")).unwrap() == before);
+    put("model.safetensors", &weights);
+
+    let (Converted { files, .. }, layers) = convert(Dtype::F16, None, Some(100_000)).unwrap();
+    assert_eq!(layers, 0);
+    let shards = names(&out);
+    let shards = shards.iter().filter(|name| name.starts_with("model-"));
+    assert!(files > 1 && shards.count() == files);
+    Classifier::load(&out, Backend::Cpu).unwrap();
+
+    // The folder itself is never written into.
+    let error = convert_folder(&input, &input, Dtype::F16, None, None, &mut |_, _| {});
+    assert_eq!(error.unwrap_err().code(), Code::BadInput);
+    assert!(std::fs::read(input.join("model.safetensors")).unwrap() == weights);
+    // What can't be loaded in the end is told.
+    std::fs::remove_file(input.join("tokenizer.json")).unwrap();
+    std::fs::remove_dir_all(&out).unwrap();
+    let error = convert(Dtype::F16, None, None).unwrap_err();
+    assert_eq!(error.code(), Code::BadModel);
+    assert!(error.message().contains("tokenizer.json"), "{error}");
+}
+
+#[test]
+fn a_config_that_python_wrote_for_quantized_weights_is_fit_for_what_is_converted() {
+    let place = tempfile::tempdir().unwrap();
+    let [input, out] = ["in", "out"].map(|name| place.path().join(name));
+    std::fs::create_dir(&input).unwrap();
+    let mut source = folder("mlx-8bit");
+    let config = String::from_utf8(source.files["config.json"].clone()).unwrap();
+    let config = config.replacen('{', "{\"unread\": NaN,", 1);
+    source
+        .files
+        .insert("config.json".into(), config.into_bytes());
+    for (name, bytes) in source.files {
+        std::fs::write(input.join(name), bytes).unwrap();
+    }
+    let fixed = FixedLabels {
+        labels: vec!["a".into()],
+        templates: vec!["{}".into()],
+    };
+    let embeddings = vec![vec![0.125; 64]];
+    for labels in [None, Some((&fixed, &embeddings[..]))] {
+        let none = &mut |_, _| {};
+        convert_folder(&input, &out, Dtype::F16, labels, None, none).unwrap();
+        let config = std::fs::read(out.join("config.json")).unwrap();
+        let config: serde_json::Value = serde_json::from_slice(&config).unwrap();
+        let keys = config.as_object().unwrap().keys();
+        let told: Vec<_> = keys.filter(|key| key.contains("quantization")).collect();
+        assert!(told.is_empty(), "{told:?}");
+        assert_eq!(config.get("siglip_web").is_some(), labels.is_some());
+        let text = names(&out).iter().any(|name| name == "tokenizer.json");
+        assert_eq!(text, labels.is_none());
+        std::fs::remove_dir_all(&out).unwrap();
+    }
 }

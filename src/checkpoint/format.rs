@@ -177,6 +177,16 @@ pub(super) fn is_quantized(config: &[u8]) -> Result<bool> {
     }
 }
 
+/// Takes out of a `config.json` what it says of quantized weights, for weights that aren't: transformers would look for a scheme of its own.
+/// False if it says nothing.
+#[cfg(not(target_family = "wasm"))]
+pub(super) fn remove_quantization(config: &mut serde_json::Map<String, serde_json::Value>) -> bool {
+    // MLX writes both, the second in the place where transformers has its own.
+    let keys = ["quantization", "quantization_config"];
+    let removed = keys.map(|key| config.remove(key));
+    removed.iter().any(Option::is_some)
+}
+
 /// Whether a `processor_config.json` says how pictures are prepared; older ones don't.
 ///
 /// # Errors

@@ -16,11 +16,15 @@ mod safetensors;
 #[cfg(not(target_family = "wasm"))]
 mod shards;
 #[cfg(all(feature = "train", not(target_family = "wasm")))]
+mod small;
+#[cfg(all(feature = "train", not(target_family = "wasm")))]
 mod write;
 
 use burn::tensor::Device;
 
 pub use convert::{Calibration, calibrate, convert};
+#[cfg(not(target_family = "wasm"))]
+pub use convert::{Converted, convert_folder};
 pub use folder::{Folder, FolderReader};
 pub(crate) use load::{Entry, Kind, seal};
 pub use load::{TokenRows, shard_names};
@@ -30,6 +34,8 @@ pub use precision::weight_dtype;
 pub use safetensors::{FileHeader, TensorInfo};
 #[cfg(not(target_family = "wasm"))]
 pub use shards::shard;
+#[cfg(all(feature = "train", not(target_family = "wasm")))]
+pub use small::SmallFiles;
 #[cfg(all(feature = "train", not(target_family = "wasm")))]
 pub use write::{StoredDtype, write_file, write_safetensors};
 
@@ -145,18 +151,7 @@ impl Checkpoint {
         let manifest = Manifest::recall(&store).await;
         let (described, tokenizer) = parsed(source, async || {
             let described = Described::read(source, pace).await?;
-            let tokenizer = match described.has_text() {
-                false => None,
-                true => {
-                    let cleaning = match described.hints.open_clip {
-                        true => Cleaning::OpenClip,
-                        false => Cleaning::Class,
-                    };
-                    let read = async |file: &'static str| optional(source, file).await;
-                    let text = &described.config.text;
-                    Some(Tokenizer::from_files(read, text, cleaning).await?)
-                }
-            };
+            let tokenizer = described.tokenizer(source).await?;
             pace.step().await?;
             Ok((described, tokenizer))
         })
@@ -241,6 +236,21 @@ struct Described {
 impl Described {
     fn has_text(&self) -> bool {
         self.fixed.is_none() && self.config.classifier.is_none()
+    }
+
+    /// None where there is no text tower.
+    async fn tokenizer(&self, source: &impl Source) -> Result<Option<Tokenizer>> {
+        if !self.has_text() {
+            return Ok(None);
+        }
+        let cleaning = match self.hints.open_clip {
+            true => Cleaning::OpenClip,
+            false => Cleaning::Class,
+        };
+        let read = async |file: &'static str| optional(source, file).await;
+        Tokenizer::from_files(read, &self.config.text, cleaning)
+            .await
+            .map(Some)
     }
 
     async fn read(source: &impl Source, pace: &impl Pace) -> Result<Self> {

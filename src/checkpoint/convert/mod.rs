@@ -6,13 +6,17 @@ use half::f16;
 use safetensors::tensor::{Dtype as NumberFormat, Metadata, TensorInfo as TensorHeader};
 
 mod calibrate;
+#[cfg(not(target_family = "wasm"))]
+mod folder;
 
 pub use calibrate::{Calibration, calibrate};
+#[cfg(not(target_family = "wasm"))]
+pub use folder::{Converted, convert_folder};
 
 use super::format::{self, FixedLabels, KEY, LABEL_EMBEDDINGS, Packing};
 use super::load::{
     Assembly, Fault, Fresh, INDEX, Numbers, Part, SINGLE_FILE, Share, Sink, Target, WeightsFile,
-    check_part, encoding, parts_of, unheld,
+    channels_last, check_part, encoding, parts_of, unheld,
 };
 use super::{Described, Pace, Reader, Source, weight_dtype};
 use crate::error::{Error, Result};
@@ -23,16 +27,22 @@ use crate::model::{ParameterSpec, Role, parameters};
 struct Written {
     spec: ParameterSpec,
     dtype: Dtype,
+    /// Whether it is the matrix that NaFlex has for the patches: rows of pixels with their channels together.
+    patches: bool,
 }
 
 impl Written {
-    fn new(spec: ParameterSpec, dtype: Dtype) -> Self {
+    fn new(spec: ParameterSpec, dtype: Dtype, naflex: bool) -> Self {
         let packed = spec.is_weight || spec.role == Role::TokenTable;
         let dtype = match packed {
             true => weight_dtype(dtype, &spec),
             false => Dtype::F32,
         };
-        Self { spec, dtype }
+        Self {
+            dtype,
+            patches: naflex && spec.role == Role::PatchEmbedding,
+            spec,
+        }
     }
 
     fn target(&self) -> Target {
@@ -44,9 +54,13 @@ impl Written {
 
     /// The format of its numbers in the file and its shape there.
     fn layout(&self) -> (NumberFormat, Vec<usize>) {
+        let shape = || match self.patches {
+            true => self.spec.matrix().to_vec(),
+            false => self.spec.shape.clone(),
+        };
         match self.dtype {
-            Dtype::F32 => (NumberFormat::F32, self.spec.shape.clone()),
-            Dtype::F16 => (NumberFormat::F16, self.spec.shape.clone()),
+            Dtype::F32 => (NumberFormat::F32, shape()),
+            Dtype::F16 => (NumberFormat::F16, shape()),
             Dtype::Q8 | Dtype::Q4 => {
                 let [rows, input] = self.spec.matrix();
                 (NumberFormat::U32, vec![rows, self.dtype.row_words(input)])
@@ -87,20 +101,15 @@ pub async fn convert(
             "the checkpoint was fine-tuned for labels of its own; convert it without others, or convert one with both towers",
         ));
     }
-    if hints.open_clip {
-        let instead = hints
-            .published
-            .map_or(String::new(), |name| format!(", for example {name}"));
-        return Err(Error::unsupported(format!(
-            "the checkpoint is open_clip's, which is loaded as it is; convert one in the form of transformers{instead}"
-        )));
-    }
+    hints.check_transformers("convert")?;
     let mut files = Vec::new();
     for fresh in Fresh::list(source, &parameters(&config), &hints).await? {
         files.push(fresh.open(source, &()).await?);
     }
     let specs = format::parameters(&config, labels.map(|(fixed, _)| fixed)).into_iter();
-    let mut written: Vec<Written> = specs.map(|spec| Written::new(spec, dtype)).collect();
+    let mut written: Vec<Written> = specs
+        .map(|spec| Written::new(spec, dtype, config.vision.naflex))
+        .collect();
     // Numbers of two bytes last, so that all are aligned.
     written.sort_by_key(|tensor| tensor.dtype == Dtype::F16);
     let mut write = |bytes: &[u8]| {
@@ -200,6 +209,17 @@ async fn read<R: Reader>(files: &mut [WeightsFile<R>], tensor: &Written) -> Resu
             "{SINGLE_FILE} or {INDEX} doesn't have the tensor {name}"
         ))
     })?;
+    let numbers = match numbers {
+        Numbers::Plain(values) if tensor.patches => {
+            let [_, input] = tensor.spec.matrix();
+            let rows = values.chunks_exact(input);
+            Numbers::Plain(
+                rows.flat_map(|row| channels_last(row, tensor.spec.shape[1]))
+                    .collect(),
+            )
+        }
+        other => other,
+    };
     Ok(match numbers {
         Numbers::None | Numbers::Part(_) => Vec::new(),
         Numbers::Plain(values) if tensor.dtype == Dtype::F16 => {

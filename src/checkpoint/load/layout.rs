@@ -442,3 +442,9 @@ fn channels_first(row: &[f32], channels: usize) -> Vec<f32> {
     let places = (0..row.len()).map(|i| i % pixels * channels + i / pixels);
     places.map(|place| row[place]).collect()
 }
+
+/// The way back from [`channels_first`].
+pub fn channels_last(row: &[f32], channels: usize) -> Vec<f32> {
+    // The same exchange of two sides, from the other one.
+    channels_first(row, row.len() / channels)
+}

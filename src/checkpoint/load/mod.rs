@@ -15,7 +15,7 @@ pub use entry::{Entry, Kind, seal};
 pub use files::{
     Fresh, INDEX, Manifest, SINGLE_FILE, WeightsFile, optional, parsed, required, shard_names,
 };
-pub use layout::{Assembly, Part, Share};
+pub use layout::{Assembly, Part, Share, channels_last};
 #[cfg(feature = "webgpu")]
 pub use outline::prepare;
 pub use rows::TokenRows;
@@ -52,6 +52,24 @@ pub struct Hints {
     pub naflex: bool,
     /// A model of the Hub with the same architecture.
     pub published: Option<&'static str>,
+}
+
+impl Hints {
+    /// Is the folder in the form of transformers, which whoever is to do `what` needs?
+    ///
+    /// # Errors
+    /// `unsupported`, with what to take instead.
+    pub fn check_transformers(&self, what: &str) -> Result<()> {
+        if !self.open_clip {
+            return Ok(());
+        }
+        let instead = self
+            .published
+            .map_or(String::new(), |name| format!(", for example {name}"));
+        Err(Error::unsupported(format!(
+            "the checkpoint is open_clip's, which can only be loaded as it is; {what} one in the form of transformers{instead}"
+        )))
+    }
 }
 
 /// Everything that was loaded.

@@ -186,7 +186,7 @@ impl<'a> Loader<'a> {
     ) -> Result<()> {
         let (name, tensor) = (&file.about.name, &part.tensor);
         let [hidden, input] = spec.matrix();
-        // Our own files have it as a convolution in any case.
+        // Our own files have had it as a convolution in any case.
         let expected = match (self.naflex, tensor.shape.len()) {
             (true, 4) if file.packing.dtype.is_none() => {
                 format!("{:?}, as NaFlex has it", [hidden, input])
