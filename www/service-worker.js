@@ -15,6 +15,8 @@ const PREFIX = `siglip-web-page ${new URL(SCOPE).pathname} `;
 const CACHE = PREFIX + VERSION;
 /** Where a picture waits that another app has shared with the page. */
 const SHARED = new URL("shared-picture", SCOPE).href;
+/** The same picture, for when there is no room to keep it. The browser may end this worker before the page asks. @type {File | undefined} */
+let shared;
 
 worker.addEventListener("install", (event) => {
   event.waitUntil(keepAll(Object.keys(FILES).filter((name) => FILES[name]?.[1])));
@@ -107,19 +109,30 @@ async function get(name) {
   return response.redirected ? new Response(response.body, response) : response;
 }
 
-/** A picture from another app's share menu waits until the page that is opened asks for it. @param {Request} request */
+/** A picture from another app's share menu waits until the page that is opened asks for it. The page opens whatever comes of that. @param {Request} request */
 async function receive(request) {
-  const picture = (await request.formData()).get("picture");
-  if (picture instanceof File) {
-    const cache = await caches.open(CACHE);
-    await cache.put(SHARED, new Response(picture, { headers: { "content-type": picture.type, "x-name": encodeURIComponent(picture.name) } }));
+  try {
+    const picture = (await request.formData()).get("picture");
+    if (picture instanceof File) {
+      shared = picture;
+      const cache = await caches.open(CACHE);
+      await cache.delete(SHARED);
+      await cache.put(SHARED, asResponse(picture));
+    }
+  } catch {
+    // No room to keep it: it is handed over as long as this worker lives.
   }
   return Response.redirect(`${SCOPE}?shared`, 303);
 }
 
+/** @param {File} picture */
+const asResponse = (picture) => new Response(picture, { headers: { "content-type": picture.type, "x-name": encodeURIComponent(picture.name) } });
+
 async function handOver() {
+  const picture = shared;
+  shared = undefined;
   const cache = await caches.open(CACHE);
-  const picture = await cache.match(SHARED);
+  const kept = await cache.match(SHARED);
   await cache.delete(SHARED);
-  return picture ?? new Response(null, { status: 404 });
+  return picture ? asResponse(picture) : kept ?? new Response(null, { status: 404 });
 }

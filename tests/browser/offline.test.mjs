@@ -181,28 +181,31 @@ describe("the page offline", { timeout: 600_000 }, () => {
     assert.equal(await page.locator("#labels").inputValue(), "a cat");
   });
 
-  test("a picture that another app shares is the page's picture", async (t) => {
-    const browser = await launch({ serviceWorkers: "allow" });
-    t.after(browser.close);
-    const server = await openServer();
-    t.after(() => server.close());
-    const page = await firstVisit(browser, server);
-    const penguin = [...(await readFile(`${www}samples/penguin.png`))];
-    // As the system's share menu does it: a form that opens the page.
-    await Promise.all([
-      page.waitForURL(server.url),
-      page.evaluate((bytes) => {
-        const form = Object.assign(document.createElement("form"), { method: "post", action: "share", enctype: "multipart/form-data" });
-        const input = Object.assign(document.createElement("input"), { type: "file", name: "picture" });
-        const transfer = new DataTransfer();
-        transfer.items.add(new File([Uint8Array.from(bytes)], "holiday.png", { type: "image/png" }));
-        input.files = transfer.files;
-        form.append(input);
-        document.body.append(form);
-        // The page's own policy forbids forms; the share menu is none of it. Not waited for: the page that would say so is left.
-        fetch("share", { method: "POST", body: new FormData(form), redirect: "follow" }).then(() => { location.href = "./?shared"; });
-      }, penguin),
-    ]);
-    await page.waitForFunction(() => /holiday\.png/.test(document.querySelector("#caption").textContent) && !document.querySelector("#preview").hidden);
-  });
+  for (const [where, full] of [["", false], [", also where the storage is full", true]]) {
+    test(`a picture that another app shares is the page's picture${where}`, async (t) => {
+      const browser = await launch({ serviceWorkers: "allow" });
+      t.after(browser.close);
+      const server = await openServer();
+      t.after(() => server.close());
+      const page = await firstVisit(browser, server);
+      if (full) await (await browser.context.newCDPSession(page)).send("Storage.overrideQuotaForOrigin", { origin: new URL(server.url).origin, quotaSize: 1 });
+      const penguin = [...(await readFile(`${www}samples/penguin.png`))];
+      // As the system's share menu does it: a form that opens the page.
+      await Promise.all([
+        page.waitForURL(server.url),
+        page.evaluate((bytes) => {
+          const form = Object.assign(document.createElement("form"), { method: "post", action: "share", enctype: "multipart/form-data" });
+          const input = Object.assign(document.createElement("input"), { type: "file", name: "picture" });
+          const transfer = new DataTransfer();
+          transfer.items.add(new File([Uint8Array.from(bytes)], "holiday.png", { type: "image/png" }));
+          input.files = transfer.files;
+          form.append(input);
+          document.body.append(form);
+          // The page's own policy forbids forms; the share menu is none of it. Not waited for: the page that would say so is left.
+          fetch("share", { method: "POST", body: new FormData(form), redirect: "follow" }).then(() => { location.href = "./?shared"; });
+        }, penguin),
+      ]);
+      await page.waitForFunction(() => /holiday\.png/.test(document.querySelector("#caption").textContent) && !document.querySelector("#preview").hidden);
+    });
+  }
 });
