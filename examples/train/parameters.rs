@@ -5,8 +5,11 @@
 
 use burn::optim::{AdamW, AdamWConfig, AdamWState, AdaptiveMomentumState, Optimizer};
 use burn::tensor::{Device, Gradients, Tensor, TensorData};
+use siglip_web::checkpoint::Checkpoint;
 use siglip_web::kernels::to_vec;
-use siglip_web::model::{self, ParameterSpec, Siglip, SiglipConfig, Weights, parameters, values};
+use siglip_web::model::{
+    self, ParameterSpec, Role, Siglip, SiglipConfig, Weights, parameters, values,
+};
 use siglip_web::{Code, Error, Result};
 use twox_hash::XxHash3_128;
 
@@ -36,24 +39,30 @@ pub struct Parameters {
 }
 
 impl Parameters {
-    /// Those of a loaded model or, without one, random ones.
+    /// Of these values, in the order of [`parameters`], or without them random ones.
+    ///
+    /// # Panics
+    /// If these are not as many as the model has, or not of its sizes.
     pub fn new(
         config: &SiglipConfig,
-        model: Option<&Siglip>,
+        values: Option<Vec<Tensor<1>>>,
         device: &Device,
         options: &Options,
     ) -> Self {
         let specs = parameters(config);
-        let values: Vec<Tensor<1>> = match model {
-            Some(model) => values(model),
-            None => {
-                let mut random = random(options.seed, "initial", 0, 0);
-                specs
-                    .iter()
-                    .map(|spec| flat(initial::values(spec, &mut random), device))
-                    .collect()
-            }
-        };
+        let values = values.unwrap_or_else(|| {
+            let mut random = random(options.seed, "initial", 0, 0);
+            specs
+                .iter()
+                .map(|spec| flat(initial::values(spec, &mut random), device))
+                .collect()
+        });
+        // Or each would get the values of its neighbour.
+        assert_eq!(values.len(), specs.len(), "values for every parameter");
+        for (spec, value) in specs.iter().zip(&values) {
+            let elements = spec.shape.iter().product::<usize>();
+            assert_eq!(value.dims(), [elements], "{}", spec.name);
+        }
         let frozen = |name: &str| {
             let part = match name {
                 _ if name.starts_with("vision_model.") => Part::Vision,
@@ -90,10 +99,23 @@ impl Parameters {
     }
 
     /// Changes if any value does.
+    ///
+    /// # Errors
+    /// `unsupported` if the device doesn't have one of them: GPUs set limits to what is in one piece.
     pub fn fingerprint(&self) -> Result<String> {
         let mut sums = Vec::new();
-        for parameter in &self.list {
-            let values = pollster::block_on(to_vec(parameter.value.clone()))?;
+        for Parameter { spec, value, .. } in &self.list {
+            let values = pollster::block_on(to_vec(value.clone())).map_err(|error| {
+                let megabytes = (4 * spec.shape.iter().product::<usize>()).div_ceil(1 << 20);
+                Error::new(
+                    Code::Unsupported,
+                    format!(
+                        "the GPU can't hold {}, {megabytes} MiB in one piece; train on the CPU (--backend cpu) or with a smaller checkpoint: {}",
+                        spec.name,
+                        error.message()
+                    ),
+                )
+            })?;
             let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
             sums.extend(XxHash3_128::oneshot(&bytes).to_le_bytes());
         }
@@ -168,6 +190,20 @@ impl Parameters {
         }
         Ok(norm)
     }
+}
+
+/// The values of a checkpoint that was loaded exactly, in the order of [`parameters`].
+pub fn loaded(checkpoint: Checkpoint, device: &Device) -> Result<Vec<Tensor<1>>> {
+    let mut all = values(&checkpoint.model);
+    // On a GPU the host holds a large token table, of which a text takes few rows; what is trained must be there whole.
+    if let Some(mut rows) = checkpoint.rows {
+        let ids: Vec<u32> = (0..checkpoint.config.text.vocab_size as u32).collect();
+        let table = pollster::block_on(rows.rows(&ids))?;
+        let specs = parameters(&checkpoint.config);
+        let place = specs.iter().position(|spec| spec.role == Role::TokenTable);
+        all.insert(place.expect("a text tower has one"), flat(table, device));
+    }
+    Ok(all)
 }
 
 /// A flat tensor.

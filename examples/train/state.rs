@@ -5,7 +5,7 @@ use std::path::Path;
 
 use burn::tensor::{Device, Tensor};
 use safetensors::SafeTensors;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use siglip_web::checkpoint::{StoredDtype, write_file, write_safetensors};
 use siglip_web::model::ParameterSpec;
 use siglip_web::{Code, Error, Result};
@@ -79,6 +79,8 @@ pub fn resume(
         .as_ref()
         .and_then(|metadata| serde_json::from_str(metadata.get("training")?).ok())
         .ok_or_else(|| unusable(&path, &"it has no description of a run"))?;
+    // Written and read as the other one was: numbers may come back as a neighbour of what they were.
+    let run: Value = serde_json::from_str(&run.to_string()).expect("JSON again");
     if let (Some(was), Some(is)) = (training["run"].as_object(), run.as_object()) {
         for (key, is) in is {
             let was = was.get(key).unwrap_or(&Value::Null);
@@ -125,9 +127,10 @@ fn unusable(path: &Path, why: &dyn std::fmt::Display) -> Error {
     ))
 }
 
-/// Writes the trained checkpoint as the Hub has it, with the files of `model` around it.
+/// Writes the trained checkpoint as the Hub has it, with the `config.json` and the files of `model` around it.
 pub fn write_checkpoint(
     model: &Path,
+    mut config: Map<String, Value>,
     out: &Path,
     parameters: &Parameters,
     dtype: StoredDtype,
@@ -153,18 +156,14 @@ pub fn write_checkpoint(
             write_file(&out.join(name), &read(name)?)?;
         }
     }
-    let mut config: Value = serde_json::from_slice(&read("config.json")?)
-        .map_err(|error| Error::new(Code::BadModel, format!("config.json: {error}")))?;
     for section in ["text_config", "vision_config"] {
         if let Some(section) = config.get_mut(section).and_then(Value::as_object_mut) {
             section.remove("dtype");
             section.remove("torch_dtype");
         }
     }
-    if let Some(config) = config.as_object_mut() {
-        config.remove("torch_dtype");
-        config.insert("dtype".into(), dtype.as_str().into());
-    }
+    config.remove("torch_dtype");
+    config.insert("dtype".into(), dtype.as_str().into());
     let config = serde_json::to_vec_pretty(&config).expect("JSON again");
     write_file(&out.join("config.json"), &config)
 }

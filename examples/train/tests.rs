@@ -8,15 +8,19 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 use clap::Parser;
 use safetensors::SafeTensors;
-use siglip_web::checkpoint::StoredDtype;
+use safetensors::tensor::TensorView;
+use siglip_web::checkpoint::{Checkpoint, StoredDtype};
+use siglip_web::kernels::to_vec;
 use siglip_web::model::{ParameterSpec, SiglipConfig, parameters};
-use siglip_web::{Classifier, ClassifyOptions, Code};
+use siglip_web::tokenizer::Tokenizer;
+use siglip_web::{Classifier, ClassifyOptions, Code, Dtype, LoadOptions};
 use tempfile::TempDir;
 
 use crate::data::DataSet;
-use crate::training::{Summary, random, run};
+use crate::parameters::loaded;
+use crate::training::{Prompts, Summary, random, run};
 use crate::{Options, initial, state};
-use common::TINY;
+use common::{Memory, TINY, folder};
 
 const COLOURS: [(&str, [u8; 3]); 4] = [
     ("red", [220, 30, 30]),
@@ -35,9 +39,7 @@ impl Place {
         for folder in ["model", "data"] {
             std::fs::create_dir(place.path(folder)).unwrap();
         }
-        for (name, bytes) in TINY.source().files {
-            std::fs::write(place.path("model").join(name), bytes).unwrap();
-        }
+        place.model(TINY.source());
         let mut captions = String::from("file,caption\n");
         for (index, (colour, rgb)) in COLOURS.iter().enumerate() {
             for i in 0..each {
@@ -55,6 +57,16 @@ impl Place {
 
     fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
+    }
+
+    /// Trains this model instead.
+    fn model(&self, source: Memory) {
+        let model = self.path("model");
+        let _ = std::fs::remove_dir_all(&model);
+        std::fs::create_dir(&model).unwrap();
+        for (name, bytes) in source.files {
+            std::fs::write(model.join(name), bytes).unwrap();
+        }
     }
 
     /// Puts a file into the data folder.
@@ -103,8 +115,11 @@ impl Place {
 }
 
 /// Flags of a short run that uses everything random there is.
-const SHORT: [&str; 14] = [
+const SHORT: [&str; 17] = [
     "--init",
+    "--beta-2",
+    "0.999",
+    "--logit-bias=-12.9",
     "--steps",
     "8",
     "--batch",
@@ -539,4 +554,191 @@ fn a_picture_is_varied_within_bounds_and_keeps_what_shines_through() {
     let plain = source.vary(&[], &mut dice).unwrap();
     let bytes = std::fs::read(place.path("data").join("red-1.png")).unwrap();
     assert!(plain == siglip_web::preprocess::decode(&bytes).unwrap());
+}
+
+/// TINY with a token table of so many rows, the new ones zeros.
+fn with_table(rows: usize) -> Memory {
+    let mut source = TINY.source();
+    let mut config: serde_json::Value =
+        serde_json::from_slice(&source.files["config.json"]).unwrap();
+    config["text_config"]["vocab_size"] = rows.into();
+    let file = source.files.remove("model.safetensors").unwrap();
+    let tensors = SafeTensors::deserialize(&file).unwrap();
+    let name = "text_model.embeddings.token_embedding.weight";
+    let old = tensors.tensor(name).unwrap();
+    let shape = vec![rows, old.shape()[1]];
+    let mut table = old.data().to_vec();
+    table.resize(shape.iter().product::<usize>() * 4, 0);
+    let table = TensorView::new(old.dtype(), shape, &table).unwrap();
+    let new = tensors.iter().map(|(other, view)| match other == name {
+        true => (other, table.clone()),
+        false => (other, view),
+    });
+    let new = safetensors::serialize(new, None).unwrap();
+    source.files.insert("model.safetensors".into(), new);
+    let config = config.to_string().into_bytes();
+    source.files.insert("config.json".into(), config);
+    source
+}
+
+#[test]
+fn a_token_table_that_the_host_holds_is_trained_like_any_other() {
+    let device = Device::flex();
+    // Of a table of this size only rows are read, unless it is asked for whole.
+    let source = with_table((16 << 20) / 256);
+    let load = |options| {
+        let checkpoint = Checkpoint::load(&source, &options, &device).unwrap();
+        let apart = checkpoint.rows.is_some();
+        let values = loaded(checkpoint, &device).unwrap();
+        let values = values.into_iter().map(|v| pollster::block_on(to_vec(v)));
+        (
+            apart,
+            values.collect::<siglip_web::Result<Vec<_>>>().unwrap(),
+        )
+    };
+    let (apart, whole) = load(LoadOptions::exact());
+    assert!(!apart);
+    let (apart, rows) = load(LoadOptions::default().with_dtype(Dtype::F32));
+    assert!(apart);
+    assert!(rows == whole);
+}
+
+#[test]
+fn a_gpu_trains_a_large_token_table_or_says_that_it_has_no_room() {
+    let place = Place::new(2);
+    place.model(with_table((128 << 20) / 256 + 1));
+    let flags = ["--steps", "1", "--batch", "4", "--augment", "none"];
+    let on_gpu = match place.run("gpu", &[&flags[..], &["--backend", "wgpu"]].concat()) {
+        Ok(summary) => summary.losses[0],
+        // Mesa's has no room for it.
+        Err(error) => {
+            assert_eq!(error.code(), Code::Unsupported, "{error}");
+            for word in ["token_embedding", "--backend cpu"] {
+                assert!(error.message().contains(word), "{error}");
+            }
+            return;
+        }
+    };
+    let on_cpu = place.run("cpu", &flags).unwrap().losses[0];
+    let near = (on_cpu - on_gpu).abs() < 1e-3 * on_cpu;
+    assert!(near, "{on_cpu} on the CPU, {on_gpu} on the GPU");
+}
+
+#[test]
+fn captions_that_are_the_same_to_the_model_are_one() {
+    let place = Place::new(3);
+    let captions = |spellings: [&str; 3]| {
+        let mut text = String::from("file,caption\n");
+        for (colour, _) in COLOURS {
+            for (i, spelling) in spellings.iter().enumerate() {
+                let caption = spelling.replace("red", colour);
+                text += &format!("{colour}-{i}.png,{caption}\n");
+            }
+        }
+        text
+    };
+    let flags = [
+        "--steps",
+        "4",
+        "--batch",
+        "8",
+        "--seed",
+        "3",
+        "--held-out",
+        "0.4",
+    ];
+    place.write("captions.csv", &captions(["a red thing"; 3]));
+    let same = place.run("same", &flags).unwrap();
+    let spellings = ["a red thing", "A red thing!", "a  red  thing."];
+    place.write("captions.csv", &captions(spellings));
+    let spelt = place.run("spelt", &flags).unwrap();
+    assert_eq!(spelt.losses, same.losses);
+    assert_eq!(spelt.held_out, same.held_out);
+}
+
+#[test]
+fn a_prompt_is_true_of_a_picture_if_any_of_its_captions_is() {
+    let place = Place::new(2);
+    place.write(
+        "captions.csv",
+        "file,caption\nred-0.png,red\nblue-0.png,a red\nblue-0.png,blue\n",
+    );
+    let data = DataSet::read(&place.path("data"), Some(&"0".parse().unwrap()), 0).unwrap();
+    let [json, settings] = ["tokenizer.json", "tokenizer_config.json"];
+    let settings = place.bytes("model", settings);
+    let tokenizer = Tokenizer::new(&place.bytes("model", json), Some(&settings), 16, 256).unwrap();
+    let templates = ["{}".to_owned(), "a {}".to_owned()];
+    let prompts = Prompts::new(&data, &templates, &tokenizer).unwrap();
+    let caption = |text: &str| data.captions.iter().position(|c| c == text).unwrap();
+    let shared = prompts.of(caption("red"), 1);
+    assert_eq!(shared, prompts.of(caption("a red"), 0));
+    let target = |prompt: usize| {
+        let find = |file: &str| data.train.iter().find(|e| e.file.ends_with(file)).unwrap();
+        ["red-0.png", "blue-0.png"].map(|file| prompts.target(find(file), prompt))
+    };
+    assert_eq!(target(shared), [1.0, 1.0]);
+    assert_eq!(target(prompts.of(caption("red"), 0)), [1.0, -1.0]);
+    assert_eq!(target(prompts.of(caption("blue"), 0)), [-1.0, 1.0]);
+}
+
+#[test]
+fn folders_of_open_clip_are_refused_before_anything_is_done() {
+    let mut source = folder("open-clip");
+    source.files.remove("config.json");
+    let models: serde_json::Value = serde_json::from_slice(include_bytes!(
+        "../../tests/fixtures/configs/open_clip.json"
+    ))
+    .unwrap();
+    let named = models["ViT-B-16-SigLIP"]["open_clip_config"].to_string();
+    source
+        .files
+        .insert("open_clip_config.json".into(), named.into_bytes());
+    let place = Place::new(2);
+    std::fs::write(place.path("data").join("red-0.png"), "no picture").unwrap();
+    for foreign in [None, Some(&br#"{"model_type": "clip"}"#[..])] {
+        let mut source = source.clone();
+        if let Some(foreign) = foreign {
+            source.files.insert("config.json".into(), foreign.to_vec());
+        }
+        place.model(source);
+        for init in [&[][..], &["--init"]] {
+            let words = ["open_clip", "train one in the form of transformers"];
+            place.fails(init, Code::Unsupported, &words);
+        }
+    }
+}
+
+#[test]
+fn what_is_trained_from_quantized_weights_does_not_say_that_it_is() {
+    let place = Place::new(2);
+    place.model(folder("mlx-8bit"));
+    place.run("out", &["--steps", "1", "--batch", "4"]).unwrap();
+    let config: serde_json::Value =
+        serde_json::from_slice(&place.bytes("out", "config.json")).unwrap();
+    let keys = config.as_object().unwrap().keys();
+    let told: Vec<_> = keys.filter(|key| key.contains("quantization")).collect();
+    assert!(told.is_empty(), "{told:?}");
+    Classifier::load(place.path("out"), Device::flex()).unwrap();
+}
+
+#[test]
+fn a_folder_that_is_loaded_is_trained_with_or_without_its_weights() {
+    let mut source = TINY.source();
+    let own = source.files.remove("preprocessor_config.json").unwrap();
+    let own: serde_json::Value = serde_json::from_slice(&own).unwrap();
+    let shared = serde_json::json!({"image_processor": own});
+    let shared = shared.to_string().into_bytes();
+    source.files.insert("processor_config.json".into(), shared);
+    let config = String::from_utf8(source.files["config.json"].clone()).unwrap();
+    let config = format!("\u{feff}{}", config.replacen('{', "{\"unread\": NaN,", 1));
+    source
+        .files
+        .insert("config.json".into(), config.into_bytes());
+    let place = Place::new(2);
+    place.model(source);
+    for (out, init) in [("loaded", &[][..]), ("random", &["--init"])] {
+        let flags = [&["--steps", "1", "--batch", "4"][..], init].concat();
+        place.run(out, &flags).unwrap();
+        Classifier::load(place.path(out), Device::flex()).unwrap();
+    }
 }

@@ -1,6 +1,7 @@
 //! The run: batches, steps, looks at the held-out pictures, saves.
 
-use std::collections::BTreeSet;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap};
 use std::io::IsTerminal;
 use std::path::Path;
 use std::sync::atomic::AtomicI64;
@@ -13,18 +14,18 @@ use rand::rngs::ChaCha8Rng;
 use rand::seq::{IteratorRandom, SliceRandom};
 use rand::{RngExt, SeedableRng};
 use rayon::prelude::*;
-use serde_json::{Value, json};
-use siglip_web::checkpoint::{Checkpoint, Folder, Source};
+use serde_json::{Map, Value, json};
+use siglip_web::checkpoint::{Checkpoint, Folder, SmallFiles};
 use siglip_web::kernels::to_vec;
 use siglip_web::loss::sigmoid_loss;
 use siglip_web::model::{Siglip, SiglipConfig};
-use siglip_web::preprocess::{Input, Preprocessor};
+use siglip_web::preprocess::Preprocessor;
 use siglip_web::tokenizer::Tokenizer;
 use siglip_web::{Code, Error, LoadOptions, Result, device};
 
 use crate::augment::Augmentation;
 use crate::data::{DataSet, Example};
-use crate::parameters::{Parameters, scalar};
+use crate::parameters::{Parameters, loaded, scalar};
 use crate::pictures::Pictures;
 use crate::{Options, Part, bad_input, state};
 
@@ -70,7 +71,7 @@ pub fn run(options: &Options) -> Result<Summary> {
     let data = DataSet::read(&options.data, options.held_out.as_ref(), options.seed)?;
     let device = device::open(options.backend)?;
     let start = Start::load(options, &device)?;
-    let mut parameters = Parameters::new(&start.config, start.model.as_ref(), &device, options);
+    let mut parameters = Parameters::new(&start.config, start.values, &device, options);
     let batch = options.batch.min(data.train.len());
     let per_epoch = data.train.len() / batch;
     let steps = options.steps.unwrap_or(options.epochs * per_epoch);
@@ -120,7 +121,8 @@ pub fn run(options: &Options) -> Result<Summary> {
     );
     let summary = run.steps(&mut parameters, first, &rate, &description)?;
     if options.killed_after.is_none() {
-        state::write_checkpoint(&options.model, &options.out, &parameters, options.dtype)?;
+        let (model, out) = (&options.model, &options.out);
+        state::write_checkpoint(model, start.json, out, &parameters, options.dtype)?;
         eprintln!("the trained checkpoint is in {}", options.out.display());
     }
     Ok(summary)
@@ -237,7 +239,10 @@ struct Start {
     config: SiglipConfig,
     preprocessor: Preprocessor,
     tokenizer: Tokenizer,
-    model: Option<Siglip>,
+    /// `config.json`.
+    json: Map<String, Value>,
+    /// Those of the weights; none where they are to be random.
+    values: Option<Vec<Tensor<1>>>,
 }
 
 fn no_text_tower(model: &Path) -> Error {
@@ -263,92 +268,87 @@ fn check_shape(config: &SiglipConfig) -> Result<()> {
 impl Start {
     fn load(options: &Options, device: &Device) -> Result<Self> {
         let folder = Folder::new(&options.model)?;
-        if !options.init {
-            let Checkpoint {
-                config,
-                preprocessor,
-                tokenizer,
-                model,
-                ..
-            } = Checkpoint::load(&folder, &LoadOptions::exact(), device)?;
-            let tokenizer = tokenizer.ok_or_else(|| no_text_tower(&options.model))?;
-            check_shape(&config)?;
-            return Ok(Self {
-                config,
-                preprocessor,
-                tokenizer,
-                model: Some(model),
-            });
-        }
-        let read = |file: &str| pollster::block_on(folder.read_all(file, u64::MAX));
-        let required = |file: &str| {
-            read(file)?.ok_or_else(|| {
-                Error::new(
-                    Code::BadModel,
-                    format!("{} has no {file}", options.model.display()),
-                )
-            })
-        };
-        let config = SiglipConfig::from_json(&required("config.json")?)?;
-        if config.classifier.is_some() {
-            return Err(no_text_tower(&options.model));
-        }
+        let SmallFiles {
+            config,
+            preprocessor,
+            tokenizer,
+            json,
+            ..
+        } = SmallFiles::read(&folder)?;
+        let tokenizer = tokenizer.ok_or_else(|| no_text_tower(&options.model))?;
         check_shape(&config)?;
-        let preprocessor = Preprocessor::from_json(&required("preprocessor_config.json")?)?;
-        let side = config.vision.image_size;
-        let expected = Input::Fixed {
-            height: side,
-            width: side,
+        let values = match options.init {
+            true => None,
+            false => {
+                let exact = Checkpoint::load(&folder, &LoadOptions::exact(), device)?;
+                Some(loaded(exact, device)?)
+            }
         };
-        if preprocessor.input() != expected {
-            return Err(Error::new(
-                Code::BadModel,
-                format!(
-                    "preprocessor_config.json makes {:?}, config.json says {expected:?}",
-                    preprocessor.input()
-                ),
-            ));
-        }
-        let tokenizer = Tokenizer::new(
-            &required("tokenizer.json")?,
-            read("tokenizer_config.json")?.as_deref(),
-            config.text.max_position_embeddings,
-            config.text.vocab_size,
-        )?;
         Ok(Self {
             config,
             preprocessor,
             tokenizer,
-            model: None,
+            json,
+            values,
         })
     }
 }
 
-/// Every caption in every template, as token ids. Prompt `caption · templates + template`.
-struct Prompts {
+/// Every caption in every template, as token ids. What is the same to the model is one prompt: captions may differ in letters or signs
+/// that it doesn't read, or behind what it reads, and a caption may say what another one's template does.
+pub struct Prompts {
     ids: Vec<Vec<i32>>,
+    /// The captions that each is of.
+    captions: Vec<Vec<usize>>,
+    /// The prompt of `caption · templates + template`.
+    of: Vec<usize>,
     templates: usize,
 }
 
 impl Prompts {
-    fn new(data: &DataSet, templates: &[String], tokenizer: &Tokenizer) -> Result<Self> {
+    pub fn new(data: &DataSet, templates: &[String], tokenizer: &Tokenizer) -> Result<Self> {
         let blank = tokenizer.encode("")?;
-        let mut ids = Vec::with_capacity(data.captions.len() * templates.len());
-        for caption in &data.captions {
+        let mut prompts = Self {
+            ids: Vec::new(),
+            captions: Vec::new(),
+            of: Vec::with_capacity(data.captions.len() * templates.len()),
+            templates: templates.len(),
+        };
+        let mut numbers: HashMap<Vec<u32>, usize> = HashMap::new();
+        for (number, caption) in data.captions.iter().enumerate() {
             if tokenizer.encode(caption)? == blank {
                 return Err(bad_input(format!(
                     "the caption {caption:?} has nothing that the model reads; use words"
                 )));
             }
             for template in templates {
-                let prompt = tokenizer.encode(&template.replace("{}", caption))?;
-                ids.push(prompt.into_iter().map(|id| id as i32).collect());
+                let ids = tokenizer.encode(&template.replace("{}", caption))?;
+                let prompt = match numbers.entry(ids) {
+                    Entry::Occupied(known) => *known.get(),
+                    Entry::Vacant(new) => {
+                        let ids = new.key().iter().map(|id| *id as i32);
+                        prompts.ids.push(ids.collect());
+                        prompts.captions.push(Vec::new());
+                        *new.insert(prompts.ids.len() - 1)
+                    }
+                };
+                prompts.captions[prompt].push(number);
+                prompts.of.push(prompt);
             }
         }
-        Ok(Self {
-            ids,
-            templates: templates.len(),
-        })
+        Ok(prompts)
+    }
+
+    /// Of a caption in a template.
+    pub fn of(&self, caption: usize, template: usize) -> usize {
+        self.of[caption * self.templates + template]
+    }
+
+    /// `z` of the loss: the most that [`Example::target`] has for any of the prompt's captions.
+    pub fn target(&self, example: &Example, prompt: usize) -> f32 {
+        let captions = self.captions[prompt].iter();
+        let targets = captions.map(|caption| example.target(*caption));
+        targets.fold(-1.0, f32::max)
     }
 
     fn tensor(&self, prompts: &[usize], device: &Device) -> Tensor<2, Int> {
@@ -487,16 +487,19 @@ impl Run<'_> {
             .copied()
             .sample(&mut dice, self.options.extra_captions);
         asked.extend(extra);
-        let prompts = asked
+        let templates = self.prompts.templates;
+        let prompts: BTreeSet<usize> = asked
             .iter()
             .map(|caption| {
-                let templates = self.prompts.templates;
-                caption * templates + dice.random_range(0..templates)
+                let template = dice.random_range(0..templates);
+                self.prompts.of(*caption, template)
             })
             .collect();
+        let prompts: Vec<usize> = prompts.into_iter().collect();
         let truth = |picture: &usize| {
             let example: &Example = &self.data.train[*picture];
-            asked.iter().map(|caption| example.target(*caption))
+            let asked = prompts.iter();
+            asked.map(|prompt| self.prompts.target(example, *prompt))
         };
         let targets = pictures.iter().flat_map(truth).collect();
 
@@ -608,11 +611,8 @@ impl Run<'_> {
         }
         let model = parameters.frozen_model();
         let own = examples.iter().flat_map(|example| &example.captions);
-        let captions: Vec<usize> = own.copied().collect::<BTreeSet<_>>().into_iter().collect();
-        let prompts: Vec<usize> = captions
-            .iter()
-            .map(|caption| caption * self.prompts.templates)
-            .collect();
+        let prompts: BTreeSet<usize> = own.map(|caption| self.prompts.of(*caption, 0)).collect();
+        let prompts: Vec<usize> = prompts.into_iter().collect();
         let texts = match &frozen.prompts {
             Some(embeddings) => embeddings.tensor(&prompts, &self.device),
             None => {
@@ -633,16 +633,17 @@ impl Run<'_> {
         let all: Vec<usize> = (0..examples.len()).collect();
         for some in all.chunks(RUN_TOGETHER) {
             let logits = model.logits(images.tensor(some, &self.device), texts.clone());
-            let truth = some
-                .iter()
-                .flat_map(|i| captions.iter().map(|caption| examples[*i].target(*caption)));
+            let truth = some.iter().flat_map(|i| {
+                let asked = prompts.iter();
+                asked.map(|prompt| self.prompts.target(&examples[*i], *prompt))
+            });
             let truth: Vec<f32> = truth.collect();
-            let shape = [some.len(), captions.len()];
+            let shape = [some.len(), prompts.len()];
             let targets = Tensor::from_data(TensorData::new(truth.clone(), shape), &self.device);
             loss += scalar(sigmoid_loss(logits.clone(), targets))? * some.len() as f32;
             let logits = pollster::block_on(to_vec(logits))?;
-            let rows = logits.chunks_exact(captions.len());
-            for (logits, truth) in rows.zip(truth.chunks_exact(captions.len())) {
+            let rows = logits.chunks_exact(prompts.len());
+            for (logits, truth) in rows.zip(truth.chunks_exact(prompts.len())) {
                 let best = (0..logits.len()).max_by(|a, b| logits[*a].total_cmp(&logits[*b]));
                 right += usize::from(best.is_some_and(|best| truth[best] == 1.0));
             }
