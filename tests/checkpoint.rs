@@ -2079,7 +2079,7 @@ fn a_config_that_python_wrote_for_quantized_weights_is_fit_for_what_is_converted
         labels: vec!["a".into()],
         templates: vec!["{}".into()],
     };
-    let embeddings = vec![vec![0.125; 64]];
+    let embeddings = [vec![0.125; 64]];
     for labels in [None, Some((&fixed, &embeddings[..]))] {
         let none = &mut |_, _| {};
         convert_folder(&input, &out, Dtype::F16, labels, None, none).unwrap();
