@@ -25,7 +25,7 @@ usage: ./build.sh [VERB]
                 a complete static site in OUT, files below 95 MB; it opens with that model, with these labels alone
   help          this text
 
-Needed beforehand: rustup (or cargo and rustc), Node.js 20 or newer with npm; for bench also Python 3.
+Needed beforehand: rustup (or cargo and rustc), Node.js 20.16 or newer with npm; for bench also Python 3.
 Everything else is installed: cargo and npm tools under target/, tools/, tests/browser/ and tests/places/, Debian
 packages with apt-get where this runs as root or sudo asks no password (otherwise the command to type is printed).
 

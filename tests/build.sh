@@ -192,8 +192,8 @@ run "$node" "$root/tools/package.mjs" "$scratch/repo" "$scratch/dist"
 ((status == 0)) && [[ -f $scratch/dist/worker/worker.js && -f $scratch/dist/pkg/siglip_web_cpu_bg.wasm && -f $scratch/dist/models/demo/config.json ]] &&
   [[ ! -e $scratch/dist/models/demo/spiece.model && ! -e $scratch/dist/index.html && ! -e $scratch/dist/page.css && ! -e $scratch/dist/samples ]]
 check "the package holds the library and the demo model, not the page"
-run "$node" -p 'const m = JSON.parse(require("fs").readFileSync(process.argv[1])); [m.name, m.main, m.types, m.type, m.version].join()' "$scratch/dist/package.json"
-[[ $out == "siglip-web,./siglip-web.js,./siglip-web.d.ts,module,$(awk -F '"' '/^version/ {print $2; exit}' "$root/Cargo.toml")" ]]
+run "$node" -p 'const m = JSON.parse(require("fs").readFileSync(process.argv[1])); [m.name, m.main, m.types, m.type, m.engines.node, m.version].join()' "$scratch/dist/package.json"
+[[ $out == "siglip-web,./siglip-web.js,./siglip-web.d.ts,module,>=20"*",$(awk -F '"' '/^version/ {print $2; exit}' "$root/Cargo.toml")" ]]
 check "package.json names the module, its types and the crate's version"
 rm "$scratch/repo/www/lib/pkg/siglip_web_webgpu_bg.wasm"
 run "$node" "$root/tools/package.mjs" "$scratch/repo" "$scratch/dist"
@@ -266,6 +266,22 @@ stub node 'echo 18.19.0'
 inside need_node
 ((status == 1)) && [[ $out == *"18.19.0 is too old"*20* ]]
 check "an old Node.js is refused with both versions"
+
+oldest=$("$node" -p 'require(process.argv[1]).engines.node.replace(">=", "")' "$root/tools/package.json")
+for version in 20.15.1 20.9.0; do
+  stub node "echo $version"
+  inside need_node
+  ((status == 1)) && [[ $out == *"$version is too old: version $oldest or newer"* ]]
+  check "so is $version, which lacks what the tests call"
+done
+stub node "echo $oldest.0"
+inside need_node
+((status == 1)) && [[ $out == *"npm is missing"* ]]
+check "the oldest that the package names is taken"
+
+run "$script" help
+[[ $out == *"Node.js $oldest or newer"* ]] && grep -q "Node.js $oldest or newer" "$root/README.md" && grep -q "Node.js $oldest or newer" "$root/www/lib/README.md"
+check "help and both READMEs name it"
 
 fresh
 stub node 'echo 22.1.0'
@@ -452,8 +468,12 @@ inside 'start_job good true; start_job bad eval "echo the reason; exit 3"; finis
 check "a job that fails shows what it said, and ends the build"
 
 ln -sf "$(command -v sleep)" "$scratch/bin/sleep"
-inside 'start_job endless sleep 600; kill $$; finish_jobs'
-((status == 143)) && ! pgrep -f "^sleep 600\$" >/dev/null
+mkfifo "$scratch/begun" "$scratch/held"
+# Ends when nobody can write there any more.
+timeout 60 cat "$scratch/held" &
+reader=$!
+inside "start_job endless eval 'exec 9>$scratch/held; echo >$scratch/begun; exec sleep 600'; read -r -t 60 <>$scratch/begun; kill \$\$; finish_jobs"
+((status == 143)) && wait "$reader"
 check "a build that is stopped leaves no job behind"
 
 # --- The summary ---

@@ -1,6 +1,6 @@
 // Puts the npm package together: node package.mjs REPOSITORY DESTINATION (./build.sh package, after the build).
 import { execFileSync } from "node:child_process";
-import { cpSync, existsSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { cpSync, existsSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
 const [root, destination] = process.argv.slice(2);
@@ -59,7 +59,7 @@ const manifest = {
     ...Object.fromEntries(["react", "preact", "vue", "svelte"].map((framework) => [`./types/${framework}`, { types: `./types/${framework}.d.ts` }])),
     "./*": "./*",
   },
-  engines: { node: ">=20.16" },
+  engines: JSON.parse(readFileSync(new URL("package.json", import.meta.url), "utf8")).engines, // as the tools and tests take it, which try the package
   // The tag registers itself, the demo model its name; the workers are started by address.
   sideEffects: ["./siglip-classifier.js", "./demo.js", "./worker/worker.js", "./worker/thread.js", "./index/worker.js"],
 };

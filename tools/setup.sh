@@ -36,10 +36,11 @@ need_rust() {
 }
 
 need_node() {
-  have node || die "Node.js is missing: install version 20 or newer from https://nodejs.org or with: sudo apt-get install nodejs npm"
-  local version
+  local version oldest
+  oldest=$(sed -n 's/.*"node": ">=\([0-9.]*\)".*/\1/p' "$root/tools/package.json")
+  have node || die "Node.js is missing: install version $oldest or newer from https://nodejs.org or with: sudo apt-get install nodejs npm"
   version=$(node -p process.versions.node)
-  ((${version%%.*} >= 20)) || die "Node.js $version is too old: version 20 or newer is needed, see https://nodejs.org"
+  sort -CV <<<"$oldest"$'\n'"$version" || die "Node.js $version is too old: version $oldest or newer is needed, see https://nodejs.org"
   have npm || die "npm is missing: install it with Node.js from https://nodejs.org or with: sudo apt-get install npm"
   need_npm_tools tools
 }
