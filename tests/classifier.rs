@@ -644,6 +644,31 @@ fn a_fine_tuned_classifier_answers_as_transformers_pipeline_does() {
     }
 }
 
+/// As in ImageNet's names: cranes that fly, and cranes that lift.
+#[test]
+fn of_two_classes_with_one_name_the_map_is_that_of_the_better() {
+    let mut source = folder("classifier-single");
+    let mut classifier = load(&source).unwrap();
+    let options = ClassifyOptions::default();
+    let results = classifier.classify(PICTURE, Labels::Own, &options).unwrap();
+    let (best, worst) = (&results[0].label, &results[results.len() - 1].label);
+    let expected = classifier
+        .explain(PICTURE, best, &options.templates)
+        .unwrap();
+    let mut config: serde_json::Value =
+        serde_json::from_slice(&source.files["config.json"]).unwrap();
+    for name in config["id2label"].as_object_mut().unwrap().values_mut() {
+        if [best, worst].contains(&&name.as_str().unwrap().to_string()) {
+            *name = "crane".into();
+        }
+    }
+    let config = config.to_string().into_bytes();
+    source.files.insert("config.json".into(), config);
+    let mut classifier = load(&source).unwrap();
+    let map = classifier.explain(PICTURE, "crane", &options.templates);
+    assert_eq!(map.unwrap(), expected);
+}
+
 #[test]
 fn a_fine_tuned_classifier_takes_the_options_that_concern_it_and_refuses_words() {
     let mut classifier = load(&folder("classifier-single")).unwrap();
@@ -821,9 +846,13 @@ fn the_number_of_patches_is_for_naflex_and_has_bounds() {
 
 /// The tiny model by way of a store.
 fn load_through(store: &MemoryStore, dtype: Dtype) -> Classifier {
+    load_source(TINY.source(), store, dtype)
+}
+
+fn load_source(source: Memory, store: &MemoryStore, dtype: Dtype) -> Classifier {
     let (options, device) = (LoadOptions::exact().with_dtype(dtype), Device::flex());
     pollster::block_on(async {
-        let (source, store) = (TINY.source(), store.clone());
+        let store = store.clone();
         Classifier::load_async(&source, store, &options, &device, &(), &mut |_| {}).await
     })
     .unwrap()
@@ -884,6 +913,24 @@ fn a_returning_visitors_labels_run_no_text_tower() {
     assert_eq!(runs, 1);
     assert_ne!(other, first);
     assert_eq!(texts(&mut open(Dtype::Q8), &words), (other, 0));
+    // A tokenizer or a configuration that was corrected beside the same weights.
+    texts(&mut open(Dtype::F32), &words);
+    for (file, key, value) in [
+        (
+            "tokenizer_config.json",
+            "do_lower_case",
+            serde_json::json!(false),
+        ),
+        ("config.json", "note", serde_json::json!("another")),
+    ] {
+        let mut source = TINY.source();
+        let mut json: serde_json::Value = serde_json::from_slice(&source.files[file]).unwrap();
+        json[key] = value;
+        let json = json.to_string().into_bytes();
+        source.files.insert(file.into(), json);
+        let mut corrected = load_source(source, &store, Dtype::F32);
+        assert_eq!(texts(&mut corrected, &words).1, 1, "{file}");
+    }
     *store.manifest.lock().unwrap() = None;
     assert_eq!(texts(&mut open(Dtype::F32), &words), (first, 1));
 }

@@ -165,14 +165,9 @@ fn bad_configurations_say_what_is_wrong() {
             "config.json",
         ),
         (
-            r#"{"model_type":"siglip","architectures":["SiglipForImageClassification"]}"#,
-            Code::BadModel,
-            "no id2label",
-        ),
-        (
             r#"{"model_type":"siglip","architectures":["SiglipForImageClassification"],"id2label":{}}"#,
             Code::BadModel,
-            "no id2label",
+            "id2label has no labels",
         ),
         (
             r#"{"model_type":"siglip","architectures":["SiglipForImageClassification"],"id2label":{"0":"a","2":"c"}}"#,

@@ -45,7 +45,9 @@ use crate::model::{ParameterSpec, Siglip, SiglipConfig};
 use crate::preprocess::{Input, Preprocessor};
 use crate::tokenizer::{Cleaning, Tokenizer};
 use format::FixedLabels;
-use load::{Hints, Loaded, Manifest, Ports, Wish, load_weights, optional, parsed, required};
+use load::{
+    Hashed, Hints, Loaded, Manifest, Ports, Wish, load_weights, optional, parsed, required,
+};
 use precision::auto_dtype;
 
 /// How a checkpoint is loaded.
@@ -114,6 +116,8 @@ pub struct Checkpoint {
     pub bytes: usize,
     /// Tensors of its files that the model has no use for.
     pub unused: Vec<String>,
+    /// Hash of the small files that say all this.
+    pub(crate) described: u128,
 }
 
 #[cfg(not(target_family = "wasm"))]
@@ -149,9 +153,10 @@ impl Checkpoint {
         progress: &mut impl FnMut(Progress),
     ) -> Result<Self> {
         let manifest = Manifest::recall(&store).await;
-        let (described, tokenizer) = parsed(source, async || {
-            let described = Described::read(source, pace).await?;
-            let tokenizer = described.tokenizer(source).await?;
+        let small = &Hashed::new(source);
+        let (described, tokenizer) = parsed(small, async || {
+            let described = Described::read(small, pace).await?;
+            let tokenizer = described.tokenizer(small).await?;
             pace.step().await?;
             Ok((described, tokenizer))
         })
@@ -212,6 +217,7 @@ impl Checkpoint {
         building(bytes);
         Ok(Self {
             unused: std::mem::take(&mut loader.unused),
+            described: small.hash(),
             config: described.config,
             preprocessor,
             tokenizer,
@@ -342,14 +348,11 @@ impl Described {
     }
 }
 
-/// How pictures are prepared: from `preprocessor_config.json`, or from `processor_config.json`, where transformers 5 writes it.
+/// How pictures are prepared: from `processor_config.json`, where transformers 5 writes it, or else from `preprocessor_config.json`. Where both
+/// are there, transformers believes the former too: the latter is what an older version left.
 async fn preprocessor(source: &impl Source) -> Result<Preprocessor> {
-    let own = "preprocessor_config.json";
-    if let Some(json) = optional(source, own).await? {
-        return Preprocessor::from_json(&json);
-    }
     match optional(source, "processor_config.json").await? {
         Some(json) if format::has_image_processor(&json)? => Preprocessor::from_json(&json),
-        _ => Preprocessor::from_json(&required(source, own).await?),
+        _ => Preprocessor::from_json(&required(source, "preprocessor_config.json").await?),
     }
 }

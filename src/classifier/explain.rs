@@ -108,8 +108,16 @@ impl Classifier {
     ) -> Result<HeatMap> {
         self.check_own(templates)?;
         let labels = self.labels().unwrap_or_default();
-        let row = labels.iter().position(|known| known == label);
-        let (row, count) = (row.ok_or_else(|| unknown(label, labels))?, labels.len());
+        // Two classes may share a name: cranes that fly, and cranes that lift.
+        let named = labels
+            .iter()
+            .enumerate()
+            .filter(|(_, known)| *known == label);
+        let named: Vec<usize> = named.map(|(row, _)| row).collect();
+        if named.is_empty() {
+            return Err(unknown(label, labels));
+        }
+        let count = labels.len();
         let Tokens {
             values: tokens,
             grid,
@@ -125,9 +133,14 @@ impl Classifier {
         let bias = head.classifier.bias.val();
         let (logits, bias) = (to_vec(logits).await, to_vec(bias).await);
         let (logits, bias) = (self.or_fault(logits)?, self.or_fault(bias)?);
-        let logits = logits.chunks_exact(count);
-        let logits: Vec<f64> = logits.map(|logits| f64::from(logits[row])).collect();
-        let total: f64 = logits.iter().sum();
+        let of_row = |row: usize| {
+            let logits = logits.chunks_exact(count);
+            let logits: Vec<f64> = logits.map(|logits| f64::from(logits[row])).collect();
+            (row, logits.iter().sum::<f64>(), logits)
+        };
+        let rows = named.into_iter().map(of_row);
+        let best = rows.max_by(|(_, one, _), (_, other, _)| one.total_cmp(other));
+        let (row, total, logits) = best.expect("one has the name");
         let mean = total / logits.len() as f64;
         let lost = |place: usize| {
             let (mut rest, mut left) = (total, logits.len() as f64);

@@ -48,12 +48,19 @@ struct Blocks<T> {
     block: Vec<Known>,
 }
 
-/// What `store` keeps of the model that was loaded through it; none unless it has the whole model.
-pub async fn open(store: impl Store, backend: Backend, size: usize) -> Option<Box<dyn Kept>> {
+/// What `store` keeps of the model that was loaded through it; none unless it has the whole model. `described` is the hash of its small files.
+pub async fn open(
+    store: impl Store,
+    described: u128,
+    backend: Backend,
+    size: usize,
+) -> Option<Box<dyn Kept>> {
     // Which files the weights came from, what they hash to, and the dtype.
     let manifest = store.manifest().await?;
     let mut hash = XxHash3_128::new();
     hash.write(manifest.as_bytes());
+    // A tokenizer or an activation that was corrected beside the same weights gives others.
+    hash.write(&described.to_le_bytes());
     hash.write(backend.as_str().as_bytes());
     // The kernels of other instructions add in another order.
     hash.write(&[u8::from(cfg!(target_feature = "relaxed-simd"))]);

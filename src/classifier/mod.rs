@@ -207,7 +207,8 @@ impl Classifier {
                 false => device::Backend::WebGpu,
             };
             let size = classifier.config().vision.encoder.hidden_size;
-            classifier.kept = kept::open(texts, backend, size).await;
+            let described = classifier.checkpoint.described;
+            classifier.kept = kept::open(texts, described, backend, size).await;
         }
         Ok(classifier)
     }
@@ -717,13 +718,21 @@ impl Classifier {
             };
             // Also if the next has an error: results that nobody takes keep their buffer from being used again.
             if let Some(embeddings) = running.take() {
-                for embedding in embeddings.await? {
+                for embedding in self.proven(embeddings.await)? {
                     each(self, embedding);
                 }
             }
             running = next.transpose()?;
         }
         Ok(())
+    }
+
+    /// What a tower gave. If the device didn't do all that it was told, what the encoder gave on the way is not kept either.
+    fn proven<T>(&mut self, embeddings: Result<T>) -> Result<T> {
+        if embeddings.is_err() {
+            self.last_tokens = None;
+        }
+        embeddings
     }
 
     /// Decodes pictures, which come out in the same size, and starts the vision tower on them.
@@ -764,7 +773,8 @@ impl Classifier {
         {
             return Ok(tokens.clone());
         }
-        let embeddings = self.begin_pictures(&[*picture], pace).await?.await?;
+        let embeddings = self.begin_pictures(&[*picture], pace).await?.await;
+        let embeddings = self.proven(embeddings)?;
         self.images.put(key, embeddings.concat());
         let (_, tokens) = self.last_tokens.as_ref().expect("of one picture");
         Ok(tokens.clone())

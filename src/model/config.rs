@@ -142,11 +142,12 @@ impl SiglipConfig {
 const CLASSIFIER: &str = "SiglipForImageClassification";
 
 impl ClassifierConfig {
-    fn from_json(config: &Value) -> Result<Self> {
-        let names = config.get("id2label").and_then(Value::as_object);
-        let names = names.filter(|names| !names.is_empty()).ok_or_else(|| {
+    /// `id2label` as a list.
+    fn labels(names: &Value) -> Result<Vec<String>> {
+        let names = names.as_object().filter(|names| !names.is_empty());
+        let names = names.ok_or_else(|| {
             Error::bad_model(format!(
-                "config.json has no id2label, which a {CLASSIFIER} needs: it names what each row of classifier.weight stands for"
+                "config.json: id2label has no labels, which a {CLASSIFIER} needs: it names what each row of classifier.weight stands for"
             ))
         })?;
         let label = |index: usize| match names.get(&index.to_string()) {
@@ -158,7 +159,20 @@ impl ClassifierConfig {
                 found.map_or("missing".into(), Value::to_string)
             ))),
         };
-        let labels = (0..names.len()).map(label).collect::<Result<Vec<_>>>()?;
+        (0..names.len()).map(label).collect()
+    }
+
+    fn from_json(config: &Value) -> Result<Self> {
+        let labels = match config.get("id2label") {
+            // What transformers leaves out is its default.
+            None | Some(Value::Null) => {
+                let count = config.get("num_labels").and_then(Value::as_u64);
+                (0..count.unwrap_or(2))
+                    .map(|index| format!("LABEL_{index}"))
+                    .collect()
+            }
+            Some(names) => Self::labels(names)?,
+        };
         let multi_label = match config.get("problem_type") {
             // As with one label alone: a softmax over it would always be 1.
             None | Some(Value::Null) => labels.len() == 1,

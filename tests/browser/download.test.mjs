@@ -716,6 +716,23 @@ describe("the real engine over the same server", { timeout: 900_000 }, () => {
     });
   }
 
+  test("processor_config.json says how pictures are prepared, and is asked for only where it may be", async () => {
+    const processor = "processor_config.json";
+    const asked = () => hub.requests.filter(({ file }) => file === processor).length;
+    for (const source of [hub.model, hub.folder]) {
+      const { info, message } = await answer(source);
+      assert.ok(info, message);
+      assert.equal(asked(), 0, source);
+    }
+    // Beside the older file, which is what another version of transformers left.
+    const image_processor = { ...JSON.parse(String(files["preprocessor_config.json"])), size: { height: 999, width: 999 } };
+    hub.files[processor] = JSON.stringify({ image_processor });
+    hub.commit = "3".repeat(40);
+    assertError(await answer(hub.model, { cache: false }), "bad-model", /999 × 999/);
+    delete hub.files["preprocessor_config.json"];
+    assertError(await answer(hub.folder, { cache: false }), "bad-model", /999 × 999/);
+  });
+
   test("a returning visitor's labels run no text tower, unless their copy is damaged, of another form, or not wanted", async () => {
     /** A visit of its own: what the labels' progress began with, how often the text tower ran, and the numbers. */
     const visit = async (options) => {

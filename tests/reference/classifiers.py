@@ -86,8 +86,8 @@ def answers(folder, pictures):
         yield logits.tolist(), [scores[order.index(i)] for i in range(count)]
 
 
-def explained(folder, picture):
-    """What the first label's logit loses where the head looks away from a patch: see explain.py."""
+def explained(folder, picture, labels):
+    """What the first label's logit (of several of that name the highest) loses where the head looks away from a patch: see explain.py."""
     model = load(folder)
     config = model.config.vision_config
     if is_naflex(folder):
@@ -99,14 +99,15 @@ def explained(folder, picture):
     with torch.inference_mode():
         tokens = model.vision_model(**inputs).last_hidden_state[0, :rows * columns]
 
-    def logit(seen):
+    def logits(seen):
         # without any patch, the mean is nothing
         mean = seen @ tokens / seen.sum() if seen.any() else torch.zeros(tokens.shape[-1])
         with torch.inference_mode():
-            return model.classifier(mean)[0].item()
+            return model.classifier(mean).tolist()
 
-    whole = logit(torch.ones(rows * columns))
-    values = [whole - logit(seen) for seen in kept(rows, columns)]
+    whole = logits(torch.ones(rows * columns))
+    row = max((i for i, label in enumerate(labels) if label == labels[0]), key=whole.__getitem__)
+    values = [whole[row] - logits(seen)[row] for seen in kept(rows, columns)]
     return dict(rows=rows, columns=columns, values=values)
 
 
@@ -158,7 +159,7 @@ def main():
             folder = FIXTURES / "model" / name
             picture = FIXTURES / "model" / "picture.png"
             [result] = write(folder, spec, [picture])
-            write_json(folder / "classify.json", dict(image="../picture.png", labels=spec["labels"], **result, explained=explained(folder, picture)))
+            write_json(folder / "classify.json", dict(image="../picture.png", labels=spec["labels"], **result, explained=explained(folder, picture, spec["labels"])))
 
 
 if __name__ == "__main__":

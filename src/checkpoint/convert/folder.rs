@@ -21,9 +21,10 @@ const FILES: [&str; 3] = [
     "processor_config.json",
 ];
 /// What one with a text tower has; SentencePiece's own files where there is no `tokenizer.json`.
-const TEXT_FILES: [&str; 4] = [
+const TEXT_FILES: [&str; 5] = [
     "tokenizer.json",
     "tokenizer_config.json",
+    "added_tokens.json",
     "spiece.model",
     "tokenizer.model",
 ];

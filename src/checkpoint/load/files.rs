@@ -1,6 +1,7 @@
 //! Which files a checkpoint's weights are in, and their headers: from the source, or as the store remembers them.
 
 use std::collections::HashSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -317,6 +318,60 @@ pub async fn required(source: &impl Source, file: &str) -> Result<Vec<u8>> {
             "{file} is missing; a checkpoint folder has config.json, preprocessor_config.json, tokenizer.json and model.safetensors"
         ))
     })
+}
+
+/// A source that hashes the small files that are read of it.
+#[derive(Clone)]
+pub struct Hashed<S> {
+    source: S,
+    hash: Arc<Mutex<XxHash3_128>>,
+}
+
+impl<S: Source> Hashed<S> {
+    pub fn new(source: &S) -> Self {
+        Self {
+            source: source.clone(),
+            hash: Arc::default(),
+        }
+    }
+
+    /// The hash of what was read, and of its names.
+    pub fn hash(&self) -> u128 {
+        self.state().finish_128()
+    }
+
+    fn state(&self) -> MutexGuard<'_, XxHash3_128> {
+        self.hash.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<S: Source> Source for Hashed<S> {
+    type Reader = S::Reader;
+
+    async fn read_all(&self, file: &str, limit: u64) -> Result<Option<Vec<u8>>> {
+        let bytes = self.source.read_all(file, limit).await?;
+        if let Some(bytes) = &bytes {
+            let mut hash = self.state();
+            for part in [file.as_bytes(), bytes] {
+                hash.write(&(part.len() as u64).to_le_bytes());
+                hash.write(part);
+            }
+        }
+        Ok(bytes)
+    }
+
+    async fn open(&self, file: &str) -> Result<Option<S::Reader>> {
+        self.source.open(file).await
+    }
+
+    async fn keep(&self) {
+        self.source.keep().await;
+    }
+
+    async fn forget(&self) -> bool {
+        *self.state() = XxHash3_128::new();
+        self.source.forget().await
+    }
 }
 
 /// What `read` makes of small files. If that is `bad-model` and files were kept from an earlier load, these are dropped and it is tried

@@ -13,7 +13,8 @@ use burn::tensor::Device;
 
 pub use entry::{Entry, Kind, seal};
 pub use files::{
-    Fresh, INDEX, Manifest, SINGLE_FILE, WeightsFile, optional, parsed, required, shard_names,
+    Fresh, Hashed, INDEX, Manifest, SINGLE_FILE, WeightsFile, optional, parsed, required,
+    shard_names,
 };
 pub use layout::{Assembly, Part, Share, channels_last};
 #[cfg(feature = "webgpu")]

@@ -21,15 +21,19 @@ import { Ranges } from "./ranges.js";
 const WEIGHTS = "model.safetensors";
 /** Of weights in several files. */
 const INDEX = "model.safetensors.index.json";
+/** How pictures are prepared. */
+const PICTURES = "preprocessor_config.json";
+/** Where transformers 5 says it. */
+const PROCESSOR = "processor_config.json";
 /** Files that stand for each other: a model has one of each line. */
 const ANY = [
   ["config.json", "open_clip_config.json"],
-  ["preprocessor_config.json", "processor_config.json"],
+  [PICTURES, PROCESSOR],
   ["tokenizer.json", "spiece.model", "tokenizer.model"],
   [WEIGHTS, INDEX],
 ];
 /** Files that a model needn't have: some servers answer with a web page where there is none. */
-const OPTIONAL = [...ANY.flat(), "tokenizer_config.json", "open_clip_model.safetensors"];
+const OPTIONAL = [...ANY.flat(), "tokenizer_config.json", "added_tokens.json", "open_clip_model.safetensors"];
 
 /** A folder of a server, or a model of the Hub; with what is kept of it. */
 export class RemoteFiles {
@@ -78,7 +82,7 @@ export class RemoteFiles {
     const config = this.#ask("config.json");
     if ((config && !(await config.first)) || this.#settled) return;
     if (config) this.#pin(config.download);
-    this.#ask("preprocessor_config.json");
+    this.#ask(PICTURES);
     if (this.#absent(WEIGHTS)) return;
     this.#opened = this.#openFile(WEIGHTS);
     this.#opened.then(({ reader }) => reader?.begin()).catch(() => {}); // as above
@@ -110,7 +114,7 @@ export class RemoteFiles {
     await (this.#checked ??= this.#check());
     const kept = this.#anew ? undefined : await this.#stored?.file(file);
     if (kept !== undefined) this.#answered.add(file);
-    if (kept === null) return this.#without(file);
+    if (kept === null || (kept === undefined && file === PROCESSOR && (await this.#isOlder()))) return this.#without(file);
     if (kept) {
       this.#report({ stage: "download", file, loaded: kept.length, total: kept.length, fromCache: true });
       return kept;
@@ -119,6 +123,20 @@ export class RemoteFiles {
     const { bytes, version } = await this.#fetch(file, limit).catch((error) => (error instanceof Damaged ? this.#fetch(file, limit) : Promise.reject(error)));
     if (!bytes || this.#place.hub || provable(version)) this.#parsing.set(file, { bytes, version });
     return bytes;
+  }
+
+  /**
+   * Whether the model has no `processor_config.json`, as far as that can be known without asking for it: browsers tell of what isn't there as of an
+   * error. The Hub lists what it has; on other servers nearly none has it beside the older file.
+   */
+  async #isOlder() {
+    const { hub, addresses } = this.#place;
+    if (addresses) return false;
+    const older = this.#anew ? undefined : await this.#stored?.file(PICTURES);
+    if (older !== undefined) return older !== null;
+    if (!hub) return (await (this.#asked.get(PICTURES) ?? this.#ask(PICTURES))?.first) !== undefined;
+    const listing = await (this.#listing ??= this.#list(hub));
+    return listing.size > 0 && !listing.has(PROCESSOR);
   }
 
   async keep() {
