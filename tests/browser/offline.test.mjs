@@ -156,7 +156,7 @@ describe("the page offline", { timeout: 600_000 }, () => {
     for (let edition; edition !== "1";) {
       assert.ok(Date.now() < end, "the new page is not shown");
       const next = await browser.newPage();
-      await next.goto(server.url);
+      await next.goto(server.url, { waitUntil: "commit" }); // the newer worker may have it loaded anew before it has loaded
       await answered(next);
       edition = await shown(next).catch(() => ""); // being loaded anew
       await next.close();

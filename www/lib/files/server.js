@@ -134,9 +134,9 @@ export class RemoteFiles {
     if (addresses) return false;
     const older = this.#anew ? undefined : await this.#stored?.file(PICTURES);
     if (older !== undefined) return older !== null;
-    if (!hub) return (await (this.#asked.get(PICTURES) ?? this.#ask(PICTURES))?.first) !== undefined;
-    const listing = await (this.#listing ??= this.#list(hub));
-    return listing.size > 0 && !listing.has(PROCESSOR);
+    const listing = hub && (await (this.#listing ??= this.#list(hub)));
+    if (listing && listing.size > 0) return !listing.has(PROCESSOR);
+    return (await (this.#asked.get(PICTURES) ?? this.#ask(PICTURES))?.first) !== undefined;
   }
 
   async keep() {
