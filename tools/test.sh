@@ -133,7 +133,7 @@ check_types() {
 }
 script_tests() { tests/build.sh; }
 # Of Chromium's tests, what docs/browsers.md has no rows for and what fills the time when the other browsers are done.
-last=(tests/browser/{faults,large}.test.mjs)
+last=(tests/browser/faults.test.mjs)
 browser_tests() {
   local file files=()
   for file in tests/browser/*.test.mjs; do [[ " ${last[*]} " == *" $file "* ]] || files+=("$file"); done
