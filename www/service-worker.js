@@ -13,6 +13,8 @@ const SCOPE = worker.registration.scope;
 /** One origin may have several sites. */
 const PREFIX = `siglip-web-page ${new URL(SCOPE).pathname} `;
 const CACHE = PREFIX + VERSION;
+/** How long storage may take. In ms. */
+const LONGEST = 5000;
 /** Where a picture waits that another app has shared with the page. */
 const SHARED = new URL("shared-picture", SCOPE).href;
 /** The same picture, for when there is no room to keep it. The browser may end this worker before the page asks. @type {File | undefined} */
@@ -23,12 +25,13 @@ worker.addEventListener("install", (event) => {
 });
 
 worker.addEventListener("activate", (event) => {
-  event.waitUntil((async () => {
+  // Pages that are opened meanwhile wait for it.
+  event.waitUntil(inTime((async () => {
     const old = (await caches.keys()).filter((name) => name.startsWith(PREFIX) && name !== CACHE);
     await Promise.all(old.map((name) => caches.delete(name)));
     // A first visit's page goes on without having been loaded again.
     if (old.length === 0) await worker.clients.claim();
-  })());
+  })()));
 });
 
 /** A page names the module that it took before there was a worker, or asks the newer version to take over. */
@@ -46,7 +49,7 @@ worker.addEventListener("fetch", (event) => {
   if (request.method !== "GET") return;
   if (request.url === SHARED) return event.respondWith(handOver());
   const name = nameOf(request.url);
-  if (name !== undefined) event.respondWith(answer(name, request));
+  if (name !== undefined) event.respondWith(answer(name, event));
 });
 
 /** Not while another page of the older version is open: it may still want its files. */
@@ -63,15 +66,21 @@ function nameOf(address) {
   return name in FILES ? name : undefined;
 }
 
-/** The page's file, as this version has it. @param {string} name @param {Request} request */
-async function answer(name, request) {
-  const cache = await caches.open(CACHE);
-  const kept = await cache.match(name);
-  if (kept) return withRange(kept, request);
+/** The page's file, as this version has it. @param {string} name @param {FetchEvent} event */
+async function answer(name, event) {
+  const kept = await inTime(caches.open(CACHE).then((cache) => cache.match(name)));
+  if (kept) return withRange(kept, event.request);
   const response = await get(name);
   if (!response.ok) return response;
-  await cache.put(name, response.clone()).catch(() => {}); // without room the page works as long as there is a network
-  return withRange(response, request);
+  const copy = response.clone();
+  // Without room the page works as long as there is a network.
+  event.waitUntil(caches.open(CACHE).then((cache) => cache.put(name, copy)).catch(() => {}));
+  return withRange(response, event.request);
+}
+
+/** What storage gives, or nothing if that takes too long: it may wait for what another worker is at. @template T @param {Promise<T>} given @returns {Promise<T | undefined>} */
+function inTime(given) {
+  return Promise.race([given, new Promise((resolve) => { setTimeout(resolve, LONGEST); })]);
 }
 
 /** A part, where one was asked for. @param {Response} response @param {Request} request */
