@@ -165,6 +165,11 @@ fn bad_configurations_say_what_is_wrong() {
             "config.json",
         ),
         (
+            r#"{"model_type":"siglip","architectures":["SiglipForImageClassification"],"num_labels":1000000000000}"#,
+            Code::BadModel,
+            "num_labels is 1000000000000; expected 1 to",
+        ),
+        (
             r#"{"model_type":"siglip","architectures":["SiglipForImageClassification"],"id2label":{}}"#,
             Code::BadModel,
             "id2label has no labels",

@@ -167,9 +167,9 @@ impl ClassifierConfig {
             // What transformers leaves out is its default.
             None | Some(Value::Null) => {
                 let count = config.get("num_labels").and_then(Value::as_u64);
-                (0..count.unwrap_or(2))
-                    .map(|index| format!("LABEL_{index}"))
-                    .collect()
+                let count = count.unwrap_or(2);
+                check_size("num_labels", count)?;
+                (0..count).map(|index| format!("LABEL_{index}")).collect()
             }
             Some(names) => Self::labels(names)?,
         };
@@ -360,14 +360,19 @@ impl Side {
 }
 
 /// No SigLIP comes near it; a larger number is damage, and multiplying two of them must not overflow 32 bits of memory.
-const LARGEST: usize = 1 << 20;
+const LARGEST: u64 = 1 << 20;
 
 fn positive(section: &str, key: &str, value: usize) -> Result<usize> {
+    check_size(&format!("{section}.{key}"), value as u64)?;
+    Ok(value)
+}
+
+fn check_size(key: &str, value: u64) -> Result<()> {
     if (1..=LARGEST).contains(&value) {
-        return Ok(value);
+        return Ok(());
     }
     Err(Error::bad_model(format!(
-        "config.json: {section}.{key} is {value}; expected 1 to {LARGEST}"
+        "config.json: {key} is {value}; expected 1 to {LARGEST}"
     )))
 }
 
